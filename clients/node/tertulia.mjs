@@ -1,0 +1,150 @@
+// A thin client of tertuliad without dependencies: Content-Length frames, requests, events.
+// A Client is one connection; a session lives in the daemon and outlives it. Whatever waits is
+// rejected when the connection ends, so that nothing here hangs.
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { EventEmitter, on, once } from "node:events";
+import net from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+
+const GRACE_MS = 5000; // before each next step of a spawned daemon's end
+const within = (wait, ms) => Promise.race([wait.then(() => 1), delay(ms, 0, { ref: false })]);
+
+/** An error answer of the daemon: `code`, `message`, and `data.kind` for programs. */
+export class RpcError extends Error {
+  constructor({ message, ...more }) { super(message); Object.assign(this, more); }
+}
+
+/** Emits "event" (sessionId, event), "lifecycle" (notice) and "close" (reason). */
+export class Client extends EventEmitter {
+  #write; #child; #exited; #reason; #buffer = Buffer.alloc(0); #nextId = 1; #waiting = new Map();
+
+  constructor(read, write, child) {
+    super().setMaxListeners(0);
+    [this.#write, this.#child, this.#exited] = [write, child, child && once(child, "exit")];
+    read.on("data", (chunk) => { try { this.#receive(chunk); } catch (e) { this.#lose(e); } });
+    read.on("close", () => this.#lose(new Error("The daemon closed the connection.")));
+    for (const end of new Set([read, write])) end.on("error", (error) => this.#lose(error));
+  }
+
+  /** A daemon of its own on pipes; it ends with this client, or with this process. */
+  static async spawn({ command, home, args = [], env } = {}) {
+    const options = ["--stdio", ...(home ? ["--home", home] : []), ...args];
+    const child = spawn(command ?? process.env.TERTULIAD ?? "tertuliad", options, {
+      stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env }, detached: true,
+    });
+    await once(child, "spawn"); // throws what says why it cannot run
+    return new Client(child.stdout, child.stdin, child).#greet();
+  }
+
+  /** A daemon that runs: "unix:/path", "host:port" or "tcp://host:port". */
+  static async connect(address, token = process.env.TERTULIA_TOKEN) {
+    const [, path, host, port] = /^(?:unix:(.+)|(?:tcp:\/\/)?(.*):(\d+))$/.exec(address) ?? [];
+    if (!path && !port) throw new Error(`${address} is no address: unix:/path or host:port`);
+    const socket = net.connect(path ? { path } : { host, port, noDelay: true });
+    await once(socket, "connect");
+    return new Client(socket, socket).#greet(token);
+  }
+
+  /** The result of any method of the protocol; rejects with an RpcError where it is refused. */
+  request(method, params = {}) {
+    return new Promise((resolve, reject) => {
+      if (this.#reason) return reject(this.#reason);
+      this.#waiting.set(this.#nextId, { resolve, reject });
+      this.#send({ id: this.#nextId++, method, params });
+    });
+  }
+
+  /** Creates a session; its id. `config` has the members of session.create. */
+  async createSession(config) {
+    const given = { sessionId: randomUUID(), streaming: true, ...config };
+    return (await this.request("session.create", given)).sessionId;
+  }
+
+  /** Hands over a message; its id. The turn's events follow. */
+  async send(sessionId, prompt, more) {
+    return (await this.request("session.send", { sessionId, prompt, ...more })).messageId;
+  }
+
+  /** The answer's text; `onDelta` gets its pieces. Rejects where the turn fails or is aborted. */
+  async sendAndWait(sessionId, prompt, { onDelta, ...more } = {}) {
+    const events = on(this, "event", { close: ["close"] }); // first, so that none is missed
+    try {
+      const messageId = await this.send(sessionId, prompt, more);
+      let mine = false, text = "", failure;
+      for await (const [id, { type, data }] of events) {
+        if (id !== sessionId) continue;
+        const begins = type === "user.message" && data.delivery !== "steering";
+        const over = mine && (begins || type === "session.idle"); // no idle where others queue
+        if (over && failure) throw failure;
+        if (over) return text;
+        mine ||= type === "user.message" && data.messageId === messageId;
+        if (!mine) continue;
+        if (type === "assistant.message_delta") onDelta?.(data.deltaContent);
+        if (type === "assistant.message") text = data.content;
+        if (type === "abort") failure ??= new Error("The turn was aborted.");
+        if (type === "session.error" && data.errorType !== "notification")
+          failure ??= Object.assign(new Error(data.message), { errorType: data.errorType });
+      }
+      throw this.#reason;
+    } finally {
+      events.return();
+    }
+  }
+
+  async list() { return (await this.request("session.list")).sessions; }
+
+  async delete(sessionId) {
+    const { success, error } = await this.request("session.delete", { sessionId });
+    if (!success) throw new Error(error);
+  }
+
+  /** Ends the connection, and a daemon that was spawned: asked, then SIGTERM, then SIGKILL. */
+  async close() {
+    const child = this.#child;
+    const gone = this.#exited ?? Promise.resolve();
+    if (child) await within(this.request("runtime.shutdown").catch(() => {}), GRACE_MS);
+    this.#lose(new Error("The client was closed."));
+    for (const signal of ["SIGTERM", "SIGKILL"])
+      if (!(await within(gone, GRACE_MS))) child.kill(signal);
+    await within(gone, GRACE_MS);
+  }
+
+  async #greet(token) {
+    return this.request("connect", token ? { token } : {}).then(
+      () => this, async (error) => { await this.close(); throw error; });
+  }
+
+  #send(message) {
+    const body = Buffer.from(JSON.stringify({ jsonrpc: "2.0", ...message }));
+    this.#write.write(Buffer.concat([Buffer.from(`Content-Length: ${body.length}\r\n\r\n`), body]));
+  }
+
+  #receive(chunk) {
+    this.#buffer = Buffer.concat([this.#buffer, chunk]);
+    for (let end; (end = this.#buffer.indexOf("\r\n\r\n")) >= 0;) {
+      const [, length] = /content-length: *(\d+)/i.exec(this.#buffer.toString("latin1", 0, end));
+      const stop = end + 4 + Number(length);
+      if (this.#buffer.length < stop) return;
+      const body = this.#buffer.subarray(end + 4, stop);
+      this.#buffer = this.#buffer.subarray(stop);
+      const { id, method, params, result, error } = JSON.parse(body);
+      if (method === "session.event") this.emit("event", params.sessionId, params.event);
+      else if (method === "session.lifecycle") this.emit("lifecycle", params);
+      else if (method && id !== undefined)
+        this.#send({ id, error: { code: -32601, message: `This client has no ${method}.` } });
+      else if (error) this.#waiting.get(id)?.reject(new RpcError(error));
+      else this.#waiting.get(id)?.resolve(result);
+      if (!method) this.#waiting.delete(id);
+    }
+  }
+
+  #lose(reason) {
+    if (this.#reason) return;
+    this.#reason = reason;
+    for (const { reject } of this.#waiting.values()) reject(reason);
+    this.#waiting.clear();
+    this.#write[this.#child ? "end" : "destroy"]();
+    this.emit("close", reason);
+  }
+}

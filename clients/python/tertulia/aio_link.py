@@ -1,0 +1,225 @@
+"""One async connection: a byte stream, a task that reads it, one that writes it, and the core.
+
+Callers never write to the stream themselves: a caller that is cancelled must not leave half a frame
+on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import anyio
+import anyio.abc
+
+from tertulia import limits
+from tertulia.core import Core
+from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, Timeout
+from tertulia.launch import Address, UnixAddress
+from tertulia.link import no_daemon
+from tertulia.process import StderrTail, cannot_run, ended
+from tertulia.records import Event
+
+_ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+"""What a stream raises once it is over, from either side."""
+
+
+class AsyncEventQueue:
+    """A feed that tasks can wait on. Every reader of it sees its end."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._more = anyio.Event()
+        self._ended = False
+        self._error: Exception | None = None
+
+    def push(self, event: Event) -> None:
+        if self._ended:
+            return
+        if len(self._events) >= limits.FEED_EVENTS:
+            self.end(FellBehind(f"{limits.FEED_EVENTS} events wait and nobody reads them."))
+            return
+        self._events.append(event)
+        self._more.set()
+
+    def end(self, error: Exception | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self._error = error
+            self._more.set()
+
+    async def take(self) -> Event | None:
+        """The next event, None at a clean end. Raises the end's error."""
+        while not self._events:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            if self._more.is_set():
+                self._more = anyio.Event()
+            await self._more.wait()
+        return self._events.popleft()
+
+
+class Peer(Protocol):
+    """What is at the other end of the stream."""
+
+    async def reason(self) -> ConnectionLost:
+        """Why the stream ended."""
+
+    async def aclose(self) -> None:
+        """End it from this side. Bounded."""
+
+
+class AsyncLink:
+    """A connection in use. `read` and `write` run as tasks for as long as it lives."""
+
+    def __init__(
+        self, send: anyio.abc.ByteSendStream, receive: anyio.abc.ByteReceiveStream, peer: Peer
+    ) -> None:
+        self.peer = peer
+        self._core = Core()
+        self._send = send
+        self._receive = receive
+        self._to_write = anyio.Event()
+
+    async def request(self, method: str, params: Any, timeout: float | None) -> Any:
+        """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
+        answer = self._core.request(method, params)
+        self._to_write.set()
+        with anyio.move_on_after(timeout):
+            await _settled(answer)
+        if not answer.done():
+            raise Timeout(f"No answer to {method} within {timeout:g} s", "it was sent")
+        return answer.result()
+
+    def subscribe(self, session_id: str) -> AsyncEventQueue:
+        """The session's events from now on, for as long as the caller holds the queue."""
+        feed = AsyncEventQueue()
+        self._core.subscribe(session_id, feed)
+        return feed
+
+    def end_feeds(self, session_id: str) -> None:
+        self._core.end_feeds(session_id, None)
+
+    async def read(self) -> None:
+        """Read to the end of the stream, then end whatever waits."""
+        try:
+            while True:
+                self._core.receive(await self._receive.receive(limits.READ_BYTES))
+                if self._core.has_outgoing:
+                    self._to_write.set()
+        except _ENDS:
+            self._core.lose(await self.peer.reason())
+        except ConnectionLost as error:
+            self._core.lose(error)
+
+    async def write(self) -> None:
+        """Write what there is, joined; what breaks here, the reader reports."""
+        with contextlib.suppress(*_ENDS):
+            while True:
+                await self._to_write.wait()
+                self._to_write = anyio.Event()
+                if data := self._core.outgoing():
+                    await self._send.send(data)
+
+    async def aclose(self) -> None:
+        """End the connection and whatever waits on it. Idempotent."""
+        self._core.lose(ConnectionLost("The client was closed."))
+        await self.peer.aclose()
+
+
+async def _settled(answer: Future[Any]) -> None:
+    over = anyio.Event()
+    answer.add_done_callback(lambda _: over.set())
+    await over.wait()
+
+
+class SocketPeer:
+    """A daemon on TCP or a unix socket."""
+
+    def __init__(self, address: Address, stream: anyio.abc.SocketStream) -> None:
+        self._address = address
+        self._stream = stream
+
+    async def reason(self) -> ConnectionLost:
+        return ConnectionLost(f"The daemon at {self._address} closed the connection.")
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(*_ENDS):
+            await self._stream.aclose()
+
+
+async def connected(address: Address) -> AsyncLink:
+    """A link to a daemon that runs. Raises `ConnectionLost` where none answers."""
+    try:
+        with anyio.fail_after(limits.CONNECT_TIMEOUT_S):
+            stream = await _connect(address)
+    except OSError as error:
+        raise no_daemon(address, error) from None
+    return AsyncLink(stream, stream, SocketPeer(address, stream))
+
+
+async def _connect(address: Address) -> anyio.abc.SocketStream:
+    if isinstance(address, UnixAddress):
+        return await anyio.connect_unix(address.path)
+    return await anyio.connect_tcp(address.host, address.port)
+
+
+class ProcessPeer:
+    """A child on pipes. It is ended by end of file, then SIGTERM, then SIGKILL."""
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        self._process = process
+        self._tail = StderrTail()
+
+    async def drain(self) -> None:
+        """Read its stderr to the end, which must never be waited for; keep the tail."""
+        assert self._process.stderr is not None
+        with contextlib.suppress(*_ENDS):
+            while True:
+                self._tail.add(await self._process.stderr.receive(limits.STDERR_CHUNK_BYTES))
+
+    async def failure(self) -> DaemonFailed:
+        """The end of the process, told with the end of its stderr."""
+        await self._ended_within(limits.EXIT_STATUS_S)
+        return ended(self._process.returncode, self._tail.text)
+
+    async def reason(self) -> ConnectionLost:
+        return ConnectionLost(str(await self.failure()))
+
+    async def aclose(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(*_ENDS):
+            await self._process.stdin.aclose()
+        if not await self._ended_within(limits.EOF_GRACE_S):
+            self._process.terminate()
+            if not await self._ended_within(limits.TERM_GRACE_S):
+                self._process.kill()
+                await self._ended_within(limits.KILL_GRACE_S)
+        await self._process.aclose()
+
+    async def _ended_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._process.wait()
+        return self._process.returncode is not None
+
+
+async def spawned(
+    tasks: anyio.abc.TaskGroup, command: Sequence[str], env: Mapping[str, str] | None
+) -> AsyncLink:
+    """A link to a daemon of its own. Raises `DaemonFailed` where it cannot be run."""
+    whole = {**os.environ, **env} if env else None
+    try:
+        process = await anyio.open_process(command, env=whole, start_new_session=True)
+    except OSError as error:
+        raise cannot_run(command[0], error) from None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    peer = ProcessPeer(process)
+    tasks.start_soon(peer.drain, name="tertuliad stderr")
+    return AsyncLink(process.stdin, process.stdout, peer)

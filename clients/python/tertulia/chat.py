@@ -1,0 +1,81 @@
+"""`tertulia chat`: a conversation in the terminal.
+
+Ctrl-C ends the answer that streams and not the program; at the prompt, a second one leaves, as
+Ctrl-D does. Where stdin is no terminal each of its lines is a message, and there are no prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import uuid
+
+from tertulia.client import Session
+from tertulia.commands import INTERRUPTED, client_for, given_for_session
+from tertulia.errors import RpcError, TurnAborted, TurnFailed
+from tertulia.talk import opened, speak
+from tertulia.terminal import Style, colours_wanted
+
+PROMPT = "> "
+
+
+def chat(options: argparse.Namespace) -> int:
+    style = Style(colours_wanted(sys.stderr, options.no_color))
+    session_id = options.session or f"chat-{uuid.uuid4().hex[:8]}"
+    with client_for(options) as client:
+        session, new = opened(client, session_id, given_for_session(options))
+        with session:
+            if sys.stdin.isatty():
+                _greet(session, new, style)
+            return _converse(session, style)
+
+
+def _greet(session: Session, new: bool, style: Style) -> None:
+    state = "a new session" if new else "resumed"
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - line editing and history for input()
+    print(f"{style(session.id, 'bold')} ({state})", file=sys.stderr)
+    hint = "Ctrl-C stops an answer, Ctrl-D leaves. Come back with: tertulia chat " + session.id
+    print(style(hint, "dim"), file=sys.stderr)
+
+
+def _converse(session: Session, style: Style) -> int:
+    """Prompt and answer until the end of the input; the exit code."""
+    interrupts = 0
+    while interrupts < 2:
+        try:
+            prompt = _read()
+        except KeyboardInterrupt:
+            interrupts += 1
+            print(file=sys.stderr)
+            if interrupts == 1:
+                print(style("Ctrl-C again, or Ctrl-D, leaves.", "dim"), file=sys.stderr)
+            continue
+        if prompt is None:
+            return 0
+        interrupts = 0
+        if prompt.strip():
+            _take_turn(session, prompt, style)
+    return INTERRUPTED
+
+
+def _read() -> str | None:
+    """One message; None at the end of the input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline() or None
+    try:
+        return input(PROMPT)
+    except EOFError:
+        print(file=sys.stderr)
+        return None
+
+
+def _take_turn(session: Session, prompt: str, style: Style) -> None:
+    """One turn; what goes wrong with it is told, and the conversation goes on."""
+    try:
+        speak(session, prompt)
+    except TurnAborted:
+        print(style("(stopped)", "yellow"), file=sys.stderr)
+    except (TurnFailed, RpcError) as error:
+        print(style(str(error), "red"), file=sys.stderr)

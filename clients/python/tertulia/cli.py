@@ -1,0 +1,140 @@
+"""The command `tertulia`: its options, and what becomes of errors.
+
+Exit codes: 0 done, 1 failed (the reason is on stderr, without a traceback), 2 wrong usage, 130
+interrupted. The modules of the subcommands are imported when they run, and no event loop ever is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from tertulia.errors import RpcError, TertuliaError
+
+INTERRUPTED = 130
+EPILOG = """\
+A daemon that runs for the same home is used; otherwise one is started for as long as the command
+runs. `tertulia serve` starts one that stays."""
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        run: Run = options.run
+        return run(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has left. Python would complain once more when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (TertuliaError, RpcError) as error:
+        print(f"tertulia: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options, each with its default. Ends the program with 2 on wrong usage."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(list(argv))
+    options.rest = rest
+    if rest and options.command != "serve":
+        parser.error(f"what is {' '.join(rest)}?")
+    for name in ("home", "connect", "token"):
+        setattr(options, name, getattr(options, name, None))
+    for name in ("json", "no_color"):
+        setattr(options, name, getattr(options, name, False))
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _common()
+    parser = argparse.ArgumentParser(
+        prog="tertulia",
+        description="Talk with language models through the daemon tertuliad.",
+        epilog=EPILOG,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Run, summary: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=summary, description=summary, parents=[common], allow_abbrev=False
+        )
+        made.set_defaults(run=run)
+        return made
+
+    chat = add("chat", _late("tertulia.chat", "chat"), "converse in the terminal")
+    chat.add_argument("session", nargs="?", metavar="SESSION", help="resumed or created")
+    send = add(
+        "send",
+        _late("tertulia.commands", "send"),
+        "send one message and print the answer as it comes",
+    )
+    send.add_argument("session", metavar="SESSION", help="resumed or created")
+    send.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
+    for each in (chat, send):
+        each.add_argument("--model", help="as `tertulia models` names it")
+        each.add_argument("--system", metavar="TEXT", help="added to the system message")
+    add("list", _late("tertulia.commands", "list_sessions"), "list the sessions")
+    show = add("show", _late("tertulia.commands", "show"), "print a session's history")
+    show.add_argument("session", metavar="SESSION")
+    delete = add(
+        "delete", _late("tertulia.commands", "delete"), "delete sessions with their history"
+    )
+    delete.add_argument("sessions", nargs="+", metavar="SESSION")
+    add(
+        "models",
+        _late("tertulia.commands", "models"),
+        "list the models and whether they can be used now",
+    )
+    add(
+        "serve",
+        _late("tertulia.commands", "serve"),
+        "run a shared daemon; further options go to tertuliad",
+    )
+    demo = add("demo", _late("tertulia.demo", "demo"), "watch three conversations run at once")
+    demo.add_argument("--model", help="instead of the embedded model")
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options that may stand before and after the subcommand; absent ones leave no default,
+    which would undo what stood before it."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--home", metavar="DIR", help="the data folder (TERTULIA_HOME)")
+    common.add_argument("--connect", metavar="ADDR", help="unix:/path or host:port of a daemon")
+    common.add_argument("--token", help="its connection token; better in TERTULIA_TOKEN")
+    common.add_argument("--json", action="store_true", help="output for programs")
+    common.add_argument("--no-color", action="store_true", help="as NO_COLOR does")
+    return common
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that import is slow."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import version
+
+        print(f"tertulia {version('tertulia')}")
+        parser.exit()
+
+
+def _late(module: str, function: str) -> Run:
+    """A subcommand whose module is imported when it runs."""
+
+    def run(options: argparse.Namespace) -> int:
+        found: Run = getattr(import_module(module), function)
+        return found(options)
+
+    return run

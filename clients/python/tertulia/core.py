@@ -1,0 +1,154 @@
+"""The client's side of one connection, free of I/O: bytes in, replies and events out.
+
+Both drivers, the blocking one and the async one, stand on this and hold no protocol logic of their
+own. Not thread-safe: a driver with threads holds one lock around every call. Nothing here blocks,
+so that the driver's reader never stops reading.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
+
+import msgspec
+
+from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, rpc_error
+from tertulia.records import Event
+from tertulia.rpc import Calls
+from tertulia_protocol import envelope
+from tertulia_protocol.framing import SENSELESS_BODY_BYTES, Body, Framer, encode_frame
+
+T = TypeVar("T")
+
+
+class Feed(Protocol):
+    """Where one reader's events of one session go. Must not block."""
+
+    def push(self, event: Event) -> None:
+        """One more event."""
+
+    def end(self, error: Exception | None) -> None:
+        """No more events come: because of `error`, or because this client closed the session."""
+
+
+class _EventParams(msgspec.Struct, rename="camel"):
+    session_id: str
+    event: Event
+
+
+class _LifecycleParams(msgspec.Struct, rename="camel"):
+    type: str
+    session_id: str
+
+
+_encode = msgspec.json.Encoder().encode
+_event_params = msgspec.json.Decoder(_EventParams)
+_lifecycle_params = msgspec.json.Decoder(_LifecycleParams)
+
+
+class Core:
+    """What is in flight on one connection: requests that wait, and the feeds of its sessions."""
+
+    def __init__(self) -> None:
+        self._framer = Framer(SENSELESS_BODY_BYTES)
+        self._out: list[bytes] = []
+        self._calls = Calls(lambda message: self._out.append(encode_frame(_encode(message))))
+        self._feeds: dict[str, WeakSet[Feed]] = {}
+        self._lost: Exception | None = None
+
+    def request(self, method: str, params: Any) -> Future[Any]:
+        """Ask. The future ends with the decoded result, an `RpcError` or `ConnectionLost`.
+
+        Raises TypeError where `params` cannot be JSON, before anything is sent.
+        """
+        encoded = msgspec.Raw(_encode(params))
+        if self._lost is not None:
+            raise self._lost
+        return self._calls.ask(method, encoded)
+
+    @property
+    def has_outgoing(self) -> bool:
+        return bool(self._out)
+
+    def outgoing(self) -> bytes:
+        """The bytes that are to be written now."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def receive(self, data: bytes) -> None:
+        """Take what the stream brought. Raises `ConnectionLost` where it is not the protocol."""
+        for frame in self._framer.feed(data):
+            if not isinstance(frame, Body):
+                raise ConnectionLost(f"The daemon's stream cannot be read: {frame.message}")
+            self._take(frame.data)
+
+    def lose(self, error: Exception) -> None:
+        """The stream is over: end whatever waits with `error`. The first reason stays."""
+        if self._lost is not None:
+            return
+        self._lost = error
+        self._calls.fail(error)
+        for session_id in list(self._feeds):
+            self.end_feeds(session_id, error)
+
+    def subscribe(self, session_id: str, feed: Feed) -> None:
+        """Route the session's events to `feed`, for as long as its reader holds it."""
+        if self._lost is not None:
+            feed.end(self._lost)
+        else:
+            self._feeds.setdefault(session_id, WeakSet()).add(feed)
+
+    def end_feeds(self, session_id: str, error: Exception | None) -> None:
+        """No more events of the session come to this client."""
+        for feed in self._feeds.pop(session_id, ()):
+            feed.end(error)
+
+    def _take(self, body: bytes) -> None:
+        message = envelope.decode(body)
+        match message:
+            case envelope.Notification(method="session.event", params=params):
+                self._route(params)
+            case envelope.Notification(method="session.lifecycle", params=params):
+                self._note_lifecycle(params)
+            case envelope.Reply(id=request_id):
+                self._calls.reply(request_id, _outcome(message))
+            case envelope.Request(id=request_id, method=method):
+                self._calls.refuse(request_id, method)
+            case envelope.Fault():
+                self._calls.reply_without_id(_error_without_id(body, message))
+
+    def _route(self, params: msgspec.Raw) -> None:
+        notice = _decoded(_event_params, params)
+        for feed in self._feeds.get(notice.session_id, ()):
+            feed.push(notice.event)
+
+    def _note_lifecycle(self, params: msgspec.Raw) -> None:
+        notice = _decoded(_lifecycle_params, params)
+        if notice.type == "session.deleted":
+            self.end_feeds(notice.session_id, SessionNotFound.of(notice.session_id))
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], params: msgspec.Raw) -> T:
+    try:
+        return decoder.decode(params)
+    except msgspec.DecodeError as error:
+        raise ConnectionLost(f"The daemon sent a notification of no known shape: {error}") from None
+
+
+def _outcome(reply: envelope.Reply) -> Any:
+    if reply.error is None:
+        return msgspec.json.decode(reply.result) if reply.result is not None else None
+    code = reply.error.get("code")
+    message = str(reply.error.get("message") or "The daemon refused without a reason.")
+    return rpc_error(code if isinstance(code, int) else 0, message, reply.error.get("data"))
+
+
+def _error_without_id(body: bytes, fault: envelope.Fault) -> RpcError:
+    """What the daemon answers to a message whose id it could not read."""
+    try:
+        error = msgspec.json.decode(body)["error"]
+        return rpc_error(error["code"], error["message"], error.get("data"))
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        raise ConnectionLost(f"The daemon sent what is no message: {fault.message}") from None

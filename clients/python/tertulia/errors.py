@@ -1,0 +1,107 @@
+"""What can go wrong for a client, by what its caller can do about it.
+
+Two families. `TertuliaError` is this side's: the daemon could not be reached, the connection ended,
+a turn failed, a wait took too long. `RpcError` and its children are the daemon's answers to single
+requests, rebuilt from the wire by `rpc_error`. No error's text or repr holds a key or a token.
+"""
+
+from __future__ import annotations
+
+from tertulia_protocol.errors import (
+    Draining,
+    InvalidParams,
+    MethodNotFound,
+    ModelUnavailable,
+    NotAuthenticated,
+    NotSupported,
+    Overloaded,
+    RpcError,
+    SessionExists,
+    SessionNotFound,
+    StoreFailed,
+    TurnBusy,
+    rpc_error,
+)
+
+__all__ = [
+    "ConnectionLost",
+    "DaemonFailed",
+    "Draining",
+    "FellBehind",
+    "InvalidParams",
+    "MethodNotFound",
+    "ModelUnavailable",
+    "NotAuthenticated",
+    "NotSupported",
+    "Overloaded",
+    "RpcError",
+    "SessionExists",
+    "SessionNotFound",
+    "StoreFailed",
+    "TertuliaError",
+    "Timeout",
+    "TurnAborted",
+    "TurnBusy",
+    "TurnFailed",
+    "rpc_error",
+]
+
+
+class TertuliaError(Exception):
+    """The base of what this side raises."""
+
+
+class ConnectionLost(TertuliaError):
+    """The connection is over: by the daemon's end, the network's, or `close`.
+
+    The sessions are in the daemon's log: connect again and resume them.
+    """
+
+
+class DaemonFailed(TertuliaError):
+    """A spawned daemon did not come up. `stderr` is the end of what it wrote there."""
+
+    def __init__(self, message: str, *, returncode: int | None = None, stderr: str = "") -> None:
+        super().__init__(f"{message}\n{stderr}" if stderr else message)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class TurnFailed(TertuliaError):
+    """A turn ended with `session.error`. The session lives, and the next `send` works.
+
+    `error_type` names the case for programs (`rate_limit`, `authentication`, ...), `status` is the
+    model server's HTTP status where there was one.
+    """
+
+    def __init__(self, error_type: str, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.message = message
+        self.status = status
+
+
+class TurnAborted(TertuliaError):
+    """A turn was ended by `abort`. `text` is what the model had said until then."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__("The turn was aborted.")
+        self.text = text
+
+
+class Timeout(TertuliaError, TimeoutError):
+    """A wait took longer than its caller allows; what was waited for goes on in the daemon.
+
+    `state` says how far it was.
+    """
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(f"{message} ({state})")
+        self.state = state
+
+
+class FellBehind(TertuliaError):
+    """The reader of a session's events was too slow for the bound of its queue.
+
+    Read the stored ones with `messages` and iterate again.
+    """

@@ -1,0 +1,113 @@
+"""Where a daemon is, or how to start one: home folder, addresses, tokens, the command.
+
+Reads the environment and the file system, starts nothing. The home folder and what lies in its
+`run` folder are the daemon's rules; they are repeated here because a client does not import it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tertulia.errors import DaemonFailed, TertuliaError
+
+
+class UnixAddress(msgspec.Struct, frozen=True):
+    """A unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+class TcpAddress(msgspec.Struct, frozen=True):
+    """A TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+Address = UnixAddress | TcpAddress
+
+
+def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
+    """The data folder: as given, TERTULIA_HOME, the SDKs' COPILOT_HOME, or the platform's."""
+    named = home or os.environ.get("TERTULIA_HOME") or os.environ.get("COPILOT_HOME")
+    return Path(named).expanduser().absolute() if named else _platform_home()
+
+
+def _platform_home() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "tertulia"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "tertulia"
+    data = os.environ.get("XDG_DATA_HOME") or ""
+    base = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
+    return base / "tertulia"
+
+
+def shared_socket(home: Path) -> Path:
+    """Where the shared daemon of that home listens, if one runs."""
+    return home / "run" / "tertuliad.sock"
+
+
+def parse_address(text: str) -> Address:
+    """`unix:/path`, `host:port`, `tcp://host:port` or a bare port. Raises `TertuliaError`."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if path:
+            return UnixAddress(os.path.expanduser(path))
+    else:
+        host, _, port = text.removeprefix("tcp://").rpartition(":")
+        if port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return TcpAddress(host.strip("[]") or "127.0.0.1", int(port))
+    raise TertuliaError(f"{text!r} is no address: write unix:/path, host:port or tcp://host:port.")
+
+
+def token_for(address: Address, token: str | None, home: Path) -> str | None:
+    """The connection token: as given, TERTULIA_TOKEN, or the file that the daemon wrote."""
+    if token is None:
+        token = os.environ.get("TERTULIA_TOKEN")
+    if token is None and isinstance(address, TcpAddress):
+        token = _read_token(home / "run" / f"tcp-{address.port}.token")
+    return token or None
+
+
+def _read_token(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TertuliaError(
+            f"The token file {path} cannot be read: {error.__class__.__name__}."
+        ) from None
+
+
+def daemon_command(command: str | Sequence[str] | None = None) -> list[str]:
+    """What starts the daemon: as given, TERTULIAD, beside this Python, on the PATH, or as a module.
+
+    Raises `DaemonFailed` where the one that was named is not there.
+    """
+    if command is not None and not isinstance(command, str):
+        return list(command)
+    named = command or os.environ.get("TERTULIAD")
+    if named:
+        found = shutil.which(os.path.expanduser(named))
+        if found is None:
+            raise DaemonFailed(
+                f"There is no program {named!r}: give the path of tertuliad, or unset TERTULIAD."
+            )
+        return [found]
+    beside = shutil.which("tertuliad", path=os.path.dirname(sys.executable))
+    found = beside or shutil.which("tertuliad")
+    return [found] if found else [sys.executable, "-m", "tertuliad"]

@@ -1,0 +1,20 @@
+"""Every bound of the clients, with its unit. Both drivers share them."""
+
+# Starting and ending. Each step of the end of a spawned daemon waits so long before the next.
+START_TIMEOUT_S = 30.0  # from spawn or connect to the end of the handshake
+CONNECT_TIMEOUT_S = 10.0
+SHUTDOWN_TIMEOUT_S = 10.0  # the daemon's answer to runtime.shutdown
+EOF_GRACE_S = 5.0
+TERM_GRACE_S = 5.0
+KILL_GRACE_S = 5.0
+THREAD_JOIN_S = 5.0
+EXIT_STATUS_S = 1.0  # for the exit code, once a daemon's output has ended
+
+# Requests and events.
+REQUEST_TIMEOUT_S = 60.0  # of one request, not of a turn
+FEED_EVENTS = 100_000  # that may wait for one reader; above, its feed ends with FellBehind
+READ_BYTES = 256 * 1024
+
+# What is kept of a daemon's stderr.
+STDERR_CHUNK_BYTES = 1024
+STDERR_TAIL_CHUNKS = 16

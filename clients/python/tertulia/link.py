@@ -1,0 +1,201 @@
+"""One blocking connection: a byte stream, the thread that reads it, and the core between them.
+
+A `Link` dies with its stream. One lock guards the core, another keeps frames whole on the stream;
+the reader takes the first only, and never waits for a caller. Whoever waits is woken when the
+connection ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from tertulia import limits
+from tertulia.core import Core
+from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout
+from tertulia.launch import Address, UnixAddress
+from tertulia.records import Event
+
+
+class Stream(Protocol):
+    """A byte stream to a daemon."""
+
+    def read(self) -> bytes:
+        """What has come, empty at the end. Raises OSError."""
+
+    def write(self, data: bytes) -> None:
+        """All of `data`. Raises OSError."""
+
+    def reason(self) -> ConnectionLost:
+        """Why the stream ended."""
+
+    def end(self) -> None:
+        """End it from this side; a `read` that waits returns. Bounded, idempotent."""
+
+    def release(self) -> None:
+        """Free what is left, once the reader is gone."""
+
+
+class SocketStream:
+    """A daemon on TCP or a unix socket. Raises `ConnectionLost` where none answers."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        try:
+            self._socket = _connected(address)
+        except OSError as error:
+            raise no_daemon(address, error) from None
+
+    def read(self) -> bytes:
+        return self._socket.recv(limits.READ_BYTES)
+
+    def write(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def reason(self) -> ConnectionLost:
+        return ConnectionLost(f"The daemon at {self._address} closed the connection.")
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        self._socket.close()
+
+
+def _connected(address: Address) -> socket.socket:
+    if isinstance(address, UnixAddress):
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            made.settimeout(limits.CONNECT_TIMEOUT_S)
+            made.connect(address.path)
+        except OSError:
+            made.close()
+            raise
+    else:
+        made = socket.create_connection((address.host, address.port), limits.CONNECT_TIMEOUT_S)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.settimeout(None)
+    return made
+
+
+def no_daemon(address: Address, error: OSError) -> ConnectionLost:
+    return ConnectionLost(
+        f"No daemon answers at {address} ({error.strerror or error}): start one with"
+        " `tertulia serve`, or check the address."
+    )
+
+
+class EventQueue:
+    """A feed that threads can wait on. Every reader of it sees its end."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Event | Exception | None] = queue.SimpleQueue()
+        self._ended = False
+
+    def push(self, event: Event) -> None:
+        if self._ended:
+            return
+        if self._queue.qsize() >= limits.FEED_EVENTS:
+            self.end(FellBehind(f"{limits.FEED_EVENTS} events wait and nobody reads them."))
+        else:
+            self._queue.put(event)
+
+    def end(self, error: Exception | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self._queue.put(error)
+
+    def take(self, timeout: float | None = None) -> Event | None:
+        """The next event, None at a clean end. Raises the end's error, or `queue.Empty`."""
+        item = self._queue.get(timeout=timeout)
+        if isinstance(item, Event):
+            return item
+        self._queue.put(item)  # for whoever else waits, and for the next call
+        if item is not None:
+            raise item
+        return None
+
+
+class Link:
+    """A connection in use, from the first byte to the last."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._core = Core()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._reader = threading.Thread(target=self._read, name="tertulia reader", daemon=True)
+        self._reader.start()
+
+    def request(self, method: str, params: Any, timeout: float | None) -> Any:
+        """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
+        with self._lock:
+            answer = self._core.request(method, params)
+        self._flush(timeout)
+        return self._wait(method, answer, timeout)
+
+    def subscribe(self, session_id: str) -> EventQueue:
+        """The session's events from now on, for as long as the caller holds the queue."""
+        feed = EventQueue()
+        with self._lock:
+            self._core.subscribe(session_id, feed)
+        return feed
+
+    def end_feeds(self, session_id: str) -> None:
+        with self._lock:
+            self._core.end_feeds(session_id, None)
+
+    def close(self) -> None:
+        """End the connection and whatever waits on it. Idempotent; safe in any thread but the
+        reader."""
+        self._lose(ConnectionLost("The client was closed."))
+        self.stream.end()
+        self._reader.join(timeout=limits.THREAD_JOIN_S)
+        if not self._reader.is_alive():
+            self.stream.release()
+
+    def _wait(self, method: str, answer: Future[Any], timeout: float | None) -> Any:
+        try:
+            return answer.result(timeout)
+        except TimeoutError:
+            if answer.done():
+                raise
+            raise Timeout(f"No answer to {method} within {timeout:g} s", "it was sent") from None
+
+    def _flush(self, timeout: float | None) -> None:
+        """Write what the core has to say; `Timeout` where another's write has not ended by then."""
+        if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
+            raise Timeout(f"The daemon took no request within {timeout:g} s", "it was not sent")
+        try:
+            with self._lock:
+                data = self._core.outgoing()
+            if data:
+                self.stream.write(data)
+        except (OSError, ValueError):
+            self._lose(self.stream.reason())
+        finally:
+            self._writing.release()
+
+    def _read(self) -> None:
+        try:
+            while data := self.stream.read():
+                with self._lock:
+                    self._core.receive(data)
+                    answers = self._core.has_outgoing
+                if answers:
+                    self._flush(limits.THREAD_JOIN_S)
+        except (OSError, ValueError):
+            self._lose(self.stream.reason())
+        except TertuliaError as error:
+            self._lose(error)
+        else:
+            self._lose(self.stream.reason())
+
+    def _lose(self, error: Exception) -> None:
+        with self._lock:
+            self._core.lose(error)

@@ -1,0 +1,115 @@
+"""The params of the session methods, and what their results say. Pure.
+
+Both clients build their requests here. Names that a caller gives in Python's way are sent in the
+wire's: `model_capabilities` as `modelCapabilities`. Values go out as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tertulia.errors import RpcError, SessionNotFound, TertuliaError
+from tertulia.records import Event, Model, SessionInfo
+from tertulia_protocol import PROTOCOL_VERSION
+
+Params = dict[str, Any]
+
+
+def wire_names(given: dict[str, Any]) -> Params:
+    """`given` without its Nones, each name as the wire writes it."""
+    return {_camel(name): value for name, value in given.items() if value is not None}
+
+
+def new_session(
+    session_id: str | None,
+    model: str | None,
+    *,
+    system_message: str | dict[str, Any] | None,
+    provider: dict[str, Any] | None,
+    streaming: bool,
+    working_directory: str | os.PathLike[str] | None,
+    tools: Sequence[dict[str, Any]] | None,
+    more: dict[str, Any],
+) -> Params:
+    """The params of `session.create`. The id is made here, so that events may come before the
+    reply; a system message given as text is appended to the daemon's own."""
+    return {
+        "sessionId": str(uuid.uuid4()) if session_id is None else session_id,
+        "streaming": streaming,
+        **wire_names(
+            {
+                "model": model,
+                "system_message": _system_message(system_message),
+                "provider": provider,
+                "working_directory": _absolute(working_directory),
+                "tools": list(tools) if tools is not None else None,
+                **more,
+            }
+        ),
+    }
+
+
+def resumed_session(session_id: str, given: dict[str, Any]) -> Params:
+    """The params of `session.resume`; what is not given stays as the session has it."""
+    system_message = _system_message(given.pop("system_message", None))
+    directory = _absolute(given.pop("working_directory", None))
+    more = {"system_message": system_message, "working_directory": directory, **given}
+    return {"sessionId": session_id, **wire_names(more)}
+
+
+def message(session_id: str, prompt: str, attachments: Any, more: dict[str, Any]) -> Params:
+    """The params of `session.send`."""
+    given = {"attachments": list(attachments) if attachments is not None else None, **more}
+    return {"sessionId": session_id, "prompt": prompt, **wire_names(given)}
+
+
+def checked_handshake(result: Any) -> str:
+    """The daemon's version, from what `connect` answered."""
+    spoken = result.get("protocolVersion") if isinstance(result, dict) else None
+    if spoken != PROTOCOL_VERSION:
+        raise TertuliaError(
+            f"The daemon speaks version {spoken} of the protocol, this client"
+            f" {PROTOCOL_VERSION}: install the same release of both.",
+        )
+    return str(result.get("version", ""))
+
+
+def events_of(result: Any) -> list[Event]:
+    """The history, from what `session.getMessages` answered."""
+    return msgspec.convert(result["events"], list[Event])
+
+
+def sessions_of(result: Any) -> list[SessionInfo]:
+    """The rows, from what `session.list` answered."""
+    return msgspec.convert(result["sessions"], list[SessionInfo])
+
+
+def models_of(result: Any) -> list[Model]:
+    """The models, from what `models.list` answered."""
+    return msgspec.convert(result["models"], list[Model])
+
+
+def raise_unless_deleted(session_id: str, result: Any) -> None:
+    """`session.delete` answers a failure as a result: raise it as the error it is."""
+    if not result.get("success"):
+        reason = str(result.get("error") or f"Session not found: {session_id}")
+        missing = "not found" in reason.lower()
+        raise SessionNotFound(reason) if missing else RpcError(0, reason)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    return {"mode": "append", "content": given} if isinstance(given, str) else given
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.path.abspath(path)

@@ -1,0 +1,137 @@
+"""A daemon that this client spawned, on pipes, and how it is ended.
+
+Every wait is bounded, and whatever happens no process is left: end of file on its stdin, then
+SIGTERM, then SIGKILL. It has a session of its own, so that Ctrl-C in the terminal reaches the
+client alone. Its stderr is always drained, and only the end of it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from tertulia import limits
+from tertulia.errors import ConnectionLost, DaemonFailed
+
+
+class DaemonProcess:
+    """The child and its pipes: a byte stream. Raises `DaemonFailed` where it cannot be run."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None) -> None:
+        self._owner = os.getpid()
+        self._tail = StderrTail()
+        self._ending = threading.Lock()
+        try:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, **env} if env else None,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise cannot_run(command[0], error) from None
+        self._drain = threading.Thread(
+            target=_drain, args=(self._popen, self._tail), name="tertuliad stderr", daemon=True
+        )
+        self._drain.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def read(self) -> bytes:
+        """What stdout brings; empty at its end."""
+        assert self._popen.stdout is not None
+        return os.read(self._popen.stdout.fileno(), limits.READ_BYTES)
+
+    def write(self, data: bytes) -> None:
+        assert self._popen.stdin is not None
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._popen.stdin.fileno(), view) :]
+
+    def reason(self) -> ConnectionLost:
+        """Why the stream ended."""
+        return ConnectionLost(str(self.failure()))
+
+    def failure(self) -> DaemonFailed:
+        """The end of the process, told with the end of its stderr."""
+        self._ended_within(limits.EXIT_STATUS_S)
+        self._drain.join(timeout=limits.EXIT_STATUS_S)
+        return ended(self._popen.returncode, self._tail.text)
+
+    def end(self) -> None:
+        """Leave no process. Idempotent; a fork of the owner does nothing."""
+        if os.getpid() != self._owner:
+            return
+        with self._ending:
+            self._end()
+
+    def _end(self) -> None:
+        assert self._popen.stdin is not None
+        with contextlib.suppress(OSError):
+            self._popen.stdin.close()
+        if not self._ended_within(limits.EOF_GRACE_S):
+            self._popen.terminate()
+            if not self._ended_within(limits.TERM_GRACE_S):
+                self._popen.kill()
+                self._ended_within(limits.KILL_GRACE_S)
+        self._drain.join(timeout=limits.EXIT_STATUS_S)
+
+    def _ended_within(self, seconds: float) -> bool:
+        try:
+            self._popen.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Close the reading ends, once nobody reads them any more."""
+        for pipe in (self._popen.stdout, self._popen.stderr):
+            if pipe is not None and not (pipe is self._popen.stderr and self._drain.is_alive()):
+                pipe.close()
+
+
+class StderrTail:
+    """The last bytes of a stderr, bounded."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque(maxlen=limits.STDERR_TAIL_CHUNKS)
+
+    def add(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._chunks).decode("utf-8", "replace").strip()
+
+
+def cannot_run(program: str, error: OSError) -> DaemonFailed:
+    return DaemonFailed(
+        f"The daemon cannot be run: {program}: {error.strerror}. Install tertulia, or name the"
+        " program in TERTULIAD."
+    )
+
+
+def ended(returncode: int | None, stderr: str) -> DaemonFailed:
+    if returncode is None:
+        how = "closed its output"
+    elif returncode < 0:
+        how = f"was ended by signal {-returncode}"
+    else:
+        how = f"ended with exit code {returncode}"
+    return DaemonFailed(f"The daemon {how}.", returncode=returncode, stderr=stderr)
+
+
+def _drain(popen: subprocess.Popen[bytes], tail: StderrTail) -> None:
+    assert popen.stderr is not None
+    with contextlib.suppress(OSError, ValueError):
+        while chunk := os.read(popen.stderr.fileno(), limits.STDERR_CHUNK_BYTES):
+            tail.add(chunk)

@@ -1,0 +1,51 @@
+"""One turn for the command: which session, and its answer as it streams."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tertulia.client import Client, Session
+from tertulia.errors import SessionNotFound
+from tertulia.records import Event
+from tertulia.terminal import Progress, Voice, aborting
+
+
+def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tuple[Session, bool]:
+    """The session with that id, resumed or created, and whether it is new."""
+    if session_id is not None:
+        try:
+            return client.resume_session(session_id, streaming=True, **given), False
+        except SessionNotFound:
+            return client.create_session(session_id, **given), True
+    return client.create_session(**given), True
+
+
+def speak(session: Session, prompt: str) -> None:
+    """Send, and write the answer to stdout as it comes. Ctrl-C aborts the turn.
+
+    Raises what the turn ends with, once the line is ended.
+    """
+    voice = Voice(sys.stdout)
+    spoken: set[str] = set()
+    try:
+        with aborting(session), Progress("waiting for the model") as progress:
+            for event in session.stream(prompt):
+                if text := _text(event, spoken, voice):
+                    progress.stop()
+                    voice.say(text)
+    finally:
+        voice.end_line()
+
+
+def _text(event: Event, spoken: set[str], voice: Voice) -> str:
+    """What `event` adds to the answer: a delta, or a whole message that did not stream."""
+    message_id = str(event.data.get("messageId", ""))
+    if event.type == "assistant.message_delta":
+        if spoken and message_id not in spoken:
+            voice.end_line()
+        spoken.add(message_id)
+        return str(event.data.get("deltaContent", ""))
+    if event.type == "assistant.message" and message_id not in spoken:
+        return str(event.data.get("content", ""))
+    return ""

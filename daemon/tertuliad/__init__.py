@@ -1,0 +1,1 @@
+"""The daemon: many conversations with language models in one process."""

@@ -1,0 +1,3 @@
+from tertuliad.entry import main
+
+main()

@@ -1,0 +1,184 @@
+"""One client's connection: a reader, a writer, and an outbox between the daemon and the writer.
+
+The rules of this file:
+- The reader never waits for work. It feeds the framer and hands frames to the gate.
+- Replies always enter the outbox. Events enter while it is below its high mark; above it the
+  followers of this connection fall behind, and `on_low` tells when they may catch up.
+- A peer whose outbox grows beyond all bounds asks and never reads: it is closed.
+- Frames that wait together leave together, in one write.
+- The end of a connection ends its own waiting requests and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+
+import anyio
+import anyio.abc
+from tertulia_protocol.framing import Broken, Framer
+
+from tertuliad import limits
+from tertuliad.rpc import Gate, Handler
+
+log = logging.getLogger(__name__)
+
+
+class Connection:
+    """Dies with its stream; `caller` facts (who it is, what it follows) die with it."""
+
+    def __init__(
+        self,
+        stream: anyio.abc.ByteStream,
+        handlers: Mapping[str, Handler],
+        *,
+        authenticated: bool,
+        is_socket: bool,
+        is_draining: Callable[[], bool],
+        max_body: int = limits.MAX_BODY_BYTES,
+    ) -> None:
+        self.authenticated = authenticated
+        self.is_socket = is_socket
+        self.on_low: Callable[[], None] | None = None
+        """Called when the outbox has drained below its low mark after it was above the high."""
+        self._stream = stream
+        self._is_draining = is_draining
+        self._framer = Framer(max_body)
+        self._gate = Gate(self, handlers, self.send, self._spawn)
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._was_high = False
+        self._closing = False
+        self._wake = anyio.Event()
+        self._quiet = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @property
+    def draining(self) -> bool:
+        return self._is_draining()
+
+    @property
+    def outbox_bytes(self) -> int:
+        return self._outbox_bytes
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame that has to arrive."""
+        if self._closing:
+            return
+        if self._outbox_bytes > limits.OUTBOX_MAX_BYTES:
+            log.warning("a client asks and does not read: its connection is closed")
+            self.abort()
+            return
+        self._push(frame)
+
+    def offer(self, frame: bytes) -> bool:
+        """Queue a frame unless the reader lags; False: not taken."""
+        if self._closing or self._was_high:
+            return False
+        self._push(frame)
+        return True
+
+    def _push(self, frame: bytes) -> None:
+        self._outbox.append(frame)
+        self._outbox_bytes += len(frame)
+        if self._outbox_bytes > limits.OUTBOX_HIGH_BYTES:
+            self._was_high = True
+        self._wake.set()
+
+    def abort(self) -> None:
+        """End the connection at once; what waits in the outbox is dropped."""
+        self._closing = True
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    async def serve(self) -> None:
+        """Until the stream ends or is broken. Never raises for what the peer did."""
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._write)
+                await self._read()
+                await self._finish()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self._closing = True
+            self._gate.close()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await self._stream.aclose()
+
+    async def _read(self) -> None:
+        while not self._closing:
+            try:
+                data = await self._stream.receive(limits.READ_CHUNK_BYTES)
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+            for frame in self._framer.feed(data):
+                if isinstance(frame, Broken) and frame.foreign and self.is_socket:
+                    return  # it may be a web page: not a word
+                self._gate.take(frame)
+                if isinstance(frame, Broken):
+                    return
+
+    async def _finish(self) -> None:
+        """The peer sends no more: what it asked is still answered, within a bound."""
+        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
+            if self._gate.in_flight:
+                self._gate.on_quiet = self._quiet.set
+                await self._quiet.wait()
+            await self.flushed()
+
+    async def flushed(self) -> None:
+        """Wait until the outbox is written, or the stream is broken."""
+        while self._outbox_bytes and not self._closing:
+            self._drained = anyio.Event()
+            await self._drained.wait()
+
+    _drained: anyio.Event | None = None
+
+    async def _write(self) -> None:
+        while True:
+            if not self._outbox:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+            chunk = self._next_chunk()
+            try:
+                await self._stream.send(chunk)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self.abort()
+                return
+            self._written(len(chunk))
+
+    def _next_chunk(self) -> bytes:
+        """The frames that leave in one write."""
+        first = self._outbox.popleft()
+        if not self._outbox or len(first) >= limits.WRITE_CHUNK_BYTES:
+            return first
+        frames, size = [first], len(first)
+        while self._outbox and size + len(self._outbox[0]) <= limits.WRITE_CHUNK_BYTES:
+            frame = self._outbox.popleft()
+            frames.append(frame)
+            size += len(frame)
+        return b"".join(frames)
+
+    def _written(self, size: int) -> None:
+        self._outbox_bytes = max(0, self._outbox_bytes - size)
+        if self._was_high and self._outbox_bytes < limits.OUTBOX_LOW_BYTES:
+            self._was_high = False
+            if self.on_low is not None:
+                self.on_low()
+        if not self._outbox_bytes and self._drained is not None:
+            self._drained.set()
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Start a waiting request's task; gives what cancels it."""
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await work()
+
+        assert self._tasks is not None
+        self._tasks.start_soon(run)
+        return scope.cancel

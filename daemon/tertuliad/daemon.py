@@ -1,0 +1,325 @@
+"""The composition root: it wires the daemon's parts, runs them and stops them in order.
+
+It imports everything and nobody imports it, except the entry. The order of a stop: no new clients,
+no new requests, running turns end with an event that says so, what is queued for clients is
+written, connections end, the store closes. All of it has a bounded time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+from tertulia_protocol import events
+from tertulia_protocol.framing import encode_frame
+
+from tertuliad import lifetime, limits, listeners
+from tertuliad.config import ConfigError, load
+from tertuliad.connection import Connection
+from tertuliad.follow import Hub
+from tertuliad.handlers import table
+from tertuliad.handlers.context import Caller, Context
+from tertuliad.options import Options, version
+from tertuliad.providers.catalog import Catalog
+from tertuliad.providers.embedded import EmbeddedModel
+from tertuliad.providers.http import HttpClient
+from tertuliad.replies import Reply
+from tertuliad.rpc import Handler
+from tertuliad.sessions.registry import Sessions
+from tertuliad.sessions.sealed import iso
+from tertuliad.sessions.world import World
+from tertuliad.stdio import StdioStream
+from tertuliad.store.base import Row
+from tertuliad.store.owners import Owners
+from tertuliad.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
+
+_encoder = msgspec.json.Encoder()
+STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
+
+
+class Daemon:
+    """One for each process. `tasks` is the root task group."""
+
+    def __init__(self, options: Options, tasks: anyio.abc.TaskGroup) -> None:
+        self._options = options
+        self._tasks = tasks
+        self._connections: set[Connection] = set()
+        self._draining = False
+        self._stopping = anyio.Event()
+        self._stopped_cleanly = True
+        settings = load(options.config or options.home / "config.toml", os.environ)
+        self._http = HttpClient()
+        self._embedded = EmbeddedModel(settings.embedded, self._http)
+        self._catalog = Catalog(settings, self._http, self._embedded)
+        self._owners = Owners(options.home / "run")
+        self._store = SqliteStore(options.home, _call_soon())
+        world = World(
+            store=self._store,
+            owners=self._owners,
+            resolve=self._catalog.resolve,
+            publish=lambda *told: self._hub.publish(*told),
+            lifecycle=self._tell_lifecycle,
+            spawn=self._spawn,
+            credentials={},
+            request_headers={},
+            version=version(),
+        )
+        self._sessions = Sessions(world)
+        self._hub = Hub(self._store, self._sessions.running)
+        self._context_parts = {
+            "world": world,
+            "sessions": self._sessions,
+            "hub": self._hub,
+            "catalog": self._catalog,
+            "shut_down": self._shut_down,
+            "warm": self._http.warm,
+            "deleted": self._tell_deleted,
+        }
+
+    # Serving
+
+    async def serve(self, stdout: int) -> None:
+        """Listen as the options say, until something ends the daemon."""
+        options = self._options
+        with contextlib.ExitStack() as cleanup:
+            if options.socket is not None:
+                bound = cleanup.enter_context(listeners.unix_socket(options.socket))
+                listener = await listeners.listen_unix(bound)
+                self._accept(listener, self._handlers(None), authenticated=True)
+                _announce(stdout, f"tertuliad listening on {options.socket}", options)
+            if options.port is not None:
+                await self._listen_tcp(stdout, cleanup)
+            if options.stdio:
+                stream = StdioStream(0, stdout)
+                handlers = self._handlers(None)
+                self._tasks.start_soon(self._serve_stdio, stream, handlers)
+            self._watch()
+            await self._stopping.wait()
+            await self._drain()
+        self._tasks.cancel_scope.cancel()
+
+    async def _listen_tcp(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
+        options = self._options
+        assert options.port is not None
+        listener = await listeners.listen_tcp(options.host, options.port)
+        port = listeners.port_of(listener)
+        token, told = options.token, ""
+        if options.allow_anonymous:
+            token = None
+        elif token is None:
+            run = options.home / "run"
+            token, path = cleanup.enter_context(listeners.token_file(run, port))
+            told = f" (the token is in {path})"
+        self._accept(listener, self._handlers(token), authenticated=token is None)
+        _announce(stdout, f"tertuliad listening on port {port}{told}", options)
+
+    def _accept(
+        self,
+        listener: anyio.abc.Listener[anyio.abc.SocketStream],
+        handlers: dict[str, Handler],
+        *,
+        authenticated: bool,
+    ) -> None:
+        async def client(stream: anyio.abc.SocketStream) -> None:
+            if len(self._connections) >= limits.CONNECTIONS:
+                await stream.aclose()
+                return
+            await self._serve(stream, handlers, authenticated=authenticated, is_socket=True)
+
+        self._tasks.start_soon(listener.serve, client, self._tasks)
+
+    async def _serve_stdio(self, stream: StdioStream, handlers: dict[str, Handler]) -> None:
+        await self._serve(stream, handlers, authenticated=True, is_socket=False)
+        self.stop("the client's end of the pipe was closed")
+
+    async def _serve(
+        self,
+        stream: anyio.abc.ByteStream,
+        handlers: dict[str, Handler],
+        *,
+        authenticated: bool,
+        is_socket: bool,
+    ) -> None:
+        connection = Connection(
+            stream,
+            handlers,
+            authenticated=authenticated,
+            is_socket=is_socket,
+            is_draining=lambda: self._draining,
+            max_body=self._options.max_body,
+        )
+        connection.on_low = lambda: self._hub.on_low(connection)
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            self._connections.discard(connection)
+            self._hub.detach_all(connection)
+
+    def _handlers(self, token: str | None) -> dict[str, Handler]:
+        return table.bound(Context(token=token, **self._context_parts))  # type: ignore[arg-type]
+
+    # What the parts ask for
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.start_soon(work)
+
+    def _tell_lifecycle(self, kind: str, row: Row) -> None:
+        metadata = events.LifecycleMetadata(
+            start_time=iso(row.created_ms), modified_time=iso(row.modified_ms), summary=row.title
+        )
+        self._tell_all(
+            events.SessionLifecycleParams(
+                type=f"session.{kind}",  # type: ignore[arg-type]
+                session_id=row.id,
+                metadata=metadata,
+            )
+        )
+
+    def _tell_deleted(self, session_id: str) -> None:
+        self._tell_all(
+            events.SessionLifecycleParams(type="session.deleted", session_id=session_id)
+        )
+
+    def _tell_all(self, params: events.SessionLifecycleParams) -> None:
+        """Every connection learns it, but one that lags: its list is old anyway."""
+        frame = encode_frame(
+            _encoder.encode(
+                {"jsonrpc": "2.0", "method": "session.lifecycle", "params": params}
+            )
+        )
+        for connection in self._connections:
+            if connection.authenticated:
+                connection.offer(frame)
+
+    # The end
+
+    def stop(self, reason: str) -> None:
+        """Begin the clean stop; nothing to do the second time."""
+        if not self._stopping.is_set():
+            log.info("stopping: %s", reason)
+            lifetime.end_anyway(limits.SHUTDOWN_GRACE_S * 2)
+            self._stopping.set()
+
+    def _watch(self) -> None:
+        async def signals() -> None:
+            self.stop(await lifetime.wait_for_signal())
+
+        async def parent(pid: int, is_parent: bool) -> None:
+            await lifetime.wait_for_death(pid, is_parent=is_parent)
+            self.stop(f"process {pid} is gone")
+
+        self._tasks.start_soon(signals)
+        if self._options.owned:
+            self._tasks.start_soon(parent, os.getppid(), True)
+        if self._options.parent_pid is not None:
+            self._tasks.start_soon(parent, self._options.parent_pid, False)
+
+    def _shut_down(self, caller: Caller) -> Reply:
+        """`runtime.shutdown`: a daemon with an owner drains; a shared one lets this client go."""
+        if not self._options.owned:
+            self._hub.detach_all(caller)
+            reply = Reply()
+            reply.give(None)
+            return reply
+        self._draining = True
+        lifetime.end_anyway(limits.EXIT_AFTER_SHUTDOWN_S, status=0)
+        return _all_settled(self._sessions.interrupt_all(STOPPED))
+
+    async def _drain(self) -> None:
+        self._draining = True
+        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
+            with contextlib.suppress(Exception):
+                await _all_settled(self._sessions.interrupt_all(STOPPED)).settled()
+            for connection in list(self._connections):
+                await connection.flushed()
+        for connection in list(self._connections):
+            connection.abort()
+        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S, shield=True):
+            await self._embedded.aclose()
+            await self._http.aclose()
+        self._store.close()
+        self._owners.close()
+
+
+def _call_soon() -> Callable[[Callable[[], None]], Any]:
+    """What runs a function on this event loop, from any thread."""
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def _all_settled(replies: list[Reply]) -> Reply:
+    """A reply of None once all of `replies` have an outcome, whatever it is."""
+    final = Reply()
+    left = len(replies)
+
+    def settled(_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            final.give(None)
+
+    for reply in replies:
+        reply.add_done_callback(settled)
+    if not replies:
+        final.give(None)
+    return final
+
+
+def _announce(stdout: int, line: str, options: Options) -> None:
+    """Say where to connect. On stdio, standard output belongs to the frames."""
+    fd = 2 if options.stdio else stdout
+    with contextlib.suppress(OSError):
+        os.write(fd, line.encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What a person can do something about is said in a line, without a traceback."""
+    try:
+        yield
+    except* (ConfigError, listeners.ListenFailed) as group:
+        for error in _leaves(group):
+            os.write(2, f"tertuliad: {error}\n".encode())
+        raise SystemExit(1) from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def run(options: Options, stdout: int) -> int:
+    """Run a daemon until its end; the process's exit status."""
+
+    async def root() -> None:
+        async with anyio.create_task_group() as tasks:
+            await Daemon(options, tasks).serve(stdout)
+
+    backend: dict[str, Any] = {}
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        backend["loop_factory"] = uvloop.new_event_loop
+    try:
+        with _explained():
+            anyio.run(root, backend="asyncio", backend_options=backend)
+    except SystemExit as end:
+        return int(end.code or 0)
+    assert threading.current_thread() is threading.main_thread()
+    return 0

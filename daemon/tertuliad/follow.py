@@ -1,0 +1,133 @@
+"""Who follows which session, and how each one keeps up.
+
+The rules of this file:
+- A follower is a connection's cursor in a session's log: the seq of the last stored event it has.
+- A session's frames are encoded once and shared by all of its followers.
+- Subscriptions are a set: attaching twice adds nothing.
+- A follower whose connection lags takes no more frames. What was only live is gone for it; what is
+  stored it reads from the log once its outbox has drained, and where the session is idle by then it
+  gets a fresh `session.idle`, since the real one is gone too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Protocol
+
+from tertuliad import limits
+from tertuliad.sessions.facts import is_internal
+from tertuliad.sessions.sealed import event_frame, idle_frame
+from tertuliad.store.base import Record, Store
+
+
+class Outlet(Protocol):
+    """What a follower needs of its connection."""
+
+    def offer(self, frame: bytes) -> bool: ...
+
+
+class Follower:
+    """One connection's view of one session. Dies with either."""
+
+    __slots__ = ("lagging", "outlet", "seq", "session_id")
+
+    def __init__(self, outlet: Outlet, session_id: str) -> None:
+        self.outlet = outlet
+        self.session_id = session_id
+        self.seq: int | None = None
+        """None until the first publication: what came before is read with getMessages."""
+        self.lagging = False
+
+
+class Hub:
+    """One for each daemon; outlives connections and sessions."""
+
+    def __init__(self, store: Store, is_running: Callable[[str], bool]) -> None:
+        self._store = store
+        self._is_running = is_running
+        self._rooms: dict[str, dict[Outlet, Follower]] = {}
+        self._by_outlet: dict[Outlet, dict[str, Follower]] = {}
+        self._heads: dict[str, int] = {}
+        """The last stored seq published, of sessions that are followed."""
+
+    def attach(self, outlet: Outlet, session_id: str) -> None:
+        """Follow the session from its next event on; nothing to do the second time."""
+        room = self._rooms.setdefault(session_id, {})
+        if outlet not in room:
+            follower = room[outlet] = Follower(outlet, session_id)
+            self._by_outlet.setdefault(outlet, {})[session_id] = follower
+
+    def detach(self, outlet: Outlet, session_id: str) -> bool:
+        """Stop following; False: it did not."""
+        followed = self._by_outlet.get(outlet, {})
+        if followed.pop(session_id, None) is None:
+            return False
+        if not followed:
+            self._by_outlet.pop(outlet, None)
+        room = self._rooms[session_id]
+        del room[outlet]
+        if not room:
+            del self._rooms[session_id]
+            self._heads.pop(session_id, None)
+        return True
+
+    def detach_all(self, outlet: Outlet) -> None:
+        """The connection ended."""
+        for session_id in list(self._by_outlet.get(outlet, ())):
+            self.detach(outlet, session_id)
+
+    def close_room(self, session_id: str) -> None:
+        """The session is gone."""
+        for outlet in list(self._rooms.get(session_id, ())):
+            self.detach(outlet, session_id)
+
+    def follows(self, outlet: Outlet, session_id: str) -> bool:
+        return session_id in self._by_outlet.get(outlet, ())
+
+    def followers(self, session_id: str) -> int:
+        return len(self._rooms.get(session_id, ()))
+
+    def publish(self, session_id: str, frames: list[bytes], before: int, seq: int) -> None:
+        """Give frames to all who keep up. `before` and `seq` are of the last stored event before
+        the frames, and of the last one before or in them."""
+        room = self._rooms.get(session_id)
+        if room is None:
+            return
+        self._heads[session_id] = seq
+        joined = b"".join(frames) if len(frames) > 1 else frames[0]
+        for follower in room.values():
+            if follower.seq is None:
+                follower.seq = before
+            if follower.lagging or not follower.outlet.offer(joined):
+                follower.lagging = True
+            else:
+                follower.seq = seq
+
+    def on_low(self, outlet: Outlet) -> None:
+        """The connection's outbox has drained: its followers may catch up."""
+        for follower in list(self._by_outlet.get(outlet, {}).values()):
+            if follower.lagging:
+                self._catch_up(follower)
+
+    def _catch_up(self, follower: Follower) -> None:
+        read = self._store.read(follower.session_id, follower.seq or 0, limits.CATCH_UP_EVENTS)
+        read.add_done_callback(partial(self._caught, follower))
+
+    def _caught(self, follower: Follower, done: Future[list[Record]]) -> None:
+        if not self.follows(follower.outlet, follower.session_id) or done.exception() is not None:
+            return
+        records = done.result()
+        for record in records:
+            if not is_internal(record.type) and not follower.outlet.offer(
+                event_frame(follower.session_id, record.body)
+            ):
+                return  # it lags again; the next drain goes on from here
+            follower.seq = record.seq
+        if records and (follower.seq or 0) < self._heads.get(follower.session_id, 0):
+            self._catch_up(follower)
+            return
+        follower.lagging = False
+        if not self._is_running(follower.session_id):
+            follower.outlet.offer(idle_frame(follower.session_id, None))

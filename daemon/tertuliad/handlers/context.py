@@ -1,0 +1,60 @@
+"""What handlers work with: the daemon's parts, and the connection that asks."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import msgspec
+from tertulia_protocol.errors import SessionNotFound
+
+from tertuliad.follow import Hub, Outlet
+from tertuliad.providers.catalog import Catalog
+from tertuliad.replies import Reply
+from tertuliad.sessions.registry import Sessions
+from tertuliad.sessions.world import World
+
+
+class Caller(Outlet, Protocol):
+    """The connection that a request came from."""
+
+    authenticated: bool
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """Outlives every connection."""
+
+    world: World
+    sessions: Sessions
+    hub: Hub
+    catalog: Catalog
+    token: str | None
+    """What `connect` has to say where a connection is not trusted from the start."""
+    shut_down: Callable[[Caller], Reply]
+    warm: Callable[[], None]
+    """Have ready what the first turn will need, without waiting for it."""
+    deleted: Callable[[str], None]
+    """Tell every connection that a session is gone."""
+
+    def token_is(self, said: str | None) -> bool:
+        if self.token is None:
+            return True
+        return said is not None and hmac.compare_digest(said.encode(), self.token.encode())
+
+    def need_attached(self, caller: Caller, session_id: str) -> None:
+        """Raise `SessionNotFound` unless the caller created or resumed the session."""
+        if not self.hub.follows(caller, session_id):
+            raise SessionNotFound.of(session_id)
+
+
+def on_success(reply: Reply, act: Callable[[], None]) -> Reply:
+    """Have `act` done when the reply has its result, before anybody sees it."""
+
+    def check(done: Future[Any]) -> None:
+        if done.exception() is None:
+            act()
+
+    reply.add_done_callback(check)
+    return reply

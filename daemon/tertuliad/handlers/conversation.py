@@ -1,0 +1,223 @@
+"""Methods about what is said in a session, and its settings. The caller has to be attached."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+from tertulia_protocol import events, methods
+from tertulia_protocol.attachments import echoed
+from tertulia_protocol.config import given_providers, refusal
+from tertulia_protocol.errors import InvalidParams, NotSupported
+
+from tertuliad import limits
+from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.replies import Reply, mapped
+from tertuliad.sessions import attached, decide
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.facts import MessageQueued, is_internal
+from tertuliad.sessions.sealed import iso, now_ms
+from tertuliad.sessions.state import SessionState
+from tertuliad.store.base import Record
+
+
+def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    _check_size(params)
+    message = MessageQueued(
+        message_id=str(uuid.uuid4()),
+        content=params.prompt,
+        attachments=[echoed(item) for item in params.attachments or ()] or None,
+        agent_mode=params.agent_mode,
+        source=params.source,
+        first=params.mode == "immediate" or bool(params.prepend),
+    )
+    if params.request_headers:
+        ctx.world.request_headers[message.message_id] = params.request_headers
+    put = _put_with_files if message.attachments else _put
+    reply = put(ctx, params.session_id, message)
+    return _after_turn(ctx, params.session_id, reply) if params.wait else reply
+
+
+def _check_size(params: methods.SessionSendParams) -> None:
+    size = len(params.prompt) + sum(len(item.get("data") or "") for item in params.attachments or ())
+    if size > limits.PROMPT_BYTES:
+        raise InvalidParams(
+            f"$.prompt: the message has {size} characters, more than the {limits.PROMPT_BYTES}"
+            " that are taken.",
+            {"path": "$.prompt"},
+        )
+
+
+def _put(ctx: Context, session_id: str, message: MessageQueued) -> Reply:
+    result = methods.SessionSendResult(message_id=message.message_id)
+    return ctx.sessions.post(session_id, lambda state: decide.send(state, message, result))
+
+
+def _put_with_files(ctx: Context, session_id: str, message: MessageQueued) -> Reply:
+    """Read what is attached off the event loop, then put the message."""
+    final = Reply()
+
+    async def run() -> None:
+        try:
+            cwd = await _cwd(ctx, session_id)
+            text = await anyio.to_thread.run_sync(
+                attached.prompt_with, message.content, message.attachments, cwd
+            )
+            whole = msgspec.structs.replace(message, transformed_content=text)
+            _put(ctx, session_id, whole).add_done_callback(final.follow)
+        except Exception as error:  # noqa: BLE001 - the gate maps it
+            final.fail(error)
+
+    ctx.world.spawn(run)
+    return final
+
+
+async def _cwd(ctx: Context, session_id: str) -> str | None:
+    reply = ctx.sessions.post(
+        session_id, lambda state: Decision(result=state.config.working_directory)
+    )
+    found: str | None = await reply.settled()
+    return found
+
+
+def _after_turn(ctx: Context, session_id: str, reply: Reply) -> Reply:
+    """The same answer, once the session is idle."""
+    final = Reply()
+
+    def sent(done: Any) -> None:
+        if done.exception() is not None:
+            final.follow(done)
+            return
+        idle = ctx.sessions.when_idle(session_id)
+        idle.add_done_callback(lambda _: final.give(done.result()))
+
+    reply.add_done_callback(sent)
+    return final
+
+
+def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    reason = params.reason or "user_initiated"
+    result = methods.Success(success=True)
+    return ctx.sessions.post(
+        params.session_id, lambda state: decide.abort(state, reason, result), first=True
+    )
+
+
+def messages(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+
+    def answer(records: list[Record]) -> methods.SessionGetMessagesResult:
+        return methods.SessionGetMessagesResult(
+            events=[msgspec.Raw(item.body) for item in records if not is_internal(item.type)]
+        )
+
+    return mapped(ctx.world.store.read(params.session_id, 0, None), answer)
+
+
+def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    event_id = str(uuid.uuid4())
+    kind = params.type or "notification"
+    data: events.EventData
+    match params.level:
+        case "error":
+            data = events.SessionError(error_type=kind, message=params.message, url=params.url)
+        case "warning":
+            data = events.SessionWarning(warning_type=kind, message=params.message, url=params.url)
+        case _:
+            data = events.SessionInfo(
+                info_type=kind, message=params.message, url=params.url, tip=params.tip
+            )
+    decision = decide.note(
+        data, event_id, bool(params.ephemeral), methods.SessionLogResult(event_id=event_id)
+    )
+    return ctx.sessions.post(params.session_id, lambda _: decision)
+
+
+def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    model = params.model_id
+    ctx.catalog.check(model, ctx.world.credentials.get(params.session_id))
+    result = methods.SessionModelSwitchToResult(
+        model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
+    )
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: decide.switch_model(state, model, params.reasoning_effort, result),
+    )
+
+
+def current_model(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+
+    def answer(state: SessionState) -> Decision:
+        config = state.config
+        return Decision(
+            result=methods.SessionModelGetCurrentResult(
+                model_id=config.model, reasoning_effort=config.reasoning_effort
+            )
+        )
+
+    return ctx.sessions.post(params.session_id, answer)
+
+
+def name(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: Decision(
+            result=methods.SessionNameGetResult(name=state.name or state.config.name)
+        ),
+    )
+
+
+def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    decision = decide.rename(params.name.strip(), None)
+    return ctx.sessions.post(params.session_id, lambda _: decision)
+
+
+def update_options(
+    ctx: Context, caller: Caller, params: methods.SessionOptionsUpdateParams
+) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    patch = params.patch()
+    refused = refusal(patch)
+    if refused is not None:
+        raise NotSupported(refused)
+    given = given_providers(patch)
+
+    def command(state: SessionState) -> Decision:
+        return decide.resume(
+            state,
+            patch,
+            resume_time=iso(now_ms()),
+            was_active=True,
+            continue_work=False,
+            silent=True,
+            result=methods.Success(success=True),
+        )
+
+    reply = ctx.sessions.post(params.session_id, command)
+    if given is None:
+        return reply
+    return on_success(reply, lambda: ctx.world.credentials.update({params.session_id: given}))
+
+
+def register_interest(
+    ctx: Context, caller: Caller, params: methods.SessionEventLogRegisterInterestParams
+) -> methods.SessionEventLogRegisterInterestResult:
+    """No event is sent on demand only, so a handle is all there is to it."""
+    ctx.need_attached(caller, params.session_id)
+    return methods.SessionEventLogRegisterInterestResult(handle=str(uuid.uuid4()))
+
+
+def release_interest(
+    ctx: Context, caller: Caller, params: methods.SessionEventLogReleaseInterestParams
+) -> methods.Success:
+    ctx.need_attached(caller, params.session_id)
+    return methods.Success(success=True)

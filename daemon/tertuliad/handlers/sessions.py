@@ -1,0 +1,203 @@
+"""Methods about sessions: made, resumed, listed, let go."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from tertulia_protocol import methods
+from tertulia_protocol.config import (
+    CreateParams,
+    ResumeParams,
+    SessionConfig,
+    given_providers,
+    refusal,
+)
+from tertulia_protocol.errors import NotSupported, SessionExists
+
+from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.replies import Reply, mapped
+from tertuliad.sessions import decide
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.sealed import iso, now_ms
+from tertuliad.sessions.state import SessionState
+from tertuliad.store.base import ListFilter, Row
+
+
+def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
+    session_id = params.session_id or str(uuid.uuid4())
+    config = _checked(ctx, params)
+    ctx.warm()
+    if config.working_directory is None:
+        config = msgspec.structs.replace(config, working_directory=os.getcwd())
+    version = ctx.world.version
+
+    def command(state: SessionState) -> Decision:
+        start = iso(state.created_ms)
+        return decide.create(state, config, version, start, _opened(state, config.model))
+
+    reply = ctx.sessions.create(session_id, command)
+    on_success(reply, lambda: _attach(ctx, caller, session_id, config))
+    if params.if_exists == "resume":
+        return _or_else(reply, lambda: _resume(ctx, caller, session_id, config, resumed=True))
+    return reply
+
+
+def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
+    config = _checked(ctx, params)
+    ctx.warm()
+    return _resume(
+        ctx,
+        caller,
+        params.session_id,
+        config,
+        silent=bool(params.disable_resume),
+        continue_work=bool(params.continue_pending_work),
+    )
+
+
+def _resume(
+    ctx: Context,
+    caller: Caller,
+    session_id: str,
+    config: SessionConfig,
+    *,
+    silent: bool = False,
+    continue_work: bool = False,
+    resumed: bool = False,
+) -> Reply:
+    others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
+
+    def command(state: SessionState) -> Decision:
+        return decide.resume(
+            state,
+            config,
+            resume_time=iso(now_ms()),
+            was_active=others > 0,
+            continue_work=continue_work,
+            silent=silent,
+            result=_opened(state, config.model or state.config.model, resumed=resumed),
+        )
+
+    def attached() -> None:
+        _attach(ctx, caller, session_id, config)
+        ctx.sessions.post(session_id, decide.go_on)
+
+    return on_success(ctx.sessions.post(session_id, command), attached)
+
+
+def _checked(ctx: Context, params: SessionConfig) -> SessionConfig:
+    """The settings among the params; raises for what cannot be done."""
+    refused = refusal(params)
+    if refused is not None:
+        raise NotSupported(refused)
+    config = SessionConfig(
+        **{name: getattr(params, name) for name in SessionConfig.__struct_fields__}
+    )
+    if config.model is not None:
+        ctx.catalog.check(config.model, given_providers(config))
+    return config
+
+
+def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
+    given = given_providers(config)
+    if given is not None:
+        ctx.world.credentials[session_id] = given
+    ctx.hub.attach(caller, session_id)
+
+
+def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:
+    """`reply`, or what `instead` gives where the session exists already."""
+    final = Reply()
+
+    def settle(done: Any) -> None:
+        error = done.exception()
+        if error is None:
+            final.give(done.result())
+        elif isinstance(error, SessionExists):
+            instead().add_done_callback(settle)
+        else:
+            final.fail(error)
+
+    reply.add_done_callback(settle)
+    return final
+
+
+def _opened(
+    state: SessionState, model: str | None, *, resumed: bool = False
+) -> methods.SessionOpened:
+    return methods.SessionOpened(
+        session_id=state.id,
+        start_time=iso(state.created_ms),
+        is_remote=False,
+        mode="interactive",
+        capabilities=methods.NO_CAPABILITIES,
+        model_state=methods.ModelState(model_id=model),
+        resumed=resumed,
+    )
+
+
+def listed(ctx: Context, caller: Caller, params: methods.SessionListParams) -> Reply:
+    wanted = params.filter or methods.SessionFilter()
+    if wanted.git_root or wanted.repository or wanted.branch:
+        # No session knows its repository, so none can be equal to it.
+        reply = Reply()
+        reply.give(methods.SessionListResult(sessions=[]))
+        return reply
+    rows = ctx.world.store.rows(ListFilter(cwd=wanted.cwd))
+    return mapped(
+        rows, lambda found: methods.SessionListResult(sessions=[_meta(row) for row in found])
+    )
+
+
+def _meta(row: Row) -> methods.SessionMeta:
+    return methods.SessionMeta(
+        session_id=row.id,
+        start_time=iso(row.created_ms),
+        modified_time=iso(row.modified_ms),
+        is_remote=False,
+        summary=row.title,
+        name=row.title,
+        client_name=row.client_name,
+        context=methods.SessionContext(cwd=row.cwd) if row.cwd else None,
+    )
+
+
+def metadata(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+    return mapped(
+        ctx.world.store.row(params.session_id),
+        lambda row: methods.SessionGetMetadataResult(session=_meta(row) if row else None),
+    )
+
+
+def last_id(ctx: Context, caller: Caller, params: Any) -> Reply:
+    return mapped(
+        ctx.world.store.last_id(), lambda found: methods.SessionGetLastIdResult(session_id=found)
+    )
+
+
+def delete(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+    session_id = params.session_id
+
+    def answer(found: bool) -> methods.Success:
+        if not found:
+            return methods.Success(success=False, error=f"Session not found: {session_id}")
+        ctx.hub.close_room(session_id)
+        ctx.deleted(session_id)
+        return methods.Success(success=True)
+
+    return mapped(ctx.sessions.delete(session_id), answer)
+
+
+def destroy(ctx: Context, caller: Caller, params: methods.SessionParams) -> methods.Success:
+    if ctx.hub.detach(caller, params.session_id):
+        return methods.Success(success=True)
+    return methods.Success(success=False, error=f"Session not found: {params.session_id}")
+
+
+def detach(ctx: Context, caller: Caller, params: methods.SessionParams) -> methods.Success:
+    ctx.hub.detach(caller, params.session_id)
+    return methods.Success(success=True)

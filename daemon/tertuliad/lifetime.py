@@ -1,0 +1,68 @@
+"""What ends the daemon from outside: signals, the death of its parent, and its own patience.
+
+A clean stop has a bounded time; after it the process ends whatever still runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import threading
+
+import anyio
+
+from tertuliad import limits
+
+log = logging.getLogger(__name__)
+
+
+async def wait_for_signal() -> str:
+    """The name of the signal that asks the daemon to stop."""
+    wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    with anyio.open_signal_receiver(*wanted) as signals:
+        async for number in signals:
+            return signal.Signals(number).name
+    raise AssertionError("the signals ended")
+
+
+async def wait_for_death(pid: int, *, is_parent: bool) -> None:
+    """Until process `pid` is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        await _poll_for_death(pid, is_parent=is_parent)
+        return
+    try:
+        if is_parent and os.getppid() != pid:
+            return  # it went before we looked
+        await anyio.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+async def _poll_for_death(pid: int, *, is_parent: bool) -> None:
+    while _lives(pid) and (not is_parent or os.getppid() == pid):
+        await anyio.sleep(limits.PARENT_POLL_S)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def end_anyway(after_s: float, status: int = 1) -> None:
+    """End the process after `after_s`, if it is still there then."""
+
+    def end() -> None:
+        select.select([], [], [], after_s)
+        os.write(2, b"tertuliad: the clean stop took too long; ending now\n")
+        os._exit(status)
+
+    threading.Thread(target=end, name="end-anyway", daemon=True).start()

@@ -1,0 +1,116 @@
+"""Where clients come in: TCP on this machine, and unix sockets for one user.
+
+A unix socket lies in a folder of mode 0700 and has mode 0600. A TCP port is bound to this machine
+unless told otherwise, and asks for a token; a token that was made here lies in a file of mode 0600.
+Whatever is put on disk is taken away when the listener closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from anyio.streams.stapled import MultiListener
+
+
+class ListenFailed(Exception):
+    """The address cannot be listened on; the message says why and what to do."""
+
+
+async def listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStream]:
+    """Listen on every address of `host`, on one port. Raises `ListenFailed`."""
+    try:
+        return await anyio.create_tcp_listener(local_host=host, local_port=port)
+    except OSError as error:
+        raise ListenFailed(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port,"
+            " or 0 for a free one."
+        ) from error
+
+
+def port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:
+    """The port that the listener is bound to."""
+    return int(listener.extra(anyio.abc.SocketAttribute.local_port))
+
+
+@contextlib.contextmanager
+def token_file(folder: Path, port: int) -> Iterator[tuple[str, Path]]:
+    """A token for a port, in a file that only the user can read; removed at the end."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"tcp-{port}.token"
+    token = secrets.token_urlsafe(32)
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(token + "\n")
+    try:
+        yield token, path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold the lock that belongs to a socket's path; the kernel drops it with the process."""
+    lock = path.with_name(path.name + ".lock")
+    fd = _locked(lock)
+    while os.fstat(fd).st_nlink == 0:  # the daemon before us took it away meanwhile
+        os.close(fd)
+        fd = _locked(lock)
+    try:
+        yield
+        lock.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def _locked(lock: Path) -> int:
+    fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise ListenFailed(
+            f"Another daemon listens on {lock.with_suffix('')} already: connect to it, or choose"
+            " another --socket."
+        ) from error
+    return fd
+
+
+@contextlib.contextmanager
+def unix_socket(path: Path) -> Iterator[socket.socket]:
+    """A bound unix socket, not yet listening, that is removed at the end. Raises `ListenFailed`."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, mode=0o700)
+    with _only_one(path):
+        if path.exists() and not path.is_socket():
+            raise ListenFailed(f"{path} is there and is no socket; it was left as it is.")
+        path.unlink(missing_ok=True)  # of a daemon that was killed: the lock shows that it is gone
+        bound = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            bound.bind(str(path))
+        except OSError as error:
+            bound.close()
+            raise ListenFailed(f"Cannot listen on {path}: {error}.") from error
+        finally:
+            os.umask(before)
+        bound.setblocking(False)
+        try:
+            yield bound
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.SocketStream]:
+    """Listen on a bound unix socket."""
+    bound.listen(1024)
+    listener: anyio.abc.SocketListener = await anyio.abc.SocketListener.from_socket(bound)
+    return listener

@@ -1,0 +1,140 @@
+"""The command line: ours, and the flags that the SDKs start their runtime with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from tertuliad import limits
+
+LOG_LEVELS = ("none", "error", "warning", "info", "debug", "all")
+
+_EPILOG = """\
+Without --stdio, --port or --socket it listens on a free TCP port of this machine and says which.
+The folder with its sessions is --home, else $TERTULIA_HOME, else $COPILOT_HOME, else the
+platform's data folder. Models are named in <home>/config.toml and by environment variables such
+as OPENAI_API_KEY. Nothing but protocol frames (and the line that names the port) is ever written
+to standard output.
+"""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How this daemon was asked to run. `owned`: one client started it, and it ends with it."""
+
+    home: Path
+    config: Path | None
+    stdio: bool
+    port: int | None
+    host: str
+    socket: Path | None
+    token: str | None
+    allow_anonymous: bool
+    owned: bool
+    parent_pid: int | None
+    log_level: str
+    max_body: int
+
+
+def version() -> str:
+    """The distribution's version."""
+    try:
+        return metadata.version("tertulia")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def parse(argv: list[str]) -> Options:
+    """The options among `argv` and the environment. Exits, as argparse does, where they are off."""
+    given = _parser().parse_args(argv)
+    served = given.headless or given.server
+    listens = given.stdio or given.port is not None or given.socket is not None
+    return Options(
+        home=_home(given.home),
+        config=given.config,
+        stdio=given.stdio,
+        port=given.port if listens else 0,
+        host=given.host,
+        socket=given.socket,
+        token=os.environ.pop("COPILOT_CONNECTION_TOKEN", None) or None,
+        allow_anonymous=given.allow_anonymous,
+        owned=given.stdio or served,
+        parent_pid=given.parent_pid,
+        log_level=given.log_level,
+        max_body=given.max_body,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tertuliad",
+        description="Hosts many conversations with language models; clients drive it over JSON-RPC.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tertuliad {version()}")
+    ways = parser.add_argument_group("where it is reached")
+    ways.add_argument("--stdio", action="store_true", help="one client on standard input/output")
+    ways.add_argument("--port", type=_port, metavar="N", help="TCP; 0 takes a free port")
+    ways.add_argument("--host", default="localhost", help="the address for --port [%(default)s]")
+    ways.add_argument("--socket", type=Path, metavar="PATH", help="a unix socket, for you alone")
+    ways.add_argument(
+        "--allow-anonymous",
+        action="store_true",
+        help="no token on TCP: anyone who reaches the port gets in",
+    )
+    what = parser.add_argument_group("what it works with")
+    what.add_argument("--home", type=Path, metavar="DIR", help="the folder with the sessions")
+    what.add_argument("--config", type=Path, metavar="FILE", help="instead of <home>/config.toml")
+    what.add_argument(
+        "--max-body",
+        type=_bytes,
+        default=limits.MAX_BODY_BYTES,
+        metavar="BYTES",
+        help="the largest message that is taken [%(default)s]",
+    )
+    what.add_argument("--log-level", choices=LOG_LEVELS, default="warning", help="[%(default)s]")
+    life = parser.add_argument_group("how long it lives")
+    life.add_argument("--parent-pid", type=int, metavar="PID", help="end when this process does")
+    life.add_argument("--headless", action="store_true", help="a program owns it: end with it")
+    life.add_argument("--server", action="store_true", help="the same as --headless")
+    sdk = parser.add_argument_group("taken from SDKs, and without effect here")
+    for flag in ("--no-auto-update", "--no-auto-login", "--remote", "--yolo", "--ui-server"):
+        sdk.add_argument(flag, action="store_true")
+    sdk.add_argument("--auth-token-env", metavar="NAME")
+    sdk.add_argument("--session-idle-timeout", type=int, metavar="SECONDS")
+    sdk.add_argument("--cli-login-sync-integration-id", metavar="ID")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
+    return port
+
+
+def _bytes(text: str) -> int:
+    size = int(text)
+    if not 1024 <= size <= 1024 * limits.MIB:
+        raise argparse.ArgumentTypeError("it has to be between 1 KiB and 1 GiB")
+    return size
+
+
+def _home(given: Path | None) -> Path:
+    for name in ("TERTULIA_HOME", "COPILOT_HOME"):
+        if given is None and os.environ.get(name):
+            given = Path(os.environ[name])
+    return (given or _platform_home()).expanduser().absolute()
+
+
+def _platform_home() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "tertulia"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tertulia"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tertulia"

@@ -1,0 +1,150 @@
+"""What the engine asks of a model provider, and nothing else.
+
+The engine hands over a `ModelRequest` and iterates over `Delta`s until `Done`. Whatever goes wrong
+is raised as `ProviderFailed`; cancelling the iteration closes the connection to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+FailureKind = Literal[
+    "authentication",  # 401, 403: the key is missing or refused
+    "rate_limit",  # 429
+    "quota",  # 402, or a 429 that says the account is out of credit
+    "context_window",  # the history is larger than the model takes
+    "invalid_request",  # other 4xx: the server refuses this request
+    "model_not_found",  # the endpoint does not have this model
+    "server_error",  # 5xx
+    "connection",  # refused, unreachable, name not found, TLS, reset before the first byte
+    "interrupted",  # the stream was cut before its end
+    "timeout",  # no byte for too long, or the whole call took too long
+    "bad_response",  # the answer is not what the wire format promises
+    "unavailable",  # the provider cannot run here (engine or weights missing)
+]
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that the model asked for. `arguments` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
+    text: str
+
+
+class ImagePart(msgspec.Struct, frozen=True, tag="image"):
+    mime_type: str
+    base64: str
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of the history that the model reads."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | list[TextPart | ImagePart]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class ToolDeclaration(msgspec.Struct, frozen=True):
+    """A tool that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One model call. `model` is the name on the provider's wire."""
+
+    model: str
+    messages: list[Message]
+    tools: list[ToolDeclaration] = []
+    stream: bool = True
+    max_output_tokens: int | None = None
+    reasoning_effort: str | None = None
+    headers: dict[str, str] = {}
+    user_agent: str = "tertuliad"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens as the provider counts them; None where it does not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What arrived in one read, joined: text, reasoning text, or both."""
+
+    text: str = ""
+    reasoning: str = ""
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of an answer. `finish_reason` is the provider's word, `call_id` its id of the call."""
+
+    finish_reason: str = "stop"
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage()
+    call_id: str | None = None
+
+
+class ProviderFailed(Exception):
+    """A model call failed. The message is for people and never holds a key.
+
+    `retry_after` is in seconds, as the server asked; `retryable` says that the same call may
+    succeed later.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.message = message
+        self.status = status
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class Provider(Protocol):
+    """One endpoint that answers model calls. Safe for any number of calls at once."""
+
+    name: str
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta | Done]:
+        """Yield `Delta`s, then exactly one `Done`; raise `ProviderFailed` instead of a `Done`.
+
+        With `request.stream` off the answer comes as one `Delta` and `Done`.
+        """
+        ...
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a session's model calls go: the provider, the model's name there, and its limits."""
+
+    provider: Provider
+    model: str
+    display_name: str
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    vision: bool = False
+    tools: bool = True

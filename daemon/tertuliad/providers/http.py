@@ -1,0 +1,215 @@
+"""The one HTTP client of the daemon, shared by all providers.
+
+aiohttp is imported on first use, never at start: `warm` does it in a thread. A call has no total
+time-out here, only a bound on connecting; the engine watches for silence. Redirects are refused,
+as the credentials would go along. There are no cookies: what one session's call sets would be sent
+with another's. Proxies of the environment hold for other machines and never for this one; `.netrc`
+is not read. Every transport failure becomes `ProviderFailed`, whose text names the address without
+user info and query, and what to check; the library's own text is left out, as it may hold either.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from tertulia_protocol.provider_config import is_loopback, public_url
+from tertuliad.limits import CONNECT_TIMEOUT_S, MIB
+from tertuliad.providers.base import FailureKind, ProviderFailed
+
+if TYPE_CHECKING:
+    import aiohttp
+
+# Local servers close an idle connection after 5 s (uvicorn, Node); a request must not meet that.
+KEEP_LOCAL_S = 4.0
+KEEP_REMOTE_S = 30.0
+STREAMED_BODY_BYTES = MIB  # a larger request body is written piece by piece
+
+
+class Answer:
+    """A response under way. Lives as long as the `send` block that gave it."""
+
+    def __init__(self, response: aiohttp.ClientResponse, where: str) -> None:
+        import aiohttp
+
+        self._response = response
+        self._faults = (aiohttp.ClientError, OSError, TimeoutError)
+        self._read = response.content.readany
+        self.where = where
+        self.status = response.status
+        self.content_type = response.content_type
+
+    def header(self, name: str) -> str | None:
+        return self._response.headers.get(name)
+
+    @property
+    def at_end(self) -> bool:
+        """All of the body has arrived, whether read or not: the connection is free again."""
+        return self._response.content.is_eof()
+
+    async def read(self) -> bytes:
+        """What has arrived, or the next that does; empty at the end."""
+        try:
+            return await self._read()
+        except self._faults as exc:
+            raise ProviderFailed(
+                "interrupted",
+                f"{self.where} cut the connection in the middle of its answer"
+                f" ({type(exc).__name__}). Send the message again.",
+                status=self.status,
+                retryable=True,
+            ) from None
+
+    async def read_all(self, max_bytes: int) -> tuple[bytes, bool]:
+        """The body up to `max_bytes`, and whether that is all of it."""
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.read():
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                return b"".join(pieces)[:max_bytes], False
+        return b"".join(pieces), True
+
+
+class Http:
+    """The client. Safe for any number of calls at once; bound to the event loop of its first."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by: is it this machine
+
+    async def warm(self) -> None:
+        """Import what the first call needs, in a thread. Does nothing when it is there."""
+        if "aiohttp" not in sys.modules:
+            await anyio.to_thread.run_sync(importlib.import_module, "aiohttp")
+
+    async def aclose(self) -> None:
+        """Close all connections; the client may be used again."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    @asynccontextmanager
+    async def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AsyncIterator[Answer]:
+        """Send a request and give its answer, whatever its status; a redirect is refused.
+
+        Leaving the block before the answer's end closes the connection. Raises `ProviderFailed`.
+        """
+        where = public_url(url)
+        local = is_loopback(url)
+        session = self._sessions.get(local) or await self._open(local)
+        import aiohttp
+
+        try:
+            proxy = {} if local else _proxy_of(url)
+            response = await session.request(
+                method, url, headers=headers, data=_payload(body), allow_redirects=False, **proxy
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+            raise _not_reached(exc, where) from None
+        try:
+            if 300 <= response.status < 400:
+                raise _redirected(response, where)
+            yield Answer(response, where)
+        finally:
+            response.close()  # a connection whose answer is read to its end is kept
+
+    async def _open(self, local: bool) -> aiohttp.ClientSession:
+        await self.warm()
+        import aiohttp
+
+        if local not in self._sessions:
+            keep = KEEP_LOCAL_S if local else KEEP_REMOTE_S
+            self._sessions[local] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._sessions[local]
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    return io.BytesIO(body) if body and len(body) >= STREAMED_BODY_BYTES else body
+
+
+def _proxy_of(url: str) -> dict[str, Any]:
+    """The proxy that the environment names for `url`, as arguments of a request."""
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    from aiohttp import BasicAuth
+    from yarl import URL
+
+    proxies = getproxies_environment()
+    target = URL(url)
+    named = proxies.get(target.scheme) or proxies.get("all")
+    if not named or proxy_bypass(target.host or ""):
+        return {}
+    proxy = URL(named if "://" in named else f"http://{named}")
+    return {"proxy": proxy.with_user(None), "proxy_auth": BasicAuth.from_url(proxy)}
+
+
+def _redirected(response: aiohttp.ClientResponse, where: str) -> ProviderFailed:
+    target = public_url(response.headers.get("location", ""))
+    return ProviderFailed(
+        "bad_response",
+        f"{where} answered with a redirect (HTTP {response.status}) to {target}. Redirects are not"
+        " followed, as the key would go along: put the final address into the provider's base URL.",
+        status=response.status,
+    )
+
+
+def _not_reached(exc: Exception, where: str) -> ProviderFailed:
+    """The failure for what kept a request from its answer."""
+    import aiohttp
+
+    kind: FailureKind = "connection"
+    retryable = True
+    match exc:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
+            retryable = False
+            text = (
+                f"The certificate of {where} is not trusted. Check the host's name; for a private"
+                " authority set SSL_CERT_FILE to its certificate."
+            )
+        case aiohttp.ClientSSLError():
+            retryable = False
+            text = f"TLS with {where} failed. Check whether that port speaks https or plain http."
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            text = (
+                f"The proxy on the way to {where} failed. Check HTTP_PROXY, HTTPS_PROXY and"
+                " NO_PROXY."
+            )
+        case aiohttp.ClientConnectorDNSError():
+            text = f"The host of {where} is not known. Check its spelling, and the network."
+        case aiohttp.ConnectionTimeoutError():
+            text = (
+                f"No connection to {where} within {CONNECT_TIMEOUT_S:g} s. Check the address,"
+                " the network and the firewall."
+            )
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            text = (
+                f"{where} refused the connection. Check that the server runs and that the port"
+                " is right."
+            )
+        case aiohttp.ClientConnectorError():
+            reason = exc.os_error.strerror or type(exc.os_error).__name__
+            text = f"{where} cannot be reached ({reason}). Check the address and the network."
+        case aiohttp.ClientResponseError():
+            kind, retryable = "bad_response", False
+            text = f"{where} does not answer in HTTP. Check the address and the port."
+        case aiohttp.InvalidURL() | ValueError():
+            kind, retryable = "invalid_request", False
+            text = f"{where} cannot be called. Check the provider's base URL and headers."
+        case _:
+            text = f"{where} closed the connection before it answered ({type(exc).__name__})."
+    return ProviderFailed(kind, text, retryable=retryable)

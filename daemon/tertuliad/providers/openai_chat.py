@@ -1,0 +1,214 @@
+"""Chat completions over HTTP: one OpenAI-compatible endpoint as a `base.Provider`.
+
+The answer's content type decides how it is read, as some servers ignore `stream`. Nothing is tried
+again here, but for one thing: a server that refuses `stream_options` is asked without, from then
+on. The caller's headers and the key are sent and never shown; a failure's text is cleared of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import anyio
+
+from tertulia_protocol.provider_config import public_url
+from tertuliad.limits import MODEL_ERROR_BODY_BYTES, MODEL_LINE_BYTES, MODELS_LIST_TIMEOUT_S
+from tertuliad.providers.base import Delta, Done, ModelRequest, ProviderFailed
+from tertuliad.providers.http import Answer, Http
+from tertuliad.providers.openai_answer import StreamedAnswer, whole_answer
+from tertuliad.providers.openai_errors import refused
+from tertuliad.providers.openai_wire import ListedModel, decode_models, encode_request
+
+END_OF_BODY_S = 0.1  # after [DONE]: so long for HTTP's own end, so that the connection is kept
+_OPENAI_HOST = "api.openai.com"  # its newer models refuse `max_tokens`
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_RESERVED = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade"})
+
+
+class OpenAIChat:
+    """One endpoint. Holds its key in memory only; `repr` and failures show none."""
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        http: Http,
+        *,
+        api_key: str | None = None,
+        bearer_token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._http = http
+        root, self._authorization = _address(base_url)
+        self._authorization = _bearer(bearer_token or api_key) or self._authorization
+        self._chat_url = _under(root, "chat/completions")
+        self._models_url = _under(root, "models")
+        self._headers = dict(headers or {})
+        given = (api_key, bearer_token, self._authorization, *self._headers.values())
+        self._secrets = [word for value in given if value for word in value.split()]
+        self._where = f"Provider {name!r} at {public_url(self._chat_url)}"
+        openai = urlsplit(self._chat_url).hostname == _OPENAI_HOST
+        self._completion_limit = "max_completion_tokens" if openai else "max_tokens"
+        self._ask_usage = True
+
+    def __repr__(self) -> str:
+        return f"OpenAIChat({self.name!r}, {public_url(self._chat_url)!r})"
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Done, None]:
+        """See `base.Provider.stream`. Closing the generator closes the connection."""
+        async with self._asked(request) as answer:
+            if answer.content_type == "application/json" or not request.stream:
+                delta, done = await self._whole(answer, request)
+                if delta is not None:
+                    yield delta
+                yield done
+                return
+            self._expect_events(answer)
+            reader = StreamedAnswer(self._where, self._secrets_of(request))
+            while not reader.complete and (data := await answer.read()):
+                delta = reader.feed(data)
+                if delta is not None:
+                    yield delta
+            delta, done = reader.end()
+            if delta is not None:
+                yield delta
+            yield done
+            await _run_out(answer)
+
+    async def models(self) -> list[ListedModel]:
+        """What GET /models lists, within `MODELS_LIST_TIMEOUT_S`. Raises `ProviderFailed`."""
+        with anyio.move_on_after(MODELS_LIST_TIMEOUT_S):
+            headers = self._merged({"accept": "application/json"}, {})
+            async with self._http.send("GET", self._models_url, headers=headers) as answer:
+                body, _ = await answer.read_all(MODEL_LINE_BYTES)
+            if answer.status != 200:
+                raise self._refusal(answer, body, self._secrets)
+            try:
+                return decode_models(body)
+            except (ValueError, RecursionError):
+                raise ProviderFailed(
+                    "bad_response",
+                    f"{public_url(self._models_url)} does not answer with a list of models.",
+                ) from None
+        raise ProviderFailed(
+            "timeout",
+            f"{public_url(self._models_url)} did not answer within {MODELS_LIST_TIMEOUT_S:g} s.",
+            retryable=True,
+        )
+
+    @asynccontextmanager
+    async def _asked(self, request: ModelRequest) -> AsyncGenerator[Answer, None]:
+        """The answer to `request`, if it is a success. Raises `ProviderFailed`."""
+        headers = self._merged(
+            {
+                "content-type": "application/json",
+                "accept": "text/event-stream" if request.stream else "application/json",
+                "user-agent": request.user_agent,
+            },
+            request.headers,
+        )
+        while True:
+            usage = self._ask_usage
+            body = encode_request(request, usage=usage, completion_limit=self._completion_limit)
+            async with self._http.send(
+                "POST", self._chat_url, headers=headers, body=body
+            ) as answer:
+                if 200 <= answer.status < 300:
+                    yield answer
+                    return
+                said, _ = await answer.read_all(MODEL_ERROR_BODY_BYTES)
+            if not (usage and request.stream and b"stream_options" in said):
+                raise self._refusal(answer, said, self._secrets_of(request))
+            self._ask_usage = False
+
+    async def _whole(self, answer: Answer, request: ModelRequest) -> tuple[Delta | None, Done]:
+        body, complete = await answer.read_all(MODEL_LINE_BYTES)
+        if not complete:
+            raise ProviderFailed(
+                "bad_response", f"{self._where} sent more than {MODEL_LINE_BYTES} bytes."
+            )
+        return whole_answer(body, self._where, self._secrets_of(request))
+
+    def _expect_events(self, answer: Answer) -> None:
+        if answer.content_type == "text/html":
+            raise ProviderFailed(
+                "bad_response",
+                f"{self._where} answered with a web page. Check the provider's base URL: it"
+                " usually ends in /v1.",
+                status=answer.status,
+            )
+
+    def _refusal(self, answer: Answer, body: bytes, secrets: Iterable[str]) -> ProviderFailed:
+        return refused(
+            self._where,
+            answer.status,
+            body,
+            retry_after=answer.header("retry-after"),
+            secrets=secrets,
+        )
+
+    def _secrets_of(self, request: ModelRequest) -> list[str]:
+        """What went out with `request` and must not come back in a failure's text."""
+        return [*self._secrets, *request.headers.values()]
+
+    def _merged(self, ours: dict[str, str], request: Mapping[str, str]) -> dict[str, str]:
+        """All headers of a call; the caller's win over ours, the request's over the provider's."""
+        merged = {"accept-encoding": "identity"} | ours
+        if self._authorization:
+            merged["authorization"] = self._authorization
+        for given in (self._headers, request):
+            merged.update((name.lower(), value) for name, value in given.items())
+        for fault in _header_faults(merged):
+            raise ProviderFailed("invalid_request", f"Provider {self.name!r}: {fault}")
+        return merged
+
+
+async def _run_out(answer: Answer) -> None:
+    """Read what is left after the answer, so that its connection can be used again."""
+    if not answer.at_end:
+        with anyio.move_on_after(END_OF_BODY_S):
+            while await answer.read():
+                pass
+
+
+def _address(base_url: str) -> tuple[str, str | None]:
+    """The base URL without user info, and the authorization that the user info stands for."""
+    try:
+        parts = urlsplit(base_url.strip())
+        userinfo, _, place = parts.netloc.rpartition("@")
+    except ValueError:
+        return base_url, None
+    root = urlunsplit(parts._replace(netloc=place, fragment=""))
+    if not userinfo:
+        return root, None
+    return root, "Basic " + base64.b64encode(unquote(userinfo).encode()).decode()
+
+
+def _bearer(token: str | None) -> str | None:
+    return f"Bearer {token.strip()}" if token and token.strip() else None
+
+
+def _under(root: str, method: str) -> str:
+    """The address of `method`; a base URL that already names the chat method is understood."""
+    try:
+        parts = urlsplit(root)
+    except ValueError:
+        return root
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return urlunsplit(parts._replace(path=f"{path}/{method}"))
+
+
+def _header_faults(headers: Mapping[str, str]) -> Iterator[str]:
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            yield f"{name!r} is no name of an HTTP header."
+        elif name in _RESERVED:
+            yield f"the header {name!r} is set by the connection and cannot be given."
+        elif _CONTROL.search(value):
+            yield f"the value of {name!r} holds a control character. Was it copied whole?"

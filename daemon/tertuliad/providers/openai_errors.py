@@ -1,0 +1,185 @@
+"""From a refusal in the chat completions format to `ProviderFailed`. Pure.
+
+The kind is read from the status, then from `error.code` and `error.type`, then from words of the
+text, as servers agree on little else. The server's text is shown to people cut and without the
+secrets that went out with the call: some servers repeat the key.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from tertuliad.providers.base import FailureKind, ProviderFailed
+
+DETAIL_CHARS = 600
+RETRY_AFTER_MAX_S = 24 * 3600.0
+SECRET_MIN_CHARS = 4  # shorter ones would blot out ordinary words
+
+_CONTEXT = re.compile(
+    r"context[_ ](length|window|size)|maximum context|exceed_context_size|too many tokens"
+    r"|(prompt|input|request) is too (long|large)|input length|reduce the length"
+    r"|maximum (prompt|number of) (length|tokens|input tokens)|token limit",
+    re.IGNORECASE,
+)
+_NO_MODEL = re.compile(
+    r"model_not_found|unknown[_ ]model|invalid[_ ]model|no such model|not a valid model"
+    r"|model\b.{0,200}\b(not found|does not exist|not exist|is not available|not supported)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_CREDIT = re.compile(r"insufficient|billing|credit|balance|payment", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+_HINTS: dict[FailureKind, str] = {
+    "authentication": "Check the provider's key, and what it is allowed to use.",
+    "rate_limit": "Wait a little, then send the message again.",
+    "quota": "The account is out of credit: check its plan and billing.",
+    "context_window": "The conversation is too long for this model: start a new session,"
+    " or switch to a model with a larger window.",
+    "model_not_found": "Check the model's name; models.list shows what can be used.",
+    "server_error": "The fault is the server's: send the message again later.",
+}
+_RETRYABLE = frozenset({"rate_limit", "server_error", "timeout"})
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What a server said about its refusal; `status` where the text itself names one."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+    status: int | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{self.code} {self.type} {self.message}"
+
+
+def refused(
+    where: str,
+    status: int,
+    body: bytes,
+    *,
+    retry_after: str | None = None,
+    secrets: Iterable[str] = (),
+) -> ProviderFailed:
+    """The failure for an HTTP `status` that is no success; `retry_after` is the header's value."""
+    detail = read_error(body)
+    return _failure(where, status, detail, seconds_of(retry_after), secrets)
+
+
+def reported(where: str, error: Any, *, secrets: Iterable[str] = ()) -> ProviderFailed:
+    """The failure for an error object that came inside an answer that began well."""
+    detail = _detail(error)
+    return _failure(where, detail.status, detail, None, secrets)
+
+
+def read_error(body: bytes) -> ErrorDetail:
+    """What the body of a refusal says, whatever its format."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        decoded = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return ErrorDetail(_plain(text))
+    if isinstance(decoded, list) and decoded:
+        decoded = decoded[0]
+    if isinstance(decoded, dict):
+        return _detail(decoded.get("error") or decoded)
+    return _detail(decoded)
+
+
+def seconds_of(retry_after: str | None, *, now: datetime | None = None) -> float | None:
+    """The seconds that a `retry-after` header asks for, given as a number or as a date."""
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        from email.utils import parsedate_to_datetime
+
+        try:
+            date = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        seconds = (date - (now or datetime.now(UTC))).total_seconds()
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+
+
+def _detail(error: Any) -> ErrorDetail:
+    if not isinstance(error, dict):
+        return ErrorDetail(_plain(str(error)) if error else "")
+    message = error.get("message") or error.get("detail") or error.get("error") or ""
+    code = error.get("code")
+    status = error.get("status")
+    return ErrorDetail(
+        message=_plain(message if isinstance(message, str) else str(message)),
+        code=code if isinstance(code, str) else "",
+        type=str(error.get("type") or (status if isinstance(status, str) else "")),
+        status=next((n for n in (code, status) if isinstance(n, int) and 400 <= n < 600), None),
+    )
+
+
+def _plain(text: str) -> str:
+    """`text` on one line; of a web page only its title."""
+    if text[:1] == "<":
+        title = _TITLE.search(text)
+        text = f"a web page titled {html.unescape(title[1])!r}" if title else "a web page"
+    return " ".join(text.split())[:DETAIL_CHARS]
+
+
+def _failure(
+    where: str,
+    status: int | None,
+    detail: ErrorDetail,
+    retry_after: float | None,
+    secrets: Iterable[str],
+) -> ProviderFailed:
+    kind = _kind(status, detail, retry_after)
+    said = f": {_without(detail.message, secrets).rstrip('.')}" if detail.message else ""
+    http = f" (HTTP {status})" if status is not None else ""
+    hint = _HINTS.get(kind, "")
+    if kind == "invalid_request" and status == 404:
+        hint = "Check the provider's base URL: it usually ends in /v1."
+    return ProviderFailed(
+        kind,
+        f"{where} refused the request{http}{said}. {hint}".strip(),
+        status=status,
+        code=_without(detail.code or detail.type, secrets) or None,
+        retryable=kind in _RETRYABLE,
+        retry_after=retry_after,
+    )
+
+
+def _kind(status: int | None, detail: ErrorDetail, retry_after: float | None) -> FailureKind:
+    words = detail.words
+    if status in (401, 403):
+        return "authentication"
+    if status == 402:
+        return "quota"
+    if status == 429 or (status is None and "rate_limit" in words):
+        out_of_credit = retry_after is None and _NO_CREDIT.search(words)
+        return "quota" if out_of_credit else "rate_limit"
+    if status == 408:
+        return "timeout"
+    if _CONTEXT.search(words) and (status is None or status < 500 or "context" in detail.type):
+        return "context_window"
+    if status is None or status >= 500:
+        return "server_error"
+    return "model_not_found" if _NO_MODEL.search(words) else "invalid_request"
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        if len(secret) >= SECRET_MIN_CHARS:
+            text = text.replace(secret, "[secret]")
+    return text

@@ -1,0 +1,198 @@
+"""The chat completions format as data: requests out, chunks and answers in. Pure.
+
+What servers send differs from the published format in many small ways; every member is optional
+here, and a body that strict JSON refuses (bytes that are no UTF-8, half a surrogate pair) is
+repaired with U+FFFD before it is given up.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+from tertuliad.providers.base import (
+    ImagePart,
+    Message,
+    ModelRequest,
+    ToolCall,
+    ToolDeclaration,
+    Usage,
+)
+
+
+class Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCallPart(msgspec.Struct, gc=False):
+    """A call, or a piece of one: pieces with the same `index` belong together."""
+
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+
+
+class ContentPart(msgspec.Struct, gc=False):
+    text: str | None = None
+
+
+class AnswerMessage(msgspec.Struct, gc=False):
+    """A choice's `delta` or `message`. Reasoning has two names among servers."""
+
+    content: str | list[ContentPart] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallPart] | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or self.refusal or ""
+
+    def thoughts(self) -> str:
+        if self.reasoning_content:
+            return self.reasoning_content
+        return self.reasoning if isinstance(self.reasoning, str) else ""
+
+
+class Choice(msgspec.Struct, gc=False):
+    index: int | None = None
+    delta: AnswerMessage | None = None
+    message: AnswerMessage | None = None
+    finish_reason: str | None = None
+
+
+class CachedTokens(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class TokenCounts(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: CachedTokens | None = None
+    completion_tokens_details: CachedTokens | None = None
+
+    def usage(self) -> Usage:
+        prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
+        return Usage(
+            input_tokens=self.prompt_tokens,
+            output_tokens=self.completion_tokens,
+            cached_tokens=prompt.cached_tokens if prompt else None,
+            reasoning_tokens=completion.reasoning_tokens if completion else None,
+        )
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One event of a stream, or a whole answer. `error` may stand in either."""
+
+    id: str | None = None
+    choices: list[Choice] | None = None
+    usage: TokenCounts | None = None
+    error: Any = None
+
+
+class ListedModel(msgspec.Struct, frozen=True):
+    """An entry of GET /models. The context's size has a different name with every server."""
+
+    id: str
+    name: str | None = None
+    context_length: int | None = None
+    context_window: int | None = None
+    max_model_len: int | None = None
+    max_context_length: int | None = None
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model takes, where the server says."""
+        return (
+            self.context_length
+            or self.context_window
+            or self.max_model_len
+            or self.max_context_length
+        )
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    data: list[ListedModel]
+
+
+T = TypeVar("T")
+_chunks = msgspec.json.Decoder(Chunk)
+_lists = msgspec.json.Decoder(ModelList)
+
+
+def decode_chunk(body: bytes) -> Chunk:
+    """Raises `ValueError` (or `RecursionError`) where `body` is no such object."""
+    try:
+        return _chunks.decode(body)
+    except ValueError:  # msgspec's errors and UnicodeDecodeError are among them
+        return _chunks.decode(_repaired(body))
+
+
+def decode_models(body: bytes) -> list[ListedModel]:
+    """The entries of GET /models. Raises `ValueError`."""
+    return _lists.decode(body).data
+
+
+def _repaired(body: bytes) -> bytes:
+    """`body` as JSON that msgspec takes: what is no Unicode becomes U+FFFD."""
+    text = json.dumps(json.loads(body.decode("utf-8", "replace")), ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def encode_request(request: ModelRequest, *, usage: bool, completion_limit: str) -> bytes:
+    """The body of a call. `usage` asks for token counts at a stream's end; `completion_limit` is
+    the member that bounds the answer: `max_tokens`, or `max_completion_tokens` at OpenAI."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [_message(message) for message in request.messages],
+        "stream": request.stream,
+    }
+    if request.stream and usage:
+        body["stream_options"] = {"include_usage": True}
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.max_output_tokens is not None:
+        body[completion_limit] = request.max_output_tokens
+    if request.reasoning_effort is not None:
+        body["reasoning_effort"] = request.reasoning_effort
+    return msgspec.json.encode(body)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    out: dict[str, Any] = {"role": message.role, "content": _content(message)}
+    if message.tool_calls:
+        out["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        out["tool_call_id"] = message.tool_call_id
+    return out
+
+
+def _content(message: Message) -> str | list[dict[str, Any]] | None:
+    if isinstance(message.content, str):
+        return message.content or (None if message.tool_calls else "")
+    return [
+        {"type": "image_url", "image_url": {"url": f"data:{part.mime_type};base64,{part.base64}"}}
+        if isinstance(part, ImagePart)
+        else {"type": "text", "text": part.text}
+        for part in message.content
+    ]
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _tool(tool: ToolDeclaration) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }
+    return {"type": "function", "function": function}

@@ -1,0 +1,257 @@
+"""The gate: decoded frames in, answers out, with python-lsp-jsonrpc's `Endpoint` between.
+
+The rules of this file:
+- A frame is decoded and admitted by us first; only an admitted request reaches `consume`.
+- Handlers give back a result, or a `Reply` whose `cancel` never cancels the future itself.
+- Results are `msgspec.Raw`, encoded once: the endpoint would merge some dicts into its reply.
+- One function, `wire_error`, maps exceptions to error answers; an unexpected one is logged under a
+  reference, and the reference is all that the other side learns.
+- Every admitted request is in `_in_flight` until its answer is queued; its id is forgotten first.
+- Events never pass here: they are encoded once and go to the connections as bytes.
+This is one of the two places that import pylsp_jsonrpc.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from pylsp_jsonrpc.endpoint import Endpoint
+from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
+from tertulia_protocol import envelope, errors
+from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame
+from tertulia_protocol.methods import METHODS, Method, decode
+
+from tertuliad import limits
+from tertuliad.replies import Reply
+
+log = logging.getLogger(__name__)
+
+for _name in ("pylsp_jsonrpc", "pylsp_jsonrpc.endpoint"):
+    # It logs whole messages, keys included.
+    logging.getLogger(_name).disabled = True
+
+CANCEL_METHOD = "$/cancelRequest"
+_encoder = msgspec.json.Encoder()
+
+Handler = Callable[[Any, Any], Any]
+"""(caller, params) to a result struct, a `Reply`, or for a method in a task an awaitable."""
+
+
+class Caller(Protocol):
+    """What the gate has to know of whoever sends the requests."""
+
+    @property
+    def authenticated(self) -> bool: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+
+def wire_error(error: BaseException) -> tuple[int, str, dict[str, Any] | None]:
+    """(code, message, data) for an exception that a handler let out."""
+    if isinstance(error, errors.RpcError):
+        return error.code, error.message, error.data
+    reference = secrets.token_hex(4)
+    log.error("unexpected error %s", reference, exc_info=error)
+    return (
+        errors.INTERNAL_ERROR,
+        f"An error inside the daemon; its log has it under {reference}.",
+        {"kind": "internal", "reference": reference},
+    )
+
+
+def _carried(error: BaseException) -> JsonRpcException:
+    """`error` in the endpoint's own exception, which is only the carrier."""
+    if isinstance(error, JsonRpcException):
+        return error
+    code, message, data = wire_error(error)
+    return JsonRpcException(message=message, code=code, data=data)
+
+
+class Gate:
+    """One connection's JSON-RPC. Dies with the connection."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        handlers: Mapping[str, Handler],
+        send: Callable[[bytes], None],
+        spawn: Callable[[Callable[[], Awaitable[None]]], Callable[[], None]],
+    ) -> None:
+        """`send` queues a whole frame; `spawn` starts a task and gives what cancels it."""
+        self._caller = caller
+        self._handlers = handlers
+        self._send = send
+        self._spawn = spawn
+        self._in_flight: dict[envelope.RequestId, Method] = {}
+        self._endpoint = Endpoint(_Dispatcher(self._call), self._answer)
+        self.on_quiet: Callable[[], None] | None = None
+        """Called when the last request in flight was answered."""
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def take(self, frame: Frame) -> None:
+        """Act on one frame; a `Broken` one is answered, closing is the caller's."""
+        match frame:
+            case Body(data):
+                self._admit(envelope.decode(data))
+            case Skipped():
+                found = envelope.find_id(frame.head)
+                self._refuse(found, errors.INVALID_REQUEST, frame.message)
+            case Broken():
+                self._refuse(None, errors.PARSE_ERROR, frame.message)
+
+    def close(self) -> None:
+        """The connection ended: nothing more is answered."""
+        self._in_flight.clear()
+        self._endpoint.shutdown()
+
+    def _admit(self, message: envelope.Envelope) -> None:
+        match message:
+            case envelope.Request():
+                self._admit_request(message)
+            case envelope.Notification():
+                self._take_notification(message)
+            case envelope.Fault():
+                self._refuse(message.id, message.code, message.message)
+            case envelope.Reply():
+                log.debug("an answer to nothing that was asked")
+
+    def _admit_request(self, request: envelope.Request) -> None:
+        error = self._objection(request)
+        if error is not None:
+            self._refuse(request.id, error.code, error.message, error.data)
+            return
+        self._in_flight[request.id] = METHODS[request.method]
+        self._endpoint.consume(
+            {
+                "jsonrpc": "2.0",
+                "id": request.id,
+                "method": request.method,
+                "params": request.params,
+            }
+        )
+
+    def _objection(self, request: envelope.Request) -> errors.RpcError | None:
+        """Why the request is not admitted, if so."""
+        if not self._caller.authenticated and request.method != "connect":
+            return errors.NotAuthenticated(
+                "AUTHENTICATION_FAILED: call connect with the connection token first."
+            )
+        if request.id in self._in_flight:
+            return errors.RpcError(
+                errors.INVALID_REQUEST,
+                f"The id {request.id!r} is in use by a request that is not answered yet.",
+            )
+        if request.method not in self._handlers:
+            return errors.MethodNotFound(f"Unhandled method {request.method}")
+        if self._caller.draining:
+            return errors.Draining("The daemon is stopping and takes no more requests.")
+        if len(self._in_flight) >= limits.REQUESTS_IN_FLIGHT:
+            return errors.Overloaded(
+                f"More than {limits.REQUESTS_IN_FLIGHT} requests of this connection are"
+                " unanswered; wait for answers and send this one again."
+            )
+        return None
+
+    def _take_notification(self, notification: envelope.Notification) -> None:
+        if notification.method != CANCEL_METHOD:
+            return  # no notification of a client means anything yet
+        try:
+            asked = msgspec.json.decode(notification.params, type=_CancelParams)
+        except (msgspec.DecodeError, RecursionError):
+            return
+        if asked.id in self._in_flight:
+            self._endpoint.consume(
+                {"jsonrpc": "2.0", "method": CANCEL_METHOD, "params": {"id": asked.id}}
+            )
+
+    def _call(self, method: Method, raw_params: msgspec.Raw) -> Any:
+        """What the endpoint gets for a request: a `Raw` result, a `Reply`, or its exception."""
+        try:
+            params = decode(method.name, raw_params)
+            handler = self._handlers[method.name]
+            if method.runs == "in a task":
+                return self._in_task(handler, params)
+            result = handler(self._caller, params)
+            return _awaited(result) if isinstance(result, Reply) else _raw(result)
+        except Exception as error:  # noqa: BLE001 - mapped, and logged if it is unexpected
+            raise _carried(error) from None
+
+    def _in_task(self, handler: Handler, params: Any) -> Reply:
+        reply = Reply()
+
+        async def run() -> None:
+            try:
+                result = await handler(self._caller, params)
+                reply.give(_raw(result))
+            except Exception as error:  # noqa: BLE001 - as in _call
+                reply.fail(_carried(error))
+            finally:
+                reply.fail(JsonRpcRequestCancelled("The request was cancelled."))
+
+        reply.on_cancel = self._spawn(run)
+        return reply
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        """The endpoint's consumer: forget the id, then send."""
+        if self._in_flight.pop(message["id"], None) is None:
+            return  # answered already, or the connection is closing
+        self._send(encode_frame(_encoder.encode(message)))
+        if not self._in_flight and self.on_quiet is not None:
+            self.on_quiet()
+
+    def _refuse(
+        self,
+        request_id: envelope.RequestId | None,
+        code: int,
+        message: str,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        self._send(encode_frame(envelope.encode_error(request_id, code, message, data)))
+
+
+def _raw(result: Any) -> msgspec.Raw:
+    return result if isinstance(result, msgspec.Raw) else msgspec.Raw(_encoder.encode(result))
+
+
+def _awaited(reply: Reply) -> Reply:
+    """`reply` as the endpoint can carry it: encoded result, or a carried exception."""
+    carried = Reply(reply.on_cancel)
+
+    def done(source: Any) -> None:
+        error = source.exception()
+        if error is not None:
+            carried.fail(_carried(error))
+        else:
+            carried.give(_raw(source.result()))
+
+    reply.add_done_callback(done)
+    return carried
+
+
+class _CancelParams(msgspec.Struct):
+    id: str | int
+
+
+class _Dispatcher(Mapping[str, Callable[[msgspec.Raw], Any]]):
+    """The endpoint's view of the registry. It asks for admitted methods only."""
+
+    def __init__(self, call: Callable[[Method, msgspec.Raw], Any]) -> None:
+        self._call = call
+
+    def __getitem__(self, name: str) -> Callable[[msgspec.Raw], Any]:
+        method = METHODS[name]
+        return lambda params: self._call(method, params)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(METHODS)
+
+    def __len__(self) -> int:
+        return len(METHODS)

@@ -1,0 +1,87 @@
+"""The sessions that are in memory, by id: found, made, brought back from the store, let go.
+
+Outlives every connection. A slot for a stored session is made by the first command to it, which
+waits in its inbox until the log is folded.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from tertulia_protocol.errors import SessionExists
+
+from tertuliad.replies import Reply
+from tertuliad.sessions import decide
+from tertuliad.sessions.session import Decide, Session
+from tertuliad.sessions.world import World
+
+
+class Sessions:
+    """One for each daemon."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._live: dict[str, Session] = {}
+
+    def create(self, session_id: str, command: Decide) -> Reply:
+        """A new session whose first command is `command`; fails with `SessionExists`."""
+        if self._slot(session_id) is not None:
+            reply = Reply()
+            reply.fail(SessionExists(f"A session {session_id} exists already.", None))
+            return reply
+        session = self._live[session_id] = Session(session_id, self._world, is_new=True)
+        return self._watched(session, session.post(command))
+
+    def post(self, session_id: str, command: Decide, *, first: bool = False) -> Reply:
+        """Have `command` done by a session, which is brought back if need be."""
+        session = self._slot(session_id)
+        if session is None:
+            session = self._live[session_id] = Session(session_id, self._world, is_new=False)
+        return self._watched(session, session.post(command, first=first))
+
+    def delete(self, session_id: str) -> Reply:
+        """Remove a session, live or stored; answers whether there was one."""
+        session = self._slot(session_id)
+        if session is None:
+            session = self._live[session_id] = Session(session_id, self._world, is_new=False)
+        self._world.credentials.pop(session_id, None)
+        return self._watched(session, session.delete())
+
+    def when_idle(self, session_id: str) -> Reply:
+        """Completed when the session has nothing more to do; at once where it is not live."""
+        session = self._slot(session_id)
+        if session is not None and session.running:
+            return session.when_idle()
+        reply = Reply()
+        reply.give(None)
+        return reply
+
+    def running(self, session_id: str) -> bool:
+        """Whether a turn or a command of the session is under way."""
+        session = self._live.get(session_id)
+        return session is not None and session.running
+
+    def interrupt_all(self, message: str) -> list[Reply]:
+        """End every running turn, as the daemon stops; what is pending stays pending."""
+        return [
+            session.post(lambda state: decide.interrupt(state, message, go_on=False), first=True)
+            for session in self._live.values()
+            if session.running
+        ]
+
+    def _slot(self, session_id: str) -> Session | None:
+        session = self._live.get(session_id)
+        if session is not None and session.gone:
+            del self._live[session_id]
+            return None
+        return session
+
+    def _watched(self, session: Session, reply: Reply) -> Reply:
+        """Drop the slot once it turns out that there is no such session."""
+
+        def check(_: Future[object]) -> None:
+            if session.gone and self._live.get(session.id) is session:
+                del self._live[session.id]
+
+        reply.add_done_callback(check)
+        return reply

@@ -1,0 +1,372 @@
+"""One session's actor: the only writer of its state and its log.
+
+The rules of this file:
+- Commands are done one at a time, each whole: decide, fold, commit, then answer, publish in order,
+  and start or stop the turn. Nobody sees anything of a command before its commit.
+- There is no task here. A command that stores nothing is done inside `post`; otherwise the store's
+  answer carries on, and commands wait in the inbox meanwhile. An idle session costs this object.
+- A refused commit forgets the folded state: the log is folded anew. Where another process had
+  written (`HeadMoved`), the command is decided again.
+- Whatever happens, the command's reply is completed, and a turn that began ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+import msgspec
+from tertulia_protocol import events
+from tertulia_protocol.errors import Overloaded, RpcError, SessionExists, SessionNotFound, TurnBusy
+
+from tertuliad import limits
+from tertuliad.providers.base import ProviderFailed
+from tertuliad.replies import Reply
+from tertuliad.sessions import decide
+from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
+from tertuliad.sessions.sealed import Sealed, event_frame, now_ms, seal
+from tertuliad.sessions.state import SessionState, apply, fold
+from tertuliad.sessions.turn import Plan, Turn, TurnEvents
+from tertuliad.sessions.world import World
+from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Record, Row
+
+log = logging.getLogger(__name__)
+
+Decide = Callable[[SessionState], Decision]
+"""What a command makes of the state. Called again where the log had to be folded anew."""
+
+
+class Command(msgspec.Struct, gc=False):
+    """`decide` and who waits for it. `tries` counts commits that were refused."""
+
+    decide: Decide
+    reply: Reply
+    tries: int = 0
+
+
+class Session:
+    """Lives while it is in use; all that matters of it is in the store."""
+
+    def __init__(self, session_id: str, world: World, *, is_new: bool) -> None:
+        self.id = session_id
+        self._world = world
+        self._is_new = is_new
+        self._modified_ms = now_ms()
+        self._state: SessionState | None = (
+            SessionState(id=session_id, created_ms=self._modified_ms) if is_new else None
+        )
+        self._inbox: deque[Command] = deque()
+        self._busy = False
+        """A commit or a load is under way; its answer carries on."""
+        self._turn: Turn | None = None
+        self._waiting: list[Reply] = []
+        """Who waits for the session to be idle."""
+        self.gone = False
+        """Deleted, or never there: the slot has to be dropped."""
+
+    @property
+    def running(self) -> bool:
+        """Whether a turn runs or a command is under way."""
+        turn = self._state is not None and self._state.turn is not None
+        return turn or self._busy or bool(self._inbox)
+
+    def post(self, decide: Decide, *, first: bool = False) -> Reply:
+        """Have a command done when it is its turn; `first`: before those that wait."""
+        if self.gone:
+            return _refused(SessionNotFound.of(self.id))
+        if len(self._inbox) >= limits.INBOX_COMMANDS:
+            return _refused(Overloaded(f"Too many requests wait in session {self.id}; try again."))
+        return self._enqueue(decide, first=first)
+
+    def when_idle(self) -> Reply:
+        """Completed when no turn runs and no message is pending."""
+        reply = Reply()
+        self._waiting.append(reply)
+        return reply
+
+    def delete(self) -> Reply:
+        """End the turn, if one runs, and remove the session; answers whether it was there."""
+        self.gone = True
+        if self._turn is not None:
+            self._tell_live(events.SessionIdle(aborted=True))
+            self._stop_turn()
+        reply = Reply()
+
+        def deleted(done: Future[bool]) -> None:
+            error = done.exception()
+            if error is not None:
+                self.gone, self._state = False, None
+                reply.fail(error)
+                return
+            self._fail_all(SessionNotFound.of(self.id))
+            self._tell_waiting()
+            reply.give(done.result())
+
+        self._world.store.delete(self.id).add_done_callback(deleted)
+        return reply
+
+    # Doing commands
+
+    def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
+        command = Command(decide, Reply())
+        if first:
+            self._inbox.appendleft(command)
+        else:
+            self._inbox.append(command)
+        self._work()
+        return command.reply
+
+    def _work(self) -> None:
+        while self._inbox and not self._busy:
+            if self._state is None:
+                self._busy = True
+                self._world.store.load(self.id).add_done_callback(self._loaded)
+                return
+            command = self._inbox.popleft()
+            try:
+                self._do(command, self._state)
+            except RpcError as error:
+                command.reply.fail(error)
+            except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
+                self._state = None
+                command.reply.fail(error)
+
+    def _do(self, command: Command, state: SessionState) -> None:
+        decision = command.decide(state)
+        self._modified_ms = now_ms()
+        sealed = seal(state, decision.drafts, self._modified_ms)
+        stored = [item for item in sealed if item.seq]
+        if not stored:
+            self._finish(command, decision, sealed)
+            return
+        known_head = state.seq
+        for item in stored:
+            apply(state, item.seq, item.type, item.id, item.data)
+        append = Append(
+            known_head,
+            self._row(state),
+            tuple(Record(item.seq, item.type, item.body) for item in stored),
+        )
+        submit = self._world.store.create if self._is_new else self._world.store.append
+        self._busy = True
+        submit(append).add_done_callback(partial(self._committed, command, decision, sealed))
+
+    def _committed(
+        self, command: Command, decision: Decision, sealed: list[Sealed], done: Future[None]
+    ) -> None:
+        self._busy = False
+        error = done.exception()
+        if error is None:
+            self._finish(command, decision, sealed)
+        else:
+            self._not_committed(error, command, decision)
+        self._work()
+
+    def _finish(self, command: Command, decision: Decision, sealed: list[Sealed]) -> None:
+        """The commit holds: answer, publish, and let the turn go on."""
+        if decision.stops_turn:
+            self._stop_turn()
+        command.reply.give(decision.result)
+        self._publish(sealed)
+        assert self._state is not None
+        if self._state.turn is None:
+            self._turn = None
+            self._tell_waiting()
+        if decision.starts_turn and not self.gone:
+            self._start_turn(self._state)
+
+    def _tell_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for reply in waiting:
+            reply.give(None)
+
+    def _publish(self, sealed: list[Sealed]) -> None:
+        assert self._state is not None
+        frames = [event_frame(self.id, item.body) for item in sealed if item.shown]
+        added = sum(1 for item in sealed if item.seq)
+        if frames:
+            seq = self._state.seq
+            self._world.publish(self.id, frames, seq - added, seq)
+        if added:
+            kind = "created" if self._is_new else "updated"
+            self._is_new = False
+            self._world.lifecycle(kind, self._row(self._state))
+
+    def _tell_live(self, *data: events.EventData) -> None:
+        """Publish events that are not stored, outside of any command."""
+        if self._state is not None:
+            drafts = tuple(Draft(item, live_only=True) for item in data)
+            self._publish(seal(self._state, drafts, now_ms()))
+
+    def _row(self, state: SessionState) -> Row:
+        config = state.config
+        owners = self._world.owners
+        if state.turn is not None:
+            owners.claim()
+        return Row(
+            id=self.id,
+            created_ms=state.created_ms,
+            modified_ms=self._modified_ms,
+            head=state.seq,
+            title=state.title,
+            model=config.model,
+            cwd=config.working_directory,
+            client_name=config.client_name,
+            owner=owners.me if state.turn is not None else None,
+        )
+
+    # Loading and losing
+
+    def _loaded(self, done: Future[Log | None]) -> None:
+        self._busy = False
+        error = done.exception()
+        found = None if error is not None else done.result()
+        if found is None:
+            self.gone = error is None
+            self._fail_all(error or SessionNotFound.of(self.id))
+            return
+        state = SessionState(id=self.id, created_ms=found.row.created_ms)
+        try:
+            fold(state, found.records)
+        except (msgspec.MsgspecError, ValueError) as fault:
+            log.error("session %s cannot be folded: %s", self.id, fault)
+            self._fail_all(_unreadable(self.id))
+            return
+        self._state = state
+        self._recover(state, found.row.owner)
+        self._work()
+
+    def _recover(self, state: SessionState, owner: str | None) -> None:
+        """End a turn that nobody runs any more, before anything else is done."""
+        if state.turn is None or self._turn is not None:
+            return
+        owners = self._world.owners
+        if owner is not None and owner != owners.me and owners.alive(owner):
+            self._state = None
+            self._fail_all(_runs_elsewhere(self.id))
+            return
+        self._inbox.appendleft(Command(decide.interrupt, Reply()))
+
+    def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
+        was_new, self._state = self._is_new, None
+        if isinstance(error, AlreadyThere):
+            self._is_new = False
+            command.reply.fail(_exists(self.id))
+        elif isinstance(error, HeadMoved) and command.tries < limits.COMMIT_TRIES:
+            command.tries += 1
+            self._stop_turn()
+            self._inbox.appendleft(command)
+        else:
+            self.gone = was_new
+            command.reply.fail(error)
+            if was_new:
+                self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        while self._inbox:
+            self._inbox.popleft().reply.fail(error)
+
+    # The turn
+
+    def _start_turn(self, state: SessionState) -> None:
+        assert state.turn is not None
+        progress = Progress(turn_id=state.turn.id, message_id=str(uuid.uuid4()))
+        plan = Plan(
+            session_id=self.id,
+            config=state.config,
+            history=tuple(state.history),
+            headers=self._world.request_headers.pop(state.turn.message_id or "", {}),
+        )
+        told = TurnEvents(
+            delta=partial(self._on_delta, progress),
+            done=partial(self._on_done, progress),
+            failed=partial(self._on_failed, progress),
+        )
+        self._turn = Turn(plan, self._world, told)
+        self._world.spawn(self._turn.run)
+
+    def _stop_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.stop()
+            self._turn = None
+
+    def _on_delta(self, progress: Progress, text: str, reasoning: str) -> None:
+        """Pieces that come while a commit is under way wait together and leave as one."""
+        progress.text.append(text)
+        progress.reasoning.append(reasoning)
+        if not progress.unsent:
+            progress.unsent = True
+            self._enqueue(partial(decide.delta, progress=progress))
+
+    def _on_done(self, progress: Progress, outcome: Outcome) -> None:
+        self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
+
+    def _on_failed(
+        self, progress: Progress, failure: ProviderFailed, model: str | None
+    ) -> None:
+        self._end_turn(partial(decide.failed, progress=progress, failure=failure, model=model))
+
+    def _end_turn(self, decide_end: Decide) -> None:
+        """However the end is decided, it comes: a failure on the way interrupts the turn."""
+        reply = self._enqueue(decide_end)
+
+        def check(done: Future[object]) -> None:
+            error = done.exception()
+            if error is None or self.gone:
+                return
+            log.error("session %s: the end of a turn failed", self.id, exc_info=error)
+            message = f"The turn's end could not be stored: {error}"
+            if not isinstance(error, RpcError):
+                message = "The turn's end failed inside the daemon; its log has it."
+            self._stop_turn()
+            self._enqueue(partial(decide.interrupt, message=message)).add_done_callback(told)
+
+        def told(done: Future[object]) -> None:
+            if done.exception() is not None:
+                # Not even that: those who watch learn it, the log says it after a restart.
+                self._tell_stuck(str(done.exception()))
+
+        reply.add_done_callback(check)
+
+    def _tell_stuck(self, message: str) -> None:
+        drafts = (
+            Draft(events.SessionError(error_type="store", message=message), live_only=True),
+            Draft(events.SessionIdle()),
+        )
+        nowhere = self._state or SessionState(id=self.id, created_ms=self._modified_ms)
+        frames = [event_frame(self.id, item.body) for item in seal(nowhere, drafts, now_ms())]
+        self._world.publish(self.id, frames, nowhere.seq, nowhere.seq)
+
+
+def _refused(error: RpcError) -> Reply:
+    reply = Reply()
+    reply.fail(error)
+    return reply
+
+
+def _exists(session_id: str) -> SessionExists:
+    return SessionExists(
+        f"A session {session_id} exists already. Attach to it with session.resume, or create with"
+        ' "ifExists": "resume".',
+        {"sessionId": session_id},
+    )
+
+
+def _runs_elsewhere(session_id: str) -> TurnBusy:
+    return TurnBusy(
+        f"A turn of session {session_id} runs in another daemon on the same data folder; wait"
+        " until it ends, or talk to that daemon.",
+        {"sessionId": session_id, "retryMs": 1000},
+    )
+
+
+def _unreadable(session_id: str) -> RpcError:
+    return RpcError(
+        -32008,
+        f"The stored log of session {session_id} cannot be read. It was left as it is.",
+        {"kind": "store_failed", "sessionId": session_id},
+    )

@@ -1,0 +1,190 @@
+"""A running turn: one model call, from the session's history to its outcome.
+
+The turn posts what happens to its session and decides nothing. It ends in exactly one of `done` and
+`failed`, or is cancelled by its session; idle and absolute time-outs end it as a failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+import anyio
+import msgspec
+from tertulia_protocol.config import SessionConfig, offered_tools
+from tertulia_protocol.errors import RpcError
+
+from tertuliad import limits
+from tertuliad.providers.base import (
+    Delta,
+    Done,
+    Message,
+    ModelRequest,
+    ProviderFailed,
+    Target,
+    ToolDeclaration,
+)
+from tertuliad.sessions import system_message
+from tertuliad.sessions.decide import Outcome
+from tertuliad.sessions.world import World
+
+log = logging.getLogger(__name__)
+
+LEAST_BYTES_A_TOKEN = 6
+"""Nothing that people write has so few tokens: a history above it is too large for certain."""
+
+
+class TurnEvents(msgspec.Struct, frozen=True):
+    """Where a turn says what happens to it."""
+
+    delta: Callable[[str, str], None]
+    done: Callable[[Outcome], None]
+    failed: Callable[[ProviderFailed, str | None], None]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a turn starts from: the session as it was when its message was admitted."""
+
+    session_id: str
+    config: SessionConfig
+    history: tuple[Message, ...]
+    headers: dict[str, str]
+
+
+class Turn:
+    """Dies with its model call."""
+
+    def __init__(self, plan: Plan, world: World, events: TurnEvents) -> None:
+        self._plan = plan
+        self._world = world
+        self._events = events
+        self._scope = anyio.CancelScope()
+
+    def stop(self) -> None:
+        """Close the call to the model; nothing is posted any more."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        with self._scope:
+            target: Target | None = None
+            try:
+                target = await self._target()
+                outcome = await self._call(target)
+            except ProviderFailed as failure:
+                self._events.failed(failure, target.display_name if target else None)
+            except Exception as error:  # noqa: BLE001 - a turn always ends with an event
+                self._events.failed(_unexpected(error), None)
+            else:
+                self._events.done(outcome)
+
+    async def _target(self) -> Target:
+        plan = self._plan
+        given = self._world.credentials.get(plan.session_id)
+        try:
+            return await self._world.resolve(plan.config.model, given)
+        except RpcError as error:
+            raise ProviderFailed("unavailable", error.message) from error
+
+    async def _call(self, target: Target) -> Outcome:
+        request = _request(self._plan, target)
+        _check_window(request, target)
+        started = time.monotonic()
+        first: float | None = None
+        done: Done | None = None
+        last = anyio.current_time() + limits.TURN_TIMEOUT_S
+        patience = limits.TURN_IDLE_TIMEOUT_S if request.stream else limits.NOT_STREAMED_TIMEOUT_S
+        with anyio.CancelScope(deadline=anyio.current_time() + patience) as scope:
+            async for piece in target.provider.stream(request):
+                if isinstance(piece, Delta):
+                    if first is None:
+                        first = time.monotonic()
+                    self._events.delta(piece.text, piece.reasoning)
+                    scope.deadline = min(last, anyio.current_time() + patience)
+                else:
+                    done = piece
+        if done is None:
+            raise _timed_out(scope.cancel_called, patience)
+        return Outcome(
+            done=done,
+            target=target,
+            duration_ms=(time.monotonic() - started) * 1000,
+            first_delta_ms=None if first is None else (first - started) * 1000,
+        )
+
+
+def _timed_out(timed_out: bool, patience: float) -> ProviderFailed:
+    if timed_out:
+        return ProviderFailed(
+            "timeout",
+            f"The model sent nothing for {patience:g} s, or took too long in all; the turn was"
+            " ended. Try again, or use a faster model.",
+            retryable=True,
+        )
+    return ProviderFailed("bad_response", "The model's answer has no end.", retryable=True)
+
+
+def _unexpected(error: Exception) -> ProviderFailed:
+    reference = secrets.token_hex(4)
+    log.error("unexpected error in a turn %s", reference, exc_info=error)
+    return ProviderFailed(
+        "server_error", f"An error inside the daemon; its log has it under {reference}."
+    )
+
+
+def _request(plan: Plan, target: Target) -> ModelRequest:
+    config = plan.config
+    system = system_message.render(config)
+    head = [Message(role="system", content=system)] if system else []
+    caps = config.model_capabilities
+    asked = caps.limits.max_output_tokens if caps and caps.limits else None
+    return ModelRequest(
+        model=target.model,
+        messages=[*head, *plan.history],
+        tools=_declared(config) if target.tools else [],
+        stream=bool(config.streaming),
+        max_output_tokens=asked or target.max_output_tokens,
+        reasoning_effort=config.reasoning_effort,
+        headers=plan.headers,
+        user_agent=_user_agent(config),
+    )
+
+
+def _declared(config: SessionConfig) -> list[ToolDeclaration]:
+    return [
+        ToolDeclaration(
+            tool.name,
+            tool.description or "",
+            tool.parameters or {"type": "object", "properties": {}},
+        )
+        for tool in offered_tools(config)
+    ]
+
+
+def _user_agent(config: SessionConfig) -> str:
+    name = config.client_name
+    if not name:
+        return "tertuliad"
+    printable = "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
+    return f"{printable} tertuliad"
+
+
+def _check_window(request: ModelRequest, target: Target) -> None:
+    """Refuse before the call what cannot fit for certain."""
+    if target.context_window is None:
+        return
+    size = sum(_text_bytes(message) for message in request.messages)
+    if size > target.context_window * LEAST_BYTES_A_TOKEN:
+        raise ProviderFailed(
+            "context_window",
+            f"The conversation has about {size // 4} tokens, and {target.display_name} takes"
+            f" {target.context_window}. Start a new session, or switch to a model with a larger"
+            " window.",
+        )
+
+
+def _text_bytes(message: Message) -> int:
+    if isinstance(message.content, str):
+        return len(message.content)
+    return sum(len(getattr(part, "text", "")) for part in message.content)

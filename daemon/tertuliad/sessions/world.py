@@ -1,0 +1,39 @@
+"""What a session may ask of the rest of the daemon: its ports, wired by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+from tertulia_protocol.provider_config import SessionProviders
+
+from tertuliad.providers.base import Target
+from tertuliad.store.base import Row, Store
+from tertuliad.store.owners import Owners
+
+
+class Publish(Protocol):
+    """Give frames to whoever follows the session; `before` and `seq` are of the last stored event
+    before them, and of the last one before or in them. Never waits."""
+
+    def __call__(self, session_id: str, frames: list[bytes], before: int, seq: int) -> None: ...
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """Outlives every session."""
+
+    store: Store
+    owners: Owners
+    resolve: Callable[[str | None, SessionProviders | None], Awaitable[Target]]
+    publish: Publish
+    lifecycle: Callable[[str, Row], None]
+    """(kind without the prefix `session.`, the row): tell every connection."""
+    spawn: Callable[[Callable[[], Awaitable[None]]], None]
+    """Start a task that outlives every connection."""
+    credentials: dict[str, SessionProviders]
+    """What clients gave for one session; in memory only, outlives the session's actor."""
+    request_headers: dict[str, dict[str, str]]
+    """Headers for one message's model call, by message id; in memory only, as they may hold
+    secrets."""
+    version: str

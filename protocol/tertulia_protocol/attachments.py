@@ -1,0 +1,105 @@
+"""Attachments of a message: typed views of the kinds that the model reads as text or image.
+
+An attachment is kept as it came, so that `user.message` can echo every member, also of kinds that
+are not known here; `view` gives the typed form of one. Lines and characters count from 0.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+import msgspec
+
+Attachment = dict[str, Any]
+
+
+class LineRange(msgspec.Struct, frozen=True):
+    start: int
+    end: int
+
+
+class Position(msgspec.Struct, frozen=True):
+    line: int
+    character: int
+
+
+class Range(msgspec.Struct, frozen=True):
+    start: Position
+    end: Position
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    type: str
+
+
+class FileAttachment(msgspec.Struct, frozen=True, tag="file", rename="camel"):
+    path: str
+    display_name: str | None = None
+    line_range: LineRange | None = None
+    mime_type: str | None = None
+
+
+class DirectoryAttachment(msgspec.Struct, frozen=True, tag="directory", rename="camel"):
+    path: str
+    display_name: str | None = None
+
+
+class SelectionAttachment(msgspec.Struct, frozen=True, tag="selection", rename="camel"):
+    """A piece of an editor's buffer."""
+
+    file_path: str
+    text: str
+    display_name: str | None = None
+    selection: Range | None = None
+
+
+class BlobAttachment(msgspec.Struct, frozen=True, tag="blob", rename="camel"):
+    """`data` is base64."""
+
+    mime_type: str
+    data: str | None = None
+    display_name: str | None = None
+
+
+class ReferenceAttachment(msgspec.Struct, frozen=True, tag="github_reference", rename="camel"):
+    number: int
+    title: str
+    reference_type: str | None = None
+    state: str | None = None
+    url: str | None = None
+
+
+class OtherAttachment(msgspec.Struct, frozen=True):
+    """A kind that is not known here, as it came."""
+
+    type: str
+    members: Attachment
+
+
+Known = (
+    FileAttachment
+    | DirectoryAttachment
+    | SelectionAttachment
+    | BlobAttachment
+    | ReferenceAttachment
+)
+KINDS = frozenset({"file", "directory", "selection", "blob", "github_reference"})
+
+
+def view(attachment: Attachment) -> Known | OtherAttachment:
+    """The typed form. Raises `msgspec.ValidationError` with the path of the fault below `$`."""
+    kind = msgspec.convert(attachment, _Kind).type
+    if kind not in KINDS:
+        return OtherAttachment(kind, attachment)
+    known: Known = msgspec.convert(attachment, Known)
+    return known
+
+
+def echoed(attachment: Attachment) -> Attachment:
+    """The form for `user.message`: a file or folder without a display name gets its last part."""
+    path = attachment.get("path")
+    if attachment.get("displayName") is not None or not isinstance(path, str):
+        return attachment
+    name = posixpath.basename(path.replace("\\", "/").rstrip("/")) or path
+    return {**attachment, "displayName": name}

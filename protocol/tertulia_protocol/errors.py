@@ -1,0 +1,176 @@
+"""Errors of the wire, and whose fault they are.
+
+`LocalProtocolError` is our own bug, `RemoteProtocolError` came in from the other side and carries
+what to answer. An `RpcError` is an answer: it has a code, a message that says what to do, and
+`data` whose `kind` names the case for programs. A subclass exists only where a caller acts
+differently; `rpc_error` is the inverse mapping, for clients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+REQUEST_CANCELLED = -32800
+
+NOT_AUTHENTICATED = -32000
+SESSION_NOT_FOUND = -32001
+SESSION_EXISTS = -32002
+TURN_BUSY = -32003
+OVERLOADED = -32004
+DRAINING = -32005
+NOT_SUPPORTED = -32006
+MODEL_UNAVAILABLE = -32007
+STORE_FAILED = -32008
+
+
+class ProtocolError(Exception):
+    """The rules of the wire were broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke them: a bug on this side."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke them. `code` and the text are what to answer."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class RpcError(Exception):
+    """An error answer: JSON-RPC `code`, a message for people, and `data` for programs."""
+
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, code: int, message: str, data: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class _CodedError(RpcError):
+    """An `RpcError` whose class fixes the code and `data.kind`."""
+
+    default_code: ClassVar[int]
+
+    def __init__(self, message: str, data: dict[str, Any] | None = None) -> None:
+        super().__init__(self.default_code, message, {"kind": self.kind, **(data or {})})
+
+
+class InvalidParams(_CodedError):
+    """The params do not have the method's shape; `data.path` is the JSON path of the fault."""
+
+    kind = "invalid_params"
+    default_code = INVALID_PARAMS
+
+
+class MethodNotFound(_CodedError):
+    kind = "method_not_found"
+    default_code = METHOD_NOT_FOUND
+
+
+class NotAuthenticated(_CodedError):
+    """`connect` with the right token has to come first."""
+
+    kind = "not_authenticated"
+    default_code = NOT_AUTHENTICATED
+
+
+class SessionNotFound(_CodedError):
+    kind = "session_not_found"
+    default_code = SESSION_NOT_FOUND
+
+    @classmethod
+    def of(cls, session_id: str) -> SessionNotFound:
+        """The error for `session_id`; SDKs match on the words "Session not found"."""
+        return cls(
+            f"Session not found: {session_id}. Create it with session.create, or attach to a"
+            " stored one with session.resume.",
+            {"sessionId": session_id},
+        )
+
+
+class SessionExists(_CodedError):
+    kind = "session_exists"
+    default_code = SESSION_EXISTS
+
+
+class TurnBusy(_CodedError):
+    """A turn runs, and the request asked for an idle session."""
+
+    kind = "turn_busy"
+    default_code = TURN_BUSY
+
+
+class Overloaded(_CodedError):
+    """A bound is reached. `data.retryMs` says when to try again."""
+
+    kind = "overloaded"
+    default_code = OVERLOADED
+
+    def __init__(self, message: str, data: dict[str, Any] | None = None) -> None:
+        super().__init__(message, {"retryMs": 1000, **(data or {})})
+
+
+class Draining(_CodedError):
+    """The daemon is stopping and takes no new work."""
+
+    kind = "draining"
+    default_code = DRAINING
+
+
+class NotSupported(_CodedError):
+    """A known field or method that this version does not do; the message names it."""
+
+    kind = "not_supported"
+    default_code = NOT_SUPPORTED
+
+
+class ModelUnavailable(_CodedError):
+    """No provider answers for the model; the message says how to name or install one."""
+
+    kind = "model_unavailable"
+    default_code = MODEL_UNAVAILABLE
+
+
+class StoreFailed(_CodedError):
+    """The data folder cannot be read or written; the message says what is wrong with it."""
+
+    kind = "store_failed"
+    default_code = STORE_FAILED
+
+
+_BY_KIND: dict[str, type[_CodedError]] = {
+    cls.kind: cls
+    for cls in (
+        InvalidParams,
+        MethodNotFound,
+        NotAuthenticated,
+        SessionNotFound,
+        SessionExists,
+        TurnBusy,
+        Overloaded,
+        Draining,
+        NotSupported,
+        ModelUnavailable,
+        StoreFailed,
+    )
+}
+
+
+def rpc_error(code: int, message: str, data: Any = None) -> RpcError:
+    """The exception for an error object of the wire: the inverse of what the daemon sends."""
+    fields = data if isinstance(data, dict) else None
+    cls = _BY_KIND.get(fields.get("kind", "")) if fields else None
+    if cls is not None and cls.default_code == code:
+        return cls(message, fields)
+    return RpcError(code, message, fields)

@@ -1,0 +1,44 @@
+"""What msgspec says of a value that does not fit, turned into a JSON path and words of ours.
+
+The texts never repeat a value: it may be a secret. Tied to the wording of msgspec 0.20 and newer;
+an unknown wording gives a general sentence, and a test notices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_AT = re.compile(r"(?s)(?P<fault>.*?)(?: - at `(?P<path>[^`]*)`)?\Z")
+_MISSING = re.compile(r"Object missing required field `(.*)`\Z")
+_EXPECTED = re.compile(r"Expected `([^`]+)`(?:, got `([^`]+)`)?(.*)\Z")
+_WORDS: Mapping[str, str] = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "an array",
+    "null": "null",
+}
+
+
+def _in_words(types: str) -> str:
+    """msgspec's names of JSON types, such as `str | null`, for people. Null is not offered: it only
+    stands for a member that is left out."""
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | ") if name != "null")
+
+
+def explain(text: str) -> tuple[str, str]:
+    """The JSON path and the fault in our words, of msgspec's message. Never repeats a value."""
+    at = _AT.match(text)
+    path, fault = (at["path"] or "$", at["fault"]) if at else ("$", text)
+    if missing := _MISSING.match(fault):
+        return f"{path}.{missing[1]}", "is missing"
+    if expected := _EXPECTED.match(fault):
+        wanted = _in_words(expected[1]) + expected[3]
+        got = expected[2] and _WORDS.get(expected[2], expected[2])
+        return path, f"{wanted} is expected" + (f", not {got}" if got else "")
+    if fault.startswith("Invalid enum value"):
+        return path, "is none of the values that this member takes; rpc.discover lists them"
+    return path, "does not have the shape that the method takes; rpc.discover gives it"

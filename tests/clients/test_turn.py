@@ -1,0 +1,108 @@
+"""When a turn begins, what it came to, and when it is over: the fold alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tertulia.errors import TurnAborted, TurnFailed
+from tertulia.records import Event
+from tertulia.turn import Turn
+
+
+def event(kind: str, **data: Any) -> Event:
+    return Event(kind, data, timestamp="2026-01-01T00:00:00Z")
+
+
+MINE = event("user.message", content="hi", messageId="m1")
+OTHER = event("user.message", content="yo", messageId="m2", delivery="queued")
+IDLE = event("session.idle")
+
+
+def said(text: str) -> Event:
+    return event("assistant.message", messageId="a", content=text, model="fake")
+
+
+def played(*events: Event) -> tuple[Turn, list[str]]:
+    turn = Turn("m1", "hi")
+    return turn, [each.type for each in events if turn.take(each)]
+
+
+def test_the_last_message_wins_and_idle_ends_it() -> None:
+    turn, taken = played(MINE, said("one"), said("two"), IDLE)
+    answer = turn.answer()
+    assert (turn.over, answer.text, answer.model, answer.message_id) == (True, "two", "fake", "m1")
+    assert [each.type for each in answer.events] == taken
+    assert taken[0] == "user.message"
+    assert taken[-1] == "session.idle"
+
+
+def test_what_comes_before_the_message_is_somebody_elses() -> None:
+    error = event("session.error", errorType="timeout", message="theirs")
+    turn, taken = played(OTHER, said("theirs"), error, IDLE, MINE, said("mine"), IDLE)
+    assert taken == ["user.message", "assistant.message", "session.idle"]
+    assert turn.answer().text == "mine"
+
+
+def test_a_queued_message_that_begins_ends_the_turn_before_it() -> None:
+    turn, taken = played(MINE, said("mine"), event("assistant.turn_end"), OTHER, said("theirs"))
+    assert turn.over
+    assert turn.answer().text == "mine"
+    assert taken[-1] == "assistant.turn_end"
+
+
+def test_a_message_that_steers_joins_the_turn() -> None:
+    steering = event("user.message", content="also", messageId="m3", delivery="steering")
+    turn, _ = played(MINE, steering, said("both"), IDLE)
+    assert turn.answer().text == "both"
+    assert len(turn.answer().events) == 4
+
+
+def test_an_error_fails_the_turn_once_it_is_over() -> None:
+    failed = event("session.error", errorType="rate_limit", message="slow down", statusCode=429)
+    turn, _ = played(MINE, failed)
+    assert not turn.over
+    turn.take(IDLE)
+    with pytest.raises(TurnFailed, match="slow down") as raised:
+        turn.answer()
+    assert (raised.value.error_type, raised.value.status) == ("rate_limit", 429)
+
+
+def test_an_error_that_a_client_logged_fails_nothing() -> None:
+    logged = event("session.error", errorType="notification", message="a note")
+    turn, _ = played(MINE, logged, said("fine"), IDLE)
+    assert turn.answer().text == "fine"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        (event("abort", reason="user_initiated"), IDLE),
+        (event("session.idle", aborted=True),),
+    ],
+)
+def test_an_aborted_turn_says_so_and_keeps_what_was_said(end: tuple[Event, ...]) -> None:
+    delta = event("assistant.message_delta", messageId="a", deltaContent="half an ")
+    turn, _ = played(MINE, delta, *end)
+    with pytest.raises(TurnAborted) as raised:
+        turn.answer()
+    assert raised.value.text == "half an "
+
+
+def test_where_the_daemon_names_no_message_the_prompt_is_compared() -> None:
+    theirs, mine = event("user.message", content="yo"), event("user.message", content="hi")
+    turn, taken = played(theirs, IDLE, mine, said("mine"), IDLE)
+    assert turn.answer().text == "mine"
+    assert len(taken) == 3
+
+
+def test_its_state_tells_how_far_it_is() -> None:
+    turn, _ = played(OTHER)
+    assert "waits" in turn.state
+    turn.take(MINE)
+    turn.take(event("assistant.message_delta", messageId="a", deltaContent="x"))
+    assert "1 deltas" in turn.state
+    assert "assistant.message_delta" in turn.state
+    turn.take(IDLE)
+    assert "over" in turn.state
