@@ -39,9 +39,11 @@ test: $(HAS_DEV) $(HAS_SDK)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(HAS_DEV)
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@status=0; \
+	$(BIN)/ruff format --check --quiet --output-format=concise . || status=1; \
+	$(BIN)/ruff check --quiet . || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
 
 check: lint
 	@$(MAKE) --no-print-directory test

@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 import anyio.abc
-from tertulia_protocol.framing import Broken, Framer
 
+from tertulia_protocol.framing import Broken, Framer
 from tertuliad import limits
 from tertuliad.rpc import Gate, Handler
 

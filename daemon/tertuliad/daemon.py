@@ -11,17 +11,16 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
-import msgspec
-from tertulia_protocol import events
-from tertulia_protocol.framing import encode_frame
 
 from tertuliad import lifetime, limits, listeners
-from tertuliad.config import ConfigError, load
+from tertuliad.audience import Audience
+from tertuliad.config import ConfigError, EmbeddedSettings, load
 from tertuliad.connection import Connection
 from tertuliad.follow import Hub
 from tertuliad.handlers import table
@@ -29,20 +28,17 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.options import Options, version
 from tertuliad.providers.catalog import Catalog
 from tertuliad.providers.embedded import EmbeddedModel
-from tertuliad.providers.http import HttpClient
+from tertuliad.providers.http import Http
 from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
 from tertuliad.sessions.registry import Sessions
-from tertuliad.sessions.sealed import iso
 from tertuliad.sessions.world import World
 from tertuliad.stdio import StdioStream
-from tertuliad.store.base import Row
 from tertuliad.store.owners import Owners
 from tertuliad.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
 
-_encoder = msgspec.json.Encoder()
 STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
 
 
@@ -52,38 +48,29 @@ class Daemon:
     def __init__(self, options: Options, tasks: anyio.abc.TaskGroup) -> None:
         self._options = options
         self._tasks = tasks
-        self._connections: set[Connection] = set()
+        self._audience = Audience()
         self._draining = False
         self._stopping = anyio.Event()
-        self._stopped_cleanly = True
-        settings = load(options.config or options.home / "config.toml", os.environ)
-        self._http = HttpClient()
-        self._embedded = EmbeddedModel(settings.embedded, self._http)
+        settings = load(options.home, path=options.config)
+        self._http = Http()
+        self._embedded = _embedded(settings.embedded)
         self._catalog = Catalog(settings, self._http, self._embedded)
         self._owners = Owners(options.home / "run")
         self._store = SqliteStore(options.home, _call_soon())
-        world = World(
+        self._hub = Hub(self._store, lambda session_id: self._sessions.running(session_id))
+        self._world = World(
             store=self._store,
             owners=self._owners,
             resolve=self._catalog.resolve,
-            publish=lambda *told: self._hub.publish(*told),
-            lifecycle=self._tell_lifecycle,
+            publish=self._hub.publish,
+            lifecycle=self._audience.tell_changed,
             spawn=self._spawn,
             credentials={},
             request_headers={},
             version=version(),
         )
-        self._sessions = Sessions(world)
-        self._hub = Hub(self._store, self._sessions.running)
-        self._context_parts = {
-            "world": world,
-            "sessions": self._sessions,
-            "hub": self._hub,
-            "catalog": self._catalog,
-            "shut_down": self._shut_down,
-            "warm": self._http.warm,
-            "deleted": self._tell_deleted,
-        }
+        self._sessions = Sessions(self._world)
+        self._warmed = False
 
     # Serving
 
@@ -130,12 +117,12 @@ class Daemon:
         authenticated: bool,
     ) -> None:
         async def client(stream: anyio.abc.SocketStream) -> None:
-            if len(self._connections) >= limits.CONNECTIONS:
+            if len(self._audience.connections) >= limits.CONNECTIONS:
                 await stream.aclose()
                 return
             await self._serve(stream, handlers, authenticated=authenticated, is_socket=True)
 
-        self._tasks.start_soon(listener.serve, client, self._tasks)
+        self._tasks.start_soon(_serve_listener, listener, client, self._tasks)
 
     async def _serve_stdio(self, stream: StdioStream, handlers: dict[str, Handler]) -> None:
         await self._serve(stream, handlers, authenticated=True, is_socket=False)
@@ -158,50 +145,44 @@ class Daemon:
             max_body=self._options.max_body,
         )
         connection.on_low = lambda: self._hub.on_low(connection)
-        self._connections.add(connection)
+        self._audience.connections.add(connection)
         try:
             await connection.serve()
         except Exception:
             log.exception("a connection failed")
         finally:
-            self._connections.discard(connection)
+            self._audience.connections.discard(connection)
             self._hub.detach_all(connection)
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
-        return table.bound(Context(token=token, **self._context_parts))  # type: ignore[arg-type]
-
-    # What the parts ask for
-
-    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.start_soon(work)
-
-    def _tell_lifecycle(self, kind: str, row: Row) -> None:
-        metadata = events.LifecycleMetadata(
-            start_time=iso(row.created_ms), modified_time=iso(row.modified_ms), summary=row.title
-        )
-        self._tell_all(
-            events.SessionLifecycleParams(
-                type=f"session.{kind}",  # type: ignore[arg-type]
-                session_id=row.id,
-                metadata=metadata,
+        return table.bound(
+            Context(
+                world=self._world,
+                sessions=self._sessions,
+                hub=self._hub,
+                catalog=self._catalog,
+                token=token,
+                shut_down=self._shut_down,
+                warm=self._warm,
+                deleted=self._audience.tell_deleted,
             )
         )
 
-    def _tell_deleted(self, session_id: str) -> None:
-        self._tell_all(
-            events.SessionLifecycleParams(type="session.deleted", session_id=session_id)
-        )
+    def _warm(self) -> None:
+        if not self._warmed:
+            self._warmed = True
+            self._spawn(self._http.warm)
 
-    def _tell_all(self, params: events.SessionLifecycleParams) -> None:
-        """Every connection learns it, but one that lags: its list is old anyway."""
-        frame = encode_frame(
-            _encoder.encode(
-                {"jsonrpc": "2.0", "method": "session.lifecycle", "params": params}
-            )
-        )
-        for connection in self._connections:
-            if connection.authenticated:
-                connection.offer(frame)
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that outlives every connection; its failure is logged and ends nothing."""
+
+        async def guarded() -> None:
+            try:
+                await work()
+            except Exception:
+                log.exception("a task failed")
+
+        self._tasks.start_soon(guarded)
 
     # The end
 
@@ -242,15 +223,38 @@ class Daemon:
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
             with contextlib.suppress(Exception):
                 await _all_settled(self._sessions.interrupt_all(STOPPED)).settled()
-            for connection in list(self._connections):
+            for connection in list(self._audience.connections):
                 await connection.flushed()
-        for connection in list(self._connections):
+        for connection in list(self._audience.connections):
             connection.abort()
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S, shield=True):
             await self._embedded.aclose()
             await self._http.aclose()
         self._store.close()
         self._owners.close()
+
+
+def _embedded(settings: EmbeddedSettings) -> EmbeddedModel:
+    return EmbeddedModel(
+        model_path=Path(settings.model_path) if settings.model_path else None,
+        threads=settings.threads,
+        slots=settings.slots,
+        context=settings.context,
+    )
+
+
+async def _serve_listener(
+    listener: anyio.abc.Listener[anyio.abc.SocketStream],
+    client: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
+    tasks: anyio.abc.TaskGroup,
+) -> None:
+    """Accept for ever. Out of file descriptors, say, it pauses and goes on."""
+    while True:
+        try:
+            await listener.serve(client, tasks)
+        except* OSError as group:
+            log.warning("accepting a client failed: %s", next(_leaves(group)))
+            await anyio.sleep(limits.ACCEPT_PAUSE_S)
 
 
 def _call_soon() -> Callable[[Callable[[], None]], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -18,12 +19,23 @@ def main() -> None:
     from tertuliad import logs
 
     logs.set_up(options.log_level)
+    _raise_file_limit()
     from tertuliad.daemon import run
 
     status = run(options, stdout)
     # Threads of libraries must not hold up the end of a process that has nothing left to do.
     sys.stderr.flush()
     os._exit(status)
+
+
+def _raise_file_limit() -> None:
+    """Each client and each model call takes a descriptor; the usual soft limit is 1024."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

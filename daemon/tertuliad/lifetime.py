@@ -43,7 +43,7 @@ async def wait_for_death(pid: int, *, is_parent: bool) -> None:
 
 
 async def _poll_for_death(pid: int, *, is_parent: bool) -> None:
-    while _lives(pid) and (not is_parent or os.getppid() == pid):
+    while _lives(pid) and (not is_parent or os.getppid() == pid):  # noqa: ASYNC110 - no event
         await anyio.sleep(limits.PARENT_POLL_S)
 
 

@@ -17,6 +17,7 @@ OUTBOX_HIGH_BYTES = 8 * MIB  # above: followers fall behind, lifecycle notices a
 OUTBOX_LOW_BYTES = 1 * MIB  # below: followers that fell behind catch up from the log
 OUTBOX_MAX_BYTES = 256 * MIB  # above: a peer that asks and never reads is closed
 REQUESTS_IN_FLIGHT = 2048  # per connection; refuse
+ACCEPT_PAUSE_S = 0.2  # after accepting failed
 CONNECTIONS = 4096  # per daemon; a further one is closed at once
 
 # Sessions.

@@ -37,7 +37,7 @@ async def listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStre
 
 def port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:
     """The port that the listener is bound to."""
-    return int(listener.extra(anyio.abc.SocketAttribute.local_port))
+    return int(listener.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not a query
 
 
 @contextlib.contextmanager

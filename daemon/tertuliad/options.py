@@ -72,7 +72,7 @@ def parse(argv: list[str]) -> Options:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tertuliad",
-        description="Hosts many conversations with language models; clients drive it over JSON-RPC.",
+        description="Hosts many conversations with language models, driven over JSON-RPC.",
         epilog=_EPILOG,
         allow_abbrev=False,
     )

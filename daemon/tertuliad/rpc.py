@@ -21,10 +21,10 @@ from typing import Any, Protocol
 import msgspec
 from pylsp_jsonrpc.endpoint import Endpoint
 from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
+
 from tertulia_protocol import envelope, errors
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame
 from tertulia_protocol.methods import METHODS, Method, decode
-
 from tertuliad import limits
 from tertuliad.replies import Reply
 
@@ -175,7 +175,7 @@ class Gate:
     def _call(self, method: Method, raw_params: msgspec.Raw) -> Any:
         """What the endpoint gets for a request: a `Raw` result, a `Reply`, or its exception."""
         try:
-            params = decode(method.name, raw_params)
+            params = decode(method, raw_params)
             handler = self._handlers[method.name]
             if method.runs == "in a task":
                 return self._in_task(handler, params)

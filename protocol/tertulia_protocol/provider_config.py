@@ -25,10 +25,15 @@ def public_url(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         return NO_URL
-    if not parts.scheme or not host:
+    if not parts.scheme or not host or any(c <= " " for c in host):
         return NO_URL
     place = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{place}{f':{port}' if port is not None else ''}{parts.path}"
+
+
+def is_http(url: str) -> bool:
+    """Whether `url` is an address that HTTP can call."""
+    return public_url(url).startswith(("http://", "https://"))
 
 
 def is_loopback(url: str) -> bool:
@@ -158,7 +163,7 @@ def _faults(endpoint: ProviderConfig | NamedProviderConfig) -> Iterator[str]:
         where = f"providers[{endpoint.name!r}]"
         if not endpoint.name or "/" in endpoint.name:
             yield f"{where}.name must be at least one character, and none of them a slash"
-    if not _is_http(endpoint.base_url):
+    if not is_http(endpoint.base_url):
         yield (
             f"{where}.baseUrl must be an http:// or https:// address with a host,"
             " for example https://api.openai.com/v1"
@@ -179,7 +184,3 @@ def _faults(endpoint: ProviderConfig | NamedProviderConfig) -> Iterator[str]:
         )
     if endpoint.api_key_command is not None:
         yield f"{where}.apiKeyCommand is not supported: run it yourself and give apiKey"
-
-
-def _is_http(url: str) -> bool:
-    return public_url(url).startswith(("http://", "https://"))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
+import select
+import socket as sockets
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +38,6 @@ class Model:
         """How many requests it has had."""
         root = self.base_url.removesuffix("/v1")
         with urllib.request.urlopen(f"{root}/stats", timeout=BOUND_S) as response:
-            import json
-
             return int(json.load(response)["requests"])
 
 
@@ -71,3 +75,79 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Model) -
 @pytest.fixture
 def home(environment: Path) -> Path:
     return environment
+
+
+class Counted:
+    """A command that starts the daemon and keeps the process id of every start."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        program = (
+            "import os, sys; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"
+            " os.execv(sys.executable, [sys.executable, '-m', 'tertuliad', *sys.argv[2:]])"
+        )
+        self.command = [sys.executable, "-c", program, str(log)]
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line) for line in self._log.read_text().splitlines()]
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Counted:
+    return Counted(tmp_path / "pids")
+
+
+def wait_until_gone(pid: int) -> None:
+    """Until process `pid` has ended; fails after the bound."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([fd], [], [], BOUND_S)
+    finally:
+        os.close(fd)
+    assert ready, f"process {pid} is still there"
+
+
+class Served:
+    """A shared daemon in a process of its own, and its unix socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], socket: Path) -> None:
+        self.process = process
+        self.address = f"unix:{socket}"
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[Served]:
+    """A shared daemon on the socket where clients of the same home look for it."""
+    socket = home / "run" / "tertuliad.sock"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tertuliad", "--socket", str(socket)], stdin=subprocess.DEVNULL
+    )
+    try:
+        wait_for_socket(process, socket)
+        yield Served(process, socket)
+    finally:
+        process.terminate()
+        process.wait(timeout=BOUND_S)
+
+
+def listening_port(line: bytes) -> int:
+    """The port that the daemon names in its first line."""
+    found = re.search(rb"listening on port (\d+)", line)
+    assert found, line
+    return int(found[1])
+
+
+def wait_for_socket(process: subprocess.Popen[bytes], socket: Path) -> None:
+    """Until something listens on it; fails where its process ends or after the bound."""
+    deadline = time.monotonic() + BOUND_S
+    while process.poll() is None and time.monotonic() < deadline:
+        probe = sockets.socket(sockets.AF_UNIX)
+        with probe, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            probe.connect(str(socket))
+            return
+        select.select([], [], [], 0.01)
+    raise AssertionError(f"nothing listens on {socket}; exit code {process.poll()}")

@@ -34,7 +34,13 @@ def frame(message: dict[str, Any]) -> bytes:
 
 
 def event_frame(session_id: str, kind: str = "session.idle") -> bytes:
-    event = {"id": "e", "timestamp": "t", "parentId": None, "type": kind, "data": {}}
+    event: dict[str, Any] = {
+        "id": "e",
+        "timestamp": "t",
+        "parentId": None,
+        "type": kind,
+        "data": {},
+    }
     params = {"sessionId": session_id, "event": event}
     return frame({"method": "session.event", "params": params})
 

@@ -20,7 +20,7 @@ from tertulia.launch import TcpAddress, UnixAddress
         ("localhost:8390", TcpAddress("localhost", 8390)),
         ("tcp://10.0.0.1:1", TcpAddress("10.0.0.1", 1)),
         ("tcp://[::1]:8390", TcpAddress("::1", 8390)),
-        ("8390", TcpAddress("127.0.0.1", 8390)),
+        ("8390", TcpAddress("localhost", 8390)),
     ],
 )
 def test_an_address_is_read(text: str, address: launch.Address) -> None:
@@ -79,8 +79,11 @@ def test_a_daemon_that_nobody_named_is_found(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("TERTULIAD", raising=False)
     monkeypatch.setenv("PATH", "")
     found = launch.daemon_command()
-    assert found in ([str(Path(sys.executable).parent / "tertuliad")], [
-        sys.executable,
-        "-m",
-        "tertuliad",
-    ])
+    assert found in (
+        [str(Path(sys.executable).parent / "tertuliad")],
+        [
+            sys.executable,
+            "-m",
+            "tertuliad",
+        ],
+    )

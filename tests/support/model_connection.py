@@ -166,6 +166,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
+        if self.buffer and not self.buffer[:1].isupper():
+            self.transport.close()  # no HTTP: TLS, perhaps
+            return
         while not self.busy and self._take_request():
             pass
 

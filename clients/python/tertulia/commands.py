@@ -29,6 +29,8 @@ from tertulia.talk import opened, speak
 from tertulia.terminal import Progress, Style, aborting, colours_wanted, printable
 
 INTERRUPTED = 130
+LISTENING = {"--stdio", "--port", "--socket"}
+"""The options of tertuliad that say where it is reached."""
 
 
 def client_for(options: argparse.Namespace) -> Client:
@@ -202,13 +204,12 @@ def _print_models(found: Sequence[Model], style: Style) -> None:
 def serve(options: argparse.Namespace) -> int:
     """`tertulia serve`: become the daemon, with what else was written on the line."""
     command = launch.daemon_command()
-    home = ["--home", options.home] if options.home else []
-    listen = options.rest or [
-        "--socket",
-        str(launch.shared_socket(launch.home_folder(options.home))),
-    ]
-    sys.stdout.flush()
-    os.execv(command[0], [*command, *home, *listen])  # noqa: S606 - no shell is wanted
+    if options.home:
+        command += ["--home", options.home]
+    if not any(given.split("=")[0] in LISTENING for given in options.rest):
+        path = launch.shared_socket(launch.home_folder(options.home))
+        command += ["--socket", str(path)]
+    os.execv(command[0], [*command, *options.rest])  # noqa: S606 - no shell is wanted
 
 
 def _print_json(document: Any) -> int:

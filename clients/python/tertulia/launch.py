@@ -42,17 +42,15 @@ Address = UnixAddress | TcpAddress
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
     """The data folder: as given, TERTULIA_HOME, the SDKs' COPILOT_HOME, or the platform's."""
     named = home or os.environ.get("TERTULIA_HOME") or os.environ.get("COPILOT_HOME")
-    return Path(named).expanduser().absolute() if named else _platform_home()
+    return Path(named or _platform_home()).expanduser().absolute()
 
 
 def _platform_home() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "tertulia"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "tertulia"
-    data = os.environ.get("XDG_DATA_HOME") or ""
-    base = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
-    return base / "tertulia"
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tertulia"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tertulia"
 
 
 def shared_socket(home: Path) -> Path:
@@ -69,7 +67,7 @@ def parse_address(text: str) -> Address:
     else:
         host, _, port = text.removeprefix("tcp://").rpartition(":")
         if port.isascii() and port.isdigit() and 0 < int(port) < 65536:
-            return TcpAddress(host.strip("[]") or "127.0.0.1", int(port))
+            return TcpAddress(host.strip("[]") or "localhost", int(port))
     raise TertuliaError(f"{text!r} is no address: write unix:/path, host:port or tcp://host:port.")
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 import msgspec
-from tertulia_protocol.errors import SessionNotFound
 
+from tertulia_protocol.errors import SessionNotFound
 from tertuliad.follow import Hub, Outlet
 from tertuliad.providers.catalog import Catalog
 from tertuliad.replies import Reply

@@ -7,11 +7,11 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
+
 from tertulia_protocol import events, methods
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import InvalidParams, NotSupported
-
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply, mapped
@@ -42,7 +42,9 @@ def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Rep
 
 
 def _check_size(params: methods.SessionSendParams) -> None:
-    size = len(params.prompt) + sum(len(item.get("data") or "") for item in params.attachments or ())
+    size = len(params.prompt) + sum(
+        len(item.get("data") or "") for item in params.attachments or ()
+    )
     if size > limits.PROMPT_BYTES:
         raise InvalidParams(
             f"$.prompt: the message has {size} characters, more than the {limits.PROMPT_BYTES}"
@@ -64,7 +66,7 @@ def _put_with_files(ctx: Context, session_id: str, message: MessageQueued) -> Re
         try:
             cwd = await _cwd(ctx, session_id)
             text = await anyio.to_thread.run_sync(
-                attached.prompt_with, message.content, message.attachments, cwd
+                attached.prompt_with, message.content, message.attachments or [], cwd
             )
             whole = msgspec.structs.replace(message, transformed_content=text)
             _put(ctx, session_id, whole).add_done_callback(final.follow)

@@ -6,7 +6,6 @@ from typing import Any
 
 from tertulia_protocol import PROTOCOL_VERSION, methods
 from tertulia_protocol.errors import NotAuthenticated
-
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply
 from tertuliad.sessions.sealed import iso, now_ms
@@ -38,7 +37,8 @@ def status(ctx: Context, caller: Caller, params: Any) -> methods.StatusGetResult
 
 def auth_status(ctx: Context, caller: Caller, params: Any) -> methods.AuthGetStatusResult:
     return methods.AuthGetStatusResult(
-        is_authenticated=False, status_message="No account is needed: models have keys of their own."
+        is_authenticated=False,
+        status_message="No account is needed: models have keys of their own.",
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
 from tertulia_protocol import methods
 from tertulia_protocol.config import (
     CreateParams,
@@ -17,7 +18,6 @@ from tertulia_protocol.config import (
     refusal,
 )
 from tertulia_protocol.errors import NotSupported, SessionExists
-
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import decide

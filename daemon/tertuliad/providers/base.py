@@ -91,7 +91,7 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of an answer. `finish_reason` is the provider's word, `call_id` its id of the call."""
+    """The end of an answer. `finish_reason` and `call_id` are the provider's."""
 
     finish_reason: str = "stop"
     tool_calls: tuple[ToolCall, ...] = ()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from tertulia_protocol.provider_config import is_loopback, public_url
+from tertulia_protocol.provider_config import is_http, is_loopback, public_url
 from tertuliad.limits import CONNECT_TIMEOUT_S, MIB
 from tertuliad.providers.base import FailureKind, ProviderFailed
 
@@ -104,6 +104,12 @@ class Http:
         Leaving the block before the answer's end closes the connection. Raises `ProviderFailed`.
         """
         where = public_url(url)
+        if not is_http(url):
+            raise ProviderFailed(
+                "invalid_request",
+                f"{where} cannot be called. Check the provider's base URL: it begins with http://"
+                " or https:// and a host.",
+            )
         local = is_loopback(url)
         session = self._sessions.get(local) or await self._open(local)
         import aiohttp

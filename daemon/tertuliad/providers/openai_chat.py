@@ -24,7 +24,7 @@ from tertuliad.providers.openai_errors import refused
 from tertuliad.providers.openai_wire import ListedModel, decode_models, encode_request
 
 END_OF_BODY_S = 0.1  # after [DONE]: so long for HTTP's own end, so that the connection is kept
-_OPENAI_HOST = "api.openai.com"  # its newer models refuse `max_tokens`
+_OPENAI = "https://api.openai.com/"  # its newer models refuse `max_tokens`
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESERVED = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade"})
@@ -53,7 +53,7 @@ class OpenAIChat:
         given = (api_key, bearer_token, self._authorization, *self._headers.values())
         self._secrets = [word for value in given if value for word in value.split()]
         self._where = f"Provider {name!r} at {public_url(self._chat_url)}"
-        openai = urlsplit(self._chat_url).hostname == _OPENAI_HOST
+        openai = public_url(root).startswith(_OPENAI)
         self._completion_limit = "max_completion_tokens" if openai else "max_tokens"
         self._ask_usage = True
 

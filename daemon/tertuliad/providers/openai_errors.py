@@ -33,6 +33,7 @@ _NO_MODEL = re.compile(
     r"|model\b.{0,200}\b(not found|does not exist|not exist|is not available|not supported)",
     re.IGNORECASE | re.DOTALL,
 )
+_BAD_KEY = re.compile(r"invalid_api_key|incorrect api key|api key (is )?(not valid|invalid)", re.I)
 _NO_CREDIT = re.compile(r"insufficient|billing|credit|balance|payment", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -162,7 +163,7 @@ def _failure(
 
 def _kind(status: int | None, detail: ErrorDetail, retry_after: float | None) -> FailureKind:
     words = detail.words
-    if status in (401, 403):
+    if status in (401, 403) or (status == 400 and _BAD_KEY.search(words)):
         return "authentication"
     if status == 402:
         return "quota"

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 from tertulia_protocol import attachments
-
 from tertuliad import limits
 from tertuliad.sessions.state import is_image
 

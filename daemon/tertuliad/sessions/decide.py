@@ -1,8 +1,8 @@
 """What a session does about each command: pure decisions over a folded state.
 
 Every function takes the state and the command's facts and gives a `Decision`; it does not change
-the state, reads no clock and raises only `RpcError`, for the command's sender. The actor commits the stored
-drafts in one transaction, folds them, publishes everything in order, and only then answers and
+the state, reads no clock and raises only `RpcError`, for the command's sender. The actor commits
+the stored drafts in one transaction, and only then answers, publishes everything in order, and
 starts or stops the turn.
 
 | state | command | becomes |
@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig, merged, stored
 from tertulia_protocol.errors import Overloaded
-
 from tertuliad import limits
 from tertuliad.providers.base import Done, ProviderFailed, Target
 from tertuliad.sessions import facts
@@ -207,9 +207,7 @@ def done(state: SessionState, progress: Progress, outcome: Outcome) -> Decision:
     reasoning = "".join(progress.reasoning)
     if reasoning:
         drafts.append(
-            Draft(
-                events.AssistantReasoning(reasoning_id=progress.message_id, content=reasoning)
-            )
+            Draft(events.AssistantReasoning(reasoning_id=progress.message_id, content=reasoning))
         )
     drafts.append(Draft(_answer(turn, progress, outcome, reasoning)))
     drafts += _drafts(_usage(outcome), _usage_info(state, outcome))

@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tertulia_protocol.config import SessionConfig
-from tertulia_protocol.events import EVENTS, EventData
+from tertulia_protocol.events import EVENTS, AgentMode, EventData
 
 INTERNAL_PREFIX = "tertulia."
-
-
-class Attached(EventData, frozen=True):
-    """An image that goes to the model with a message."""
-
-    mime_type: str
-    base64: str
 
 
 class Configured(EventData):
@@ -36,7 +29,7 @@ class MessageQueued(EventData):
     content: str
     transformed_content: str | None = None
     attachments: list[dict[str, Any]] | None = None
-    agent_mode: str | None = None
+    agent_mode: AgentMode | None = None
     source: str | None = None
     first: bool = False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from tertulia_protocol.errors import SessionExists
-
 from tertuliad.replies import Reply
 from tertuliad.sessions import decide
 from tertuliad.sessions.session import Decide, Session

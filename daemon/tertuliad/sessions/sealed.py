@@ -7,9 +7,9 @@ import time
 import uuid
 
 import msgspec
+
 from tertulia_protocol import events
 from tertulia_protocol.framing import encode_frame
-
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.state import SessionState

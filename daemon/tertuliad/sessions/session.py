@@ -20,9 +20,9 @@ from concurrent.futures import Future
 from functools import partial
 
 import msgspec
+
 from tertulia_protocol import events
 from tertulia_protocol.errors import Overloaded, RpcError, SessionExists, SessionNotFound, TurnBusy
-
 from tertuliad import limits
 from tertuliad.providers.base import ProviderFailed
 from tertuliad.replies import Reply
@@ -192,9 +192,9 @@ class Session:
             seq = self._state.seq
             self._world.publish(self.id, frames, seq - added, seq)
         if added:
-            kind = "created" if self._is_new else "updated"
-            self._is_new = False
-            self._world.lifecycle(kind, self._row(self._state))
+            was_new, self._is_new = self._is_new, False
+            row = self._row(self._state)
+            self._world.lifecycle("session.created" if was_new else "session.updated", row)
 
     def _tell_live(self, *data: events.EventData) -> None:
         """Publish events that are not stored, outside of any command."""
@@ -305,9 +305,7 @@ class Session:
     def _on_done(self, progress: Progress, outcome: Outcome) -> None:
         self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
 
-    def _on_failed(
-        self, progress: Progress, failure: ProviderFailed, model: str | None
-    ) -> None:
+    def _on_failed(self, progress: Progress, failure: ProviderFailed, model: str | None) -> None:
         self._end_turn(partial(decide.failed, progress=progress, failure=failure, model=model))
 
     def _end_turn(self, decide_end: Decide) -> None:

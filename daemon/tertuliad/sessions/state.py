@@ -7,10 +7,13 @@ later version wrote are passed over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
+
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig
-
 from tertuliad import limits
 from tertuliad.providers.base import ImagePart, Message, TextPart, ToolCall
 from tertuliad.sessions import facts
@@ -76,8 +79,7 @@ def apply(
     if not facts.is_internal(kind):
         state.last_event_id = event_id
         state.shown_events += 1
-    change = _CHANGES.get(type(data))
-    if change is not None:
+    if data is not None and (change := _CHANGES.get(type(data))) is not None:
         change(state, data)
 
 
@@ -161,7 +163,7 @@ def _model_change(state: SessionState, data: events.SessionModelChange) -> None:
     state.config = msgspec.structs.replace(state.config, **changes)
 
 
-_CHANGES = {
+_CHANGES: dict[type[events.EventData], Callable[[SessionState, Any], None]] = {
     facts.Configured: _configured,
     facts.Named: _named,
     facts.MessageQueued: _queued,

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import anyio
 import msgspec
+
 from tertulia_protocol.config import SessionConfig, offered_tools
 from tertulia_protocol.errors import RpcError
-
 from tertuliad import limits
 from tertuliad.providers.base import (
     Delta,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 import msgspec
-from tertulia_protocol.provider_config import SessionProviders
 
+from tertulia_protocol.events import LifecycleType
+from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.providers.base import Target
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
@@ -27,9 +28,9 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     owners: Owners
     resolve: Callable[[str | None, SessionProviders | None], Awaitable[Target]]
     publish: Publish
-    lifecycle: Callable[[str, Row], None]
-    """(kind without the prefix `session.`, the row): tell every connection."""
-    spawn: Callable[[Callable[[], Awaitable[None]]], None]
+    lifecycle: Callable[[LifecycleType, Row], None]
+    """Tell every connection that the session was created or updated."""
+    spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
     """Start a task that outlives every connection."""
     credentials: dict[str, SessionProviders]
     """What clients gave for one session; in memory only, outlives the session's actor."""

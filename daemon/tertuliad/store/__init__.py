@@ -1,1 +1,1 @@
-"""Where the sessions' logs and list rows lie. `base` is the interface, `sqlite` the embedded one."""
+"""Where the sessions' logs and list rows lie: `base` is the interface, `sqlite` embedded."""

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tertulia_protocol.errors import StoreFailed
-
 from tertuliad import limits
 from tertuliad.store.base import AlreadyThere, Append, HeadMoved, ListFilter, Log, Record, Row
 

@@ -1,0 +1,37 @@
+"""All connections of the daemon, and what each of them is told: the list of sessions changed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tertulia_protocol import events
+from tertulia_protocol.framing import encode_frame
+from tertuliad.connection import Connection
+from tertuliad.sessions.sealed import iso
+from tertuliad.store.base import Row
+
+_encoder = msgspec.json.Encoder()
+
+
+class Audience:
+    """Outlives every connection. Whom it cannot tell because it lags will list anew anyway."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+
+    def tell_changed(self, kind: events.LifecycleType, row: Row) -> None:
+        """A session was created or updated."""
+        metadata = events.LifecycleMetadata(
+            start_time=iso(row.created_ms), modified_time=iso(row.modified_ms), summary=row.title
+        )
+        self._tell(events.SessionLifecycleParams(type=kind, session_id=row.id, metadata=metadata))
+
+    def tell_deleted(self, session_id: str) -> None:
+        self._tell(events.SessionLifecycleParams(type="session.deleted", session_id=session_id))
+
+    def _tell(self, params: events.SessionLifecycleParams) -> None:
+        note = {"jsonrpc": "2.0", "method": "session.lifecycle", "params": params}
+        frame = encode_frame(_encoder.encode(note))
+        for connection in self.connections:
+            if connection.authenticated:
+                connection.offer(frame)

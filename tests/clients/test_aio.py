@@ -1,0 +1,219 @@
+"""The async client against the real daemon and a scripted model."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tertulia import (
+    AsyncClient,
+    AsyncSession,
+    ConnectionLost,
+    DaemonFailed,
+    SessionNotFound,
+    Timeout,
+    TurnAborted,
+    TurnFailed,
+    limits,
+)
+from tests.clients.conftest import BOUND_S, Counted, Model, Served, wait_until_gone
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_sessions_answer_from_their_own_history(home: Path, model: Model) -> None:
+    answers: dict[int, str] = {}
+
+    async def converse(client: AsyncClient, number: int) -> None:
+        async with await client.create_session(
+            model="fake-history", provider=model.provider
+        ) as session:
+            await session.send_and_wait(f"context {number}", BOUND_S)
+            answers[number] = (await session.send_and_wait("and now", BOUND_S)).text
+
+    async with AsyncClient.spawn(home=home) as client, anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(converse, client, number)
+    for number in range(3):
+        assert f"context {number}" in answers[number]
+        assert answers[number].count("context") == 1
+
+
+async def test_a_stream_is_one_turn_up_to_idle(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session(model="fake-n5-d1")
+        with anyio.fail_after(BOUND_S):
+            events = [event async for event in session.stream("hello")]
+    deltas = [e.data["deltaContent"] for e in events if e.type == "assistant.message_delta"]
+    said = [e.data["content"] for e in events if e.type == "assistant.message"]
+    assert said == ["".join(deltas)]
+    assert events[-1].type == "session.idle"
+
+
+async def test_a_failed_turn_says_why_and_the_next_one_works(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session()
+        with pytest.raises(TurnFailed) as raised:
+            await session.send_and_wait("[[fake-e401]]", BOUND_S)
+        assert raised.value.status == 401
+        assert (await session.send_and_wait("[[say:fine]]", BOUND_S)).text == "fine"
+
+
+async def test_an_aborted_turn_ends(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session()
+        with pytest.raises(TurnAborted), anyio.fail_after(BOUND_S):
+            async for event in session.stream("[[fake-n100000-d20]]"):
+                if event.type == "assistant.message_delta":
+                    await session.abort()
+
+
+async def test_neither_a_timeout_nor_a_cancellation_ends_a_turn(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session()
+        with pytest.raises(Timeout):
+            await session.send_and_wait("[[fake-hang]]", timeout=0.2)
+        with anyio.move_on_after(0.1):
+            await client.request("session.getMessages", {"sessionId": session.id})
+        assert "abort" not in [event.type for event in await session.messages()]
+        await session.abort()
+        assert (await session.send_and_wait("[[say:fine]]", BOUND_S)).text == "fine"
+
+
+async def test_iterators_end_with_an_error_when_the_daemon_dies(
+    home: Path, counted: Counted
+) -> None:
+    async with AsyncClient.spawn(home=home, command=counted.command) as client:
+        session = await client.create_session()
+        events = await session.events()
+        os.kill(counted.pids[0], signal.SIGKILL)
+        with pytest.raises(ConnectionLost, match="signal 9"), anyio.fail_after(BOUND_S):
+            async for _ in events:
+                pass
+        with pytest.raises(ConnectionLost):
+            await client.ping()
+
+
+async def test_iterators_end_when_their_session_does(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        closed = await client.create_session("closed")
+        deleted = await client.create_session("deleted")
+        quiet, loud = await closed.events(), await deleted.events()
+        await closed.close()
+        await client.delete_session("deleted")
+        with anyio.fail_after(BOUND_S):
+            assert "session.idle" not in [event.type async for event in quiet]
+            with pytest.raises(SessionNotFound):
+                async for _ in loud:
+                    pass
+
+
+async def test_events_show_what_another_client_does(served: Served) -> None:
+    async with (
+        AsyncClient.connect(served.address) as first,
+        AsyncClient.connect(served.address) as second,
+    ):
+        mine = await first.create_session("shared")
+        watcher = await (await second.resume_session("shared")).events()
+        await mine.send_and_wait("[[say:seen]]", BOUND_S)
+        said = []
+        with anyio.fail_after(BOUND_S):
+            async for event in watcher:
+                if event.type == "assistant.message":
+                    said.append(event.data["content"])
+                if event.type == "session.idle":
+                    break
+        assert said == ["seen"]
+
+
+async def test_the_small_calls(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session("small")
+        assert await client.ping("hi") == "pong: hi"
+        assert (await client.status())["protocolVersion"] == 3
+        assert await client.models()
+        await session.set_model("fake-n1")
+        assert await session.log("a note")
+        assert [info.session_id for info in await client.sessions()] == ["small"]
+        assert await client.last_session_id() == "small"
+
+
+async def test_however_many_tasks_enter_it_one_daemon_starts(home: Path, counted: Counted) -> None:
+    client = AsyncClient.spawn(home=home, command=counted.command)
+    answers: list[str] = []
+    all_asked = anyio.Event()
+
+    async def ask(number: int) -> None:
+        async with client:
+            answers.append(await client.ping(str(number)))
+            if len(answers) == 4:
+                all_asked.set()
+            await all_asked.wait()
+
+    with anyio.fail_after(BOUND_S):
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(ask, number)
+    assert sorted(answers) == [f"pong: {n}" for n in range(4)]
+    assert len(counted.pids) == 1
+    wait_until_gone(counted.pids[0])
+
+
+async def test_an_error_of_the_body_comes_as_it_is_and_leaves_no_process(
+    home: Path, counted: Counted
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with AsyncClient.spawn(home=home, command=counted.command) as client:
+            await client.ping()
+            raise ZeroDivisionError
+    wait_until_gone(counted.pids[0])
+
+
+async def test_a_cancelled_body_leaves_no_process(home: Path, counted: Counted) -> None:
+    with anyio.CancelScope() as scope:
+        async with AsyncClient.spawn(home=home, command=counted.command) as client:
+            session: AsyncSession = await client.create_session()
+            async for _ in session.stream("[[fake-n100000-d20]]"):
+                scope.cancel()
+    assert scope.cancelled_caught
+    wait_until_gone(counted.pids[0])
+
+
+async def test_a_daemon_that_does_not_end_is_killed(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHUTDOWN_TIMEOUT_S", "EOF_GRACE_S", "TERM_GRACE_S"):
+        monkeypatch.setattr(limits, name, 0.1)
+    async with AsyncClient.spawn(home=home, command=counted.command):
+        os.kill(counted.pids[0], signal.SIGSTOP)
+    wait_until_gone(counted.pids[0])
+
+
+async def test_a_daemon_that_fails_shows_the_end_of_its_stderr(home: Path) -> None:
+    with pytest.raises(DaemonFailed, match="--no-such-flag") as raised:
+        async with AsyncClient.spawn(home=home, args=["--no-such-flag"]):
+            pass
+    assert raised.value.returncode == 2
+    with pytest.raises(DaemonFailed, match="no-such-daemon"):
+        async with AsyncClient.spawn(command=["no-such-daemon"]):
+            pass
+
+
+async def test_no_daemon_at_an_address_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionLost, match="tertulia serve"):
+        async with AsyncClient.connect(f"unix:{tmp_path}/none.sock"):
+            pass
+
+
+async def test_a_client_that_was_left_is_over(home: Path) -> None:
+    client = AsyncClient.spawn(home=home)
+    with pytest.raises(RuntimeError, match="async with"):
+        await client.ping()
+    async with client:
+        await client.ping()
+    with pytest.raises(ConnectionLost, match="closed"):
+        await client.ping()

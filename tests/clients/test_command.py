@@ -1,0 +1,344 @@
+"""The command `tertulia`, as people and programs run it: real processes, pipes and terminals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.conftest import BOUND_S, Served, listening_port, wait_for_socket
+
+TERTULIA = [sys.executable, "-m", "tertulia"]
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TERTULIA, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+
+
+def ok(*arguments: str, stdin: str = "") -> str:
+    done = run(*arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_send_creates_and_resumes(home: Path) -> None:
+    assert ok("send", "s1", "[[say:hello there]]") == "hello there\n"
+    assert ok("send", "s1", "-", stdin="[[fake-history]] again\n").startswith("[[say:hello there]]")
+    shown = ok("show", "s1")
+    assert shown.index("you: [[say:hello there]]") < shown.index("model: hello there")
+    assert "\x1b" not in shown
+
+
+def test_send_json_is_a_line_for_each_event(home: Path) -> None:
+    lines = ok("send", "s1", "[[fake-n3-d1]]", "--json").splitlines()
+    types = [json.loads(line)["type"] for line in lines]
+    assert types[0] == "user.message"
+    assert "assistant.message_delta" in types
+    assert types[-1] == "session.idle"
+
+
+def test_list_show_and_delete_speak_json(home: Path) -> None:
+    assert json.loads(ok("list", "--json")) == {"sessions": []}
+    ok("send", "s1", "[[say:hi]]")
+    ok("send", "s2", "[[say:hi]]")
+    listed = json.loads(ok("--json", "list"))["sessions"]
+    assert {row["sessionId"] for row in listed} == {"s1", "s2"}
+    shown = json.loads(ok("show", "s1", "--json"))
+    assert shown["sessionId"] == "s1"
+    assert "session.resume" not in [event["type"] for event in shown["events"]]
+    done = run("delete", "s1", "s3", "--json")
+    assert done.returncode == 1
+    result = json.loads(done.stdout)
+    assert result["deleted"] == ["s1"]
+    assert [failure["sessionId"] for failure in result["failed"]] == ["s3"]
+    assert "s3" in done.stderr
+    assert ok("list").split()[0] == "s2"
+
+
+def test_models_says_what_can_be_used(home: Path) -> None:
+    found = json.loads(ok("models", "--json"))["models"]
+    assert any(model["id"].endswith("fake-n3") for model in found)
+    assert "ready" in ok("models")
+
+
+def test_the_home_may_stand_before_or_after_the_subcommand(tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    ok("--home", other, "send", "there", "[[say:x]]")
+    assert "there" in ok("list", "--home", other)
+    assert "there" not in ok("list")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "nobody"], "Session not found"),
+        (["send", "s1", "[[fake-e401]]"], "401"),
+        (["send", "s1", ""], "nothing to send"),
+        (["send", "../up", "hi"], "session id"),
+        (["list", "--connect", "unix:/nowhere/x.sock"], "tertulia serve"),
+        (["list", "--connect", "nonsense"], "unix:/path"),
+    ],
+)
+def test_what_fails_says_why_without_a_traceback(
+    home: Path, arguments: list[str], said: str
+) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.startswith("tertulia: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["send"], ["list", "--nonsense"]])
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "usage: tertulia" in done.stderr
+
+
+def test_version_and_help() -> None:
+    assert ok("--version").startswith("tertulia ")
+    for command in ("chat", "send", "list", "show", "delete", "serve", "models", "demo"):
+        assert command in ok("--help")
+        assert "usage:" in ok(command, "--help")
+
+
+def test_a_reader_that_leaves_is_no_error_text(home: Path) -> None:
+    with subprocess.Popen(
+        [*TERTULIA, "send", "s1", "[[fake-n2000-s500]]"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait(timeout=BOUND_S)
+
+
+def test_a_shared_daemon_of_the_home_is_used_and_left_alone(served: Served) -> None:
+    ok("send", "s1", "[[say:hi]]")
+    assert "s1" in ok("list", "--connect", served.address)
+    assert served.process.poll() is None
+
+
+def test_a_socket_that_a_dead_daemon_left_is_no_obstacle(served: Served) -> None:
+    served.process.kill()
+    served.process.wait(timeout=BOUND_S)
+    assert Path(served.address.removeprefix("unix:")).exists()
+    assert ok("send", "s1", "[[say:hi]]") == "hi\n"
+
+
+def test_serve_becomes_the_shared_daemon(home: Path) -> None:
+    socket = home / "run" / "tertuliad.sock"
+    with subprocess.Popen([*TERTULIA, "serve"], stdin=subprocess.DEVNULL) as process:
+        wait_for_socket(process, socket)
+        ok("send", "s1", "[[say:hi]]", "--connect", f"unix:{socket}")
+        process.terminate()
+        assert process.wait(timeout=BOUND_S) == 0
+    assert not socket.exists()
+
+
+def test_serve_hands_its_options_over(home: Path) -> None:
+    with subprocess.Popen(
+        [*TERTULIA, "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        port = listening_port(process.stdout.readline())
+        assert "s1" not in ok("list", "--connect", f"localhost:{port}")
+        process.terminate()
+        process.wait(timeout=BOUND_S)
+
+
+def test_the_command_imports_no_event_loop(home: Path) -> None:
+    program = """
+import sys
+from tertulia.cli import main
+assert main(["send", "s1", "[[say:hi]]"]) == 0
+assert main(["list"]) == 0
+assert not {"asyncio", "anyio", "aiohttp"} & set(sys.modules), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=BOUND_S, check=True)
+
+
+class Screen:
+    """A command on a terminal of its own, and what it has shown."""
+
+    def __init__(self, *arguments: str, **env: str) -> None:
+        self.fd, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [*TERTULIA, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm", **env},
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def until(self, text: str) -> None:
+        """Wait until `text` is shown, beyond what earlier waits have seen."""
+        before, deadline = self.shown, time.monotonic() + BOUND_S
+        fresh = ""
+        while text not in fresh:
+            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"{text!r} was not shown after: {before}\n--- but: {fresh}"
+            try:
+                fresh += os.read(self.fd, 4096).decode("utf-8", "replace")
+            except OSError:
+                raise AssertionError(f"it ended before {text!r}: {before}{fresh}") from None
+        self.shown += fresh
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def rest(self) -> int:
+        """Read to the end; the exit code."""
+        with contextlib.suppress(OSError):
+            while data := os.read(self.fd, 4096):
+                self.shown += data.decode("utf-8", "replace")
+        return self.process.wait(timeout=BOUND_S)
+
+
+@pytest.fixture
+def screens() -> Iterator[list[Screen]]:
+    made: list[Screen] = []
+    yield made
+    for screen in made:
+        if screen.process.poll() is None:
+            screen.process.kill()
+            screen.process.wait(timeout=BOUND_S)
+        os.close(screen.fd)
+
+
+def opened(screens: list[Screen], *arguments: str, **env: Any) -> Screen:
+    screens.append(Screen(*arguments, **env))
+    return screens[-1]
+
+
+def test_chat_converses_and_remembers(home: Path, screens: list[Screen]) -> None:
+    chat = opened(screens, "chat", "s1")
+    chat.until("> ")
+    chat.type("[[say:first]]\n")
+    chat.until("first\r\n")
+    chat.until("> ")
+    chat.type("[[fake-history]] second\n")
+    chat.until("second")
+    chat.until("> ")
+    chat.type("\x04")
+    assert chat.rest() == 0
+    assert "s1" in chat.shown
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(home: Path, screens: list[Screen]) -> None:
+    chat = opened(screens, "chat", "s1")
+    chat.until("> ")
+    chat.type("[[fake-n100000-d20]]\n")
+    chat.until("w0")
+    chat.interrupt()
+    chat.until("(stopped)")
+    chat.until("> ")
+    chat.type("[[say:still here]]\n")
+    chat.until("still here\r\n")
+    chat.until("> ")
+    chat.interrupt()
+    chat.until("Ctrl-C again")
+    chat.until("> ")
+    chat.interrupt()
+    assert chat.rest() == 130
+
+
+def test_a_second_ctrl_c_leaves_while_the_model_answers(home: Path, screens: list[Screen]) -> None:
+    """Where the abort itself does not come back: the daemon is stopped."""
+    chat = opened(screens, "send", "s1", "[[fake-n100000-d20]]")
+    chat.until("w0")
+    chat.interrupt()
+    chat.interrupt()
+    assert chat.rest() == 130
+
+
+def test_a_failed_turn_does_not_end_the_chat(home: Path, screens: list[Screen]) -> None:
+    chat = opened(screens, "chat", "s1")
+    chat.until("> ")
+    chat.type("[[fake-e401]]\n")
+    chat.until("401")
+    chat.until("> ")
+    chat.type("\x04")
+    assert chat.rest() == 0
+
+
+def test_chat_takes_lines_from_a_pipe(home: Path) -> None:
+    assert ok("chat", "s1", stdin="[[say:one]]\n\n[[say:two]]\n") == "one\ntwo\n"
+
+
+def test_colours_are_for_terminals_that_want_them(home: Path, screens: list[Screen]) -> None:
+    ok("send", "s1", "[[say:hi]]")
+    coloured = opened(screens, "show", "s1")
+    assert coloured.rest() == 0
+    assert "\x1b[3" in coloured.shown
+    for plain in (
+        opened(screens, "show", "s1", NO_COLOR="1"),
+        opened(screens, "show", "s1", "--no-color"),
+    ):
+        assert plain.rest() == 0
+        assert "\x1b[3" not in plain.shown
+
+
+def test_a_model_cannot_write_control_codes_to_a_terminal(
+    home: Path, screens: list[Screen]
+) -> None:
+    send = opened(screens, "send", "s1", "[[say:a\x1b]0;title\x07b]]")
+    assert send.rest() == 0
+    assert "\x1b]0;" not in send.shown
+    assert "a]0;titleb" in send.shown
+
+
+def test_the_demo_plays_with_any_model(home: Path, screens: list[Screen]) -> None:
+    lines = ok("demo", "--model", "fake-n30-d5")
+    for topic in ("python", "typescript", "go"):
+        assert f"[{topic}] w0" in lines
+    assert "user-123-chat" in lines
+    assert "Everything above happened" in lines
+    shown = opened(screens, "demo", "--model", "fake-n30-d5", COLUMNS="100", LINES="30")
+    assert shown.rest() == 0
+    assert "│" in shown.shown
+
+
+def test_the_demo_says_what_the_embedded_model_lacks(home: Path, tmp_path: Path) -> None:
+    """With its weights named where none are, it cannot run, and the demo ends with 1."""
+    home.mkdir()
+    (home / "config.toml").write_text(f'[embedded]\nmodel_path = "{tmp_path}/none.gguf"\n')
+    done = run("demo", "--home", str(home))
+    assert done.returncode == 1
+    assert "none.gguf" in done.stderr
+
+
+def test_a_demo_that_fails_is_1(home: Path) -> None:
+    done = run("demo", "--model", "fake-e500")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Everything above happened" not in done.stdout

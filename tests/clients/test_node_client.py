@@ -1,0 +1,128 @@
+"""The thin client for Node, driven by small scripts against the real daemon."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.conftest import BOUND_S, REPO, Counted, Served, wait_until_gone
+
+CLIENT = REPO / "clients" / "node" / "tertulia.mjs"
+NODE = shutil.which("node")
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
+
+
+def play(script: str, *arguments: str) -> Any:
+    """Run a script in which `Client` is imported and `out(value)` gives the result."""
+    program = f"""
+import {{ Client }} from {json.dumps(CLIENT.as_uri())};
+const out = (value) => process.stdout.write(JSON.stringify(value));
+const [first, ...rest] = process.argv.slice(1);
+{script}
+"""
+    assert NODE is not None
+    done = subprocess.run(
+        [NODE, "--input-type=module", "--eval", program, "--", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_it_stays_small() -> None:
+    lines = CLIENT.read_text().splitlines()
+    assert len(lines) <= 150
+    imports = [line for line in lines if line.startswith("import ")]
+    assert all('"node:' in line for line in imports)
+
+
+def test_it_spawns_converses_lists_and_deletes(home: Path, counted: Counted) -> None:
+    result = play(
+        """
+        const [command, ...args] = rest;
+        const client = await Client.spawn({ command, args });
+        const config = { sessionId: "user-123-chat", model: "fake-history" };
+        const mine = await client.createSession(config);
+        const other = await client.createSession();
+        let deltas = "";
+        const both = await Promise.all([
+          client.sendAndWait(mine, "one", { onDelta: (text) => { deltas += text; } }),
+          client.sendAndWait(other, "[[say:two]]"),
+        ]);
+        const again = await client.sendAndWait(mine, "three");
+        const before = (await client.list()).map((row) => row.sessionId);
+        await client.delete(other);
+        const after = (await client.list()).map((row) => row.sessionId);
+        await client.close();
+        out({ both, again, deltas, before, after, other });
+        """,
+        "",
+        *counted.command,
+    )
+    assert result["both"] == [result["deltas"], "two"]
+    assert "one" in result["again"]
+    assert set(result["before"]) == {"user-123-chat", result["other"]}
+    assert result["after"] == ["user-123-chat"]
+    wait_until_gone(counted.pids[0])
+
+
+def test_failures_reject_with_what_happened(home: Path) -> None:
+    result = play(
+        """
+        const client = await Client.spawn({ command: first, args: rest });
+        const told = (promise) => promise.catch((e) => ({ ...e, message: e.message }));
+        const session = await client.createSession();
+        const failed = await told(client.sendAndWait(session, "[[fake-e401]]"));
+        const nobody = { sessionId: "nobody", prompt: "x" };
+        const unknown = await told(client.request("session.send", nobody));
+        const missing = await told(client.delete("nobody"));
+        const long = client.sendAndWait(session, "[[fake-n100000-d20]]", {
+          onDelta: () => client.request("session.abort", { sessionId: session }),
+        });
+        const aborted = await told(long);
+        const next = await client.sendAndWait(session, "[[say:fine]]");
+        const waiting = told(client.sendAndWait(session, "[[fake-hang]]"));
+        await client.request("ping");
+        await client.close();
+        out({ failed, unknown, missing, aborted, next, lost: await waiting });
+        """,
+        sys.executable,
+        "-m",
+        "tertuliad",
+    )
+    assert "401" in result["failed"]["message"]
+    assert result["failed"]["errorType"]
+    assert result["unknown"]["data"]["kind"] == "session_not_found"
+    assert "not found" in result["missing"]["message"].lower()
+    assert "aborted" in result["aborted"]["message"]
+    assert result["next"] == "fine"
+    assert "closed" in result["lost"]["message"]
+
+
+def test_it_connects_and_sees_what_others_do(served: Served) -> None:
+    result = play(
+        """
+        const [one, two] = await Promise.all([Client.connect(first), Client.connect(first)]);
+        const session = await one.createSession({ sessionId: "shared" });
+        await two.request("session.resume", { sessionId: session });
+        const seen = new Promise((resolve) => two.on("event", (id, event) => {
+          if (event.type === "assistant.message") resolve([id, event.data.content]);
+        }));
+        await one.sendAndWait(session, "[[say:seen]]");
+        out(await seen);
+        await Promise.all([one.close(), two.close()]);
+        """,
+        served.address,
+    )
+    assert result == ["shared", "seen"]
+    assert served.process.poll() is None
