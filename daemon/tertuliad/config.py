@@ -6,7 +6,7 @@ the file hides one of the same name that the environment would give. `ConfigErro
 and the place of the fault.
 
     default_model = "work/gpt-x"
-    local_servers = true                # look for Ollama, LM Studio, llama.cpp, vLLM on this machine
+    local_servers = true                # look for Ollama, LM Studio, llama.cpp, vLLM here
 
     [providers.work]
     base_url = "https://models.example/v1"
@@ -20,10 +20,10 @@ and the place of the fault.
     slots = 4
     context = 8192
 
-Environment: TERTULIA_MODEL is the default model and wins over the file's; COPILOT_PROVIDER_BASE_URL,
+Environment: TERTULIA_MODEL is the default model and wins over the file's. COPILOT_PROVIDER_BASE_URL
 with COPILOT_PROVIDER_API_KEY or COPILOT_PROVIDER_BEARER_TOKEN and COPILOT_MODEL, names an endpoint
-that takes any model; `PRESETS` lists the variables of well-known services; TERTULIA_LOCAL_SERVERS=off
-is as `local_servers = false`.
+that takes any model. `PRESETS` lists the variables of known services. OLLAMA_HOST moves Ollama,
+and TERTULIA_LOCAL_SERVERS=off is as `local_servers = false`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tertulia_protocol.provider_config import is_http, is_loopback, public_url
 
 FILE_NAME = "config.toml"
 EMBEDDED_NAME = "local"  # the embedded model's provider; nobody else may have the name
-PASS_THROUGH_NAME = "copilot-env"
+PASS_THROUGH_NAME = "copilot-env"  # noqa: S105
 _OFF = frozenset({"0", "off", "false", "no"})
 _LITERAL_KEYS = ("api_key", "bearer_token", "token", "key", "apiKey", "bearerToken")
 
@@ -164,7 +164,7 @@ def load(
         default_model=environ.get("TERTULIA_MODEL") or file.default_model or copilot_model or None,
         providers=providers,
         pass_through=pass_through,
-        local_servers=tuple(_local_servers(environ)) if look else (),
+        local_servers=tuple(s for s in _local_servers(environ) if look and s.name not in providers),
         embedded=_embedded(place, file.embedded),
     )
 

@@ -20,7 +20,6 @@ from typing import Any
 import anyio
 import pytest
 
-from tertuliad.config import EmbeddedSettings
 from tertuliad.providers import embedded_probe
 from tertuliad.providers.base import (
     Delta,
@@ -150,7 +149,7 @@ def test_a_configured_file_that_cannot_serve_is_named(
 
 def test_a_file_that_appears_later_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "My Model (Q4).gguf"
-    model = EmbeddedModel(EmbeddedSettings(model_path=str(path)))
+    model = EmbeddedModel(model_path=path)
     before = model.problem() or ""
     path.write_bytes(b"GGUF")
     after = model.problem() or ""
@@ -210,7 +209,7 @@ async def collect(model: EmbeddedModel, asked: ModelRequest) -> list[Delta | Don
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[EmbeddedModel]:
-    model = EmbeddedModel(EmbeddedSettings(**settings))
+    model = EmbeddedModel(**settings)
     try:
         with anyio.fail_after(WAIT_S):
             yield model
@@ -371,7 +370,7 @@ async def test_damaged_weights_are_not_loaded(
 async def test_a_file_that_the_engine_refuses_is_a_failed_start(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(64))
-    async with running(model_path=str(broken)) as model:
+    async with running(model_path=broken) as model:
         with pytest.raises(ProviderFailed, match="could not be started") as caught:
             await collect(model, request())
         assert caught.value.kind == "unavailable"

@@ -182,7 +182,7 @@ class ProcessPeer:
         assert self._process.stderr is not None
         with contextlib.suppress(*_ENDS):
             while True:
-                self._tail.add(await self._process.stderr.receive(limits.STDERR_CHUNK_BYTES))
+                self._tail.add(await self._process.stderr.receive(limits.READ_BYTES))
 
     async def failure(self) -> DaemonFailed:
         """The end of the process, told with the end of its stderr."""

@@ -16,5 +16,4 @@ FEED_EVENTS = 100_000  # that may wait for one reader; above, its feed ends with
 READ_BYTES = 256 * 1024
 
 # What is kept of a daemon's stderr.
-STDERR_CHUNK_BYTES = 1024
-STDERR_TAIL_CHUNKS = 16
+STDERR_TAIL_BYTES = 8 * 1024

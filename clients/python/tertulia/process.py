@@ -11,7 +11,6 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from tertulia import limits
@@ -103,14 +102,14 @@ class StderrTail:
     """The last bytes of a stderr, bounded."""
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque(maxlen=limits.STDERR_TAIL_CHUNKS)
+        self._kept = b""
 
     def add(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
+        self._kept = (self._kept + chunk)[-limits.STDERR_TAIL_BYTES :]
 
     @property
     def text(self) -> str:
-        return b"".join(self._chunks).decode("utf-8", "replace").strip()
+        return self._kept.decode("utf-8", "replace").strip()
 
 
 def cannot_run(program: str, error: OSError) -> DaemonFailed:
@@ -133,5 +132,5 @@ def ended(returncode: int | None, stderr: str) -> DaemonFailed:
 def _drain(popen: subprocess.Popen[bytes], tail: StderrTail) -> None:
     assert popen.stderr is not None
     with contextlib.suppress(OSError, ValueError):
-        while chunk := os.read(popen.stderr.fileno(), limits.STDERR_CHUNK_BYTES):
+        while chunk := os.read(popen.stderr.fileno(), limits.READ_BYTES):
             tail.add(chunk)

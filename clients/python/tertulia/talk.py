@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -12,13 +13,14 @@ from tertulia.terminal import Progress, Voice, aborting
 
 
 def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tuple[Session, bool]:
-    """The session with that id, resumed or created, and whether it is new."""
+    """The session with that id, resumed or created, and whether it is new.
+
+    A new one works where the command does; a resumed one stays where it was.
+    """
     if session_id is not None:
-        try:
+        with contextlib.suppress(SessionNotFound):
             return client.resume_session(session_id, streaming=True, **given), False
-        except SessionNotFound:
-            return client.create_session(session_id, **given), True
-    return client.create_session(**given), True
+    return client.create_session(session_id, working_directory=".", **given), True
 
 
 def speak(session: Session, prompt: str) -> None:

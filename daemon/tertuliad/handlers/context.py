@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import SessionNotFound
+from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.follow import Hub, Outlet
 from tertuliad.providers.catalog import Catalog
 from tertuliad.replies import Reply
@@ -42,6 +44,20 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         if self.token is None:
             return True
         return said is not None and hmac.compare_digest(said.encode(), self.token.encode())
+
+    def keep_providers(self, session_id: str, config: SessionConfig) -> None:
+        """Keep in memory what the settings say of endpoints and keys; nothing said changes
+        nothing."""
+        given = given_providers(config)
+        if given is None:
+            return
+        kept = self.world.credentials
+        before = kept.get(session_id)
+        if before is not None and given.provider is None and before.provider is None:
+            given = SessionProviders(
+                providers=given.providers or before.providers, models=given.models or before.models
+            )
+        kept[session_id] = given
 
     def need_attached(self, caller: Caller, session_id: str) -> None:
         """Raise `SessionNotFound` unless the caller created or resumed the session."""

@@ -143,14 +143,15 @@ def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Repl
 def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     model = params.model_id
-    ctx.catalog.check(model, ctx.world.credentials.get(params.session_id))
     result = methods.SessionModelSwitchToResult(
         model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
     )
-    return ctx.sessions.post(
-        params.session_id,
-        lambda state: decide.switch_model(state, model, params.reasoning_effort, result),
-    )
+
+    def command(state: SessionState) -> Decision:
+        ctx.catalog.check(model, given_providers(state.config))
+        return decide.switch_model(state, model, params.reasoning_effort, result)
+
+    return ctx.sessions.post(params.session_id, command)
 
 
 def current_model(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
@@ -191,7 +192,6 @@ def update_options(
     refused = refusal(patch)
     if refused is not None:
         raise NotSupported(refused)
-    given = given_providers(patch)
 
     def command(state: SessionState) -> Decision:
         return decide.resume(
@@ -205,9 +205,7 @@ def update_options(
         )
 
     reply = ctx.sessions.post(params.session_id, command)
-    if given is None:
-        return reply
-    return on_success(reply, lambda: ctx.world.credentials.update({params.session_id: given}))
+    return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))
 
 
 def register_interest(

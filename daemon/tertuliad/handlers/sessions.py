@@ -15,6 +15,7 @@ from tertulia_protocol.config import (
     ResumeParams,
     SessionConfig,
     given_providers,
+    merged,
     refusal,
 )
 from tertulia_protocol.errors import NotSupported, SessionExists
@@ -29,7 +30,8 @@ from tertuliad.store.base import ListFilter, Row
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
     session_id = params.session_id or str(uuid.uuid4())
-    config = _checked(ctx, params)
+    config = _settings(params)
+    _check(ctx, config)
     ctx.warm()
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=os.getcwd())
@@ -47,13 +49,12 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
 
 
 def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
-    config = _checked(ctx, params)
     ctx.warm()
     return _resume(
         ctx,
         caller,
         params.session_id,
-        config,
+        _settings(params),
         silent=bool(params.disable_resume),
         continue_work=bool(params.continue_pending_work),
     )
@@ -72,6 +73,7 @@ def _resume(
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
 
     def command(state: SessionState) -> Decision:
+        _check(ctx, merged(state.config, config))
         return decide.resume(
             state,
             config,
@@ -89,23 +91,24 @@ def _resume(
     return on_success(ctx.sessions.post(session_id, command), attached)
 
 
-def _checked(ctx: Context, params: SessionConfig) -> SessionConfig:
-    """The settings among the params; raises for what cannot be done."""
-    refused = refusal(params)
-    if refused is not None:
-        raise NotSupported(refused)
-    config = SessionConfig(
+def _settings(params: SessionConfig) -> SessionConfig:
+    """The settings among the params of create and resume."""
+    return SessionConfig(
         **{name: getattr(params, name) for name in SessionConfig.__struct_fields__}
     )
+
+
+def _check(ctx: Context, config: SessionConfig) -> None:
+    """Raise for what this version does not do, and for a model that nobody answers for."""
+    refused = refusal(config)
+    if refused is not None:
+        raise NotSupported(refused)
     if config.model is not None:
         ctx.catalog.check(config.model, given_providers(config))
-    return config
 
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
-    given = given_providers(config)
-    if given is not None:
-        ctx.world.credentials[session_id] = given
+    ctx.keep_providers(session_id, config)
     ctx.hub.attach(caller, session_id)
 
 

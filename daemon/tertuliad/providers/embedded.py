@@ -23,7 +23,6 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from tertuliad.config import EMBEDDED_NAME, EmbeddedSettings
 from tertuliad.limits import EMBEDDED_START_TIMEOUT_S
 from tertuliad.providers import embedded_probe
 from tertuliad.providers.base import Delta, Done, ModelRequest, ProviderFailed, Target
@@ -64,16 +63,25 @@ class _Running(NamedTuple):
 class EmbeddedModel:
     """A `base.Provider` that lives as long as the daemon; its child process comes and goes.
 
-    A child serves `settings.slots` answers at the same time, on all cores but one where the
-    settings do not say how many; a GGUF file that they name takes the bundled weights' place.
+    `model_path` names a GGUF file instead of the bundled weights. `context` is in tokens and is
+    shared by the `slots` answers that run at the same time; `threads` None means all cores but one.
     """
 
-    name = EMBEDDED_NAME
+    name = "local"
 
-    def __init__(self, settings: EmbeddedSettings | None = None) -> None:
-        self._settings = settings = settings or EmbeddedSettings()
+    def __init__(
+        self,
+        *,
+        model_path: Path | None = None,
+        threads: int | None = None,
+        slots: int = 4,
+        context: int = 8192,
+    ) -> None:
         self._http = _OneAnswerHttp()
-        self._model_path = Path(settings.model_path) if settings.model_path else None
+        self._model_path = model_path
+        self._threads = threads or 0
+        self._slots = slots
+        self._context = context
         self._wire_name = _wire_name(self._model_path)
         self._usable = False
         self._intact = self._model_path is not None  # only the bundled weights have a known sum
@@ -105,7 +113,7 @@ class EmbeddedModel:
             provider=self,
             model=self._wire_name,
             display_name=_BUNDLED_DISPLAY if self._model_path is None else self._wire_name,
-            context_window=self._settings.context,
+            context_window=self._context,
             tools=False,
             vision=False,
         )
@@ -181,9 +189,9 @@ class EmbeddedModel:
         settings = {
             "--model": str(self._path()),
             "--alias": self._wire_name,
-            "--context": str(self._settings.context),
-            "--slots": str(self._settings.slots),
-            "--threads": str(self._settings.threads or 0),
+            "--context": str(self._context),
+            "--slots": str(self._slots),
+            "--threads": str(self._threads),
         }
         return [word for pair in settings.items() for word in pair]
 

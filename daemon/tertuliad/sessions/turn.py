@@ -14,7 +14,7 @@ from collections.abc import Callable
 import anyio
 import msgspec
 
-from tertulia_protocol.config import SessionConfig, offered_tools
+from tertulia_protocol.config import SessionConfig, given_providers, offered_tools
 from tertulia_protocol.errors import RpcError
 from tertuliad import limits
 from tertuliad.providers.base import (
@@ -73,7 +73,9 @@ class Turn:
                 target = await self._target()
                 outcome = await self._call(target)
             except ProviderFailed as failure:
-                self._events.failed(failure, target.display_name if target else None)
+                self._events.failed(
+                    self._explained(failure), target.display_name if target else None
+                )
             except Exception as error:  # noqa: BLE001 - a turn always ends with an event
                 self._events.failed(_unexpected(error), None)
             else:
@@ -81,11 +83,23 @@ class Turn:
 
     async def _target(self) -> Target:
         plan = self._plan
-        given = self._world.credentials.get(plan.session_id)
+        given = self._world.credentials.get(plan.session_id) or given_providers(plan.config)
         try:
             return await self._world.resolve(plan.config.model, given)
         except RpcError as error:
             raise ProviderFailed("unavailable", error.message) from error
+
+    def _explained(self, failure: ProviderFailed) -> ProviderFailed:
+        """A key that was given to an earlier process is gone with it: say so."""
+        if (
+            failure.kind == "authentication"
+            and given_providers(self._plan.config) is not None
+            and self._plan.session_id not in self._world.credentials
+        ):
+            failure.message += (
+                " Keys are never stored: resume the session with its provider and key."
+            )
+        return failure
 
     async def _call(self, target: Target) -> Outcome:
         request = _request(self._plan, target)

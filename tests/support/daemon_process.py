@@ -1,0 +1,205 @@
+"""The real daemon as a process: the ground of the end-to-end tests.
+
+What was started here ends here: a `DaemonProcess` is killed at the end of its `with` block. Every
+wait has a bound, `BOUND_S`; reaching it is a failure and never a measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.wire import BOUND_S, Wire
+
+TERTULIAD = Path(sys.executable).with_name("tertuliad")
+"""The installed command: a file, as the SDKs want it."""
+SDK_FLAGS = ("--headless", "--no-auto-update", "--no-auto-login")
+"""What an SDK puts before `--stdio` or `--port`."""
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a daemon of a test sees: its data folder, and nothing of the machine's own settings."""
+    home.mkdir(parents=True, exist_ok=True)
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "NO_PROXY": "*",
+        "TERTULIA_HOME": str(home),
+        **(more or {}),
+    }
+
+
+class DaemonProcess:
+    """One daemon, killed at the end of its `with` block if it still runs.
+
+    With `--stdio` its `wire` is the client; otherwise `port` or `connect_unix` says where it is.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        cwd: Path | None = None,
+    ) -> None:
+        self.home = home
+        self.process = subprocess.Popen(
+            [str(TERTULIAD), *args],
+            env=environment(home, env),
+            cwd=cwd or home,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        self._errors = bytearray()
+        self._wires: list[Wire] = []
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        self._collector.start()
+        self.wire: Wire
+        self.port = 0
+
+    def _collect(self) -> None:
+        assert self.process.stderr is not None
+        with contextlib.suppress(ValueError):
+            while data := self.process.stderr.read(65536):
+                self._errors += data
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        """What it has said on standard error; whole once `wait` has returned."""
+        return self._errors.decode(errors="replace")
+
+    @property
+    def received(self) -> bytes:
+        """Every byte that its clients have received."""
+        return b"".join(bytes(wire.raw) for wire in self._wires)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        for wire in self._wires:
+            with contextlib.suppress(OSError):
+                wire.close()
+        self.process.wait(BOUND_S)
+        self._collector.join(BOUND_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    # Its end
+
+    def wait(self) -> int:
+        """Wait until it has ended; its exit status."""
+        status = self.process.wait(BOUND_S)
+        self._collector.join(BOUND_S)
+        return status
+
+    def terminate(self) -> int:
+        """SIGTERM; its exit status."""
+        self.process.terminate()
+        return self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.wait()
+
+    def line(self) -> str:
+        """The next line of its standard output, without the line's end."""
+        assert self.process.stdout is not None
+        read = bytearray()
+        while not read.endswith(b"\n"):
+            byte = self.process.stdout.read(1)
+            assert byte, f"standard output ended after {bytes(read)!r}; it says: {self.stderr}"
+            read += byte
+        return read.decode().rstrip("\n")
+
+    # Its clients
+
+    def adopt(self, wire: Wire) -> Wire:
+        self._wires.append(wire)
+        return wire
+
+    def connect(self, token: str | None = None, *, handshake: bool = True) -> Wire:
+        """A client over TCP, past its handshake unless told otherwise."""
+        return self._client(
+            socket.create_connection(("localhost", self.port), BOUND_S), token, handshake
+        )
+
+    def connect_unix(self, path: Path, *, handshake: bool = True) -> Wire:
+        """A client over a unix socket."""
+        stream = socket.socket(socket.AF_UNIX)
+        stream.settimeout(BOUND_S)
+        stream.connect(str(path))
+        return self._client(stream, None, handshake)
+
+    def _client(self, stream: socket.socket, token: str | None, handshake: bool) -> Wire:
+        stream.settimeout(None)
+
+        def close() -> None:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+            stream.close()
+
+        wire = self.adopt(Wire(lambda: stream.recv(65536), stream.sendall, close))
+        if handshake:
+            wire.call("connect", **({"token": token} if token else {}))
+        return wire
+
+
+@contextlib.contextmanager
+def stdio_daemon(
+    home: Path, *args: str, env: Mapping[str, str] | None = None
+) -> Iterator[DaemonProcess]:
+    """A daemon on pipes, past its handshake; `wire` is its client."""
+    with DaemonProcess(
+        home, *SDK_FLAGS, "--stdio", *args, env=env, stdin=subprocess.PIPE
+    ) as daemon:
+        into, out = daemon.process.stdin, daemon.process.stdout
+        assert into is not None
+        assert out is not None
+        daemon.wire = daemon.adopt(Wire(lambda: out.read(65536) or b"", _all(into), into.close))
+        daemon.wire.call("connect", supportedTaskKinds=["agent"])
+        yield daemon
+
+
+def _all(stream: Any) -> Callable[[bytes], None]:
+    """A function that writes all of what it is given to the unbuffered `stream`."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view) :]
+
+    return write
+
+
+@contextlib.contextmanager
+def tcp_daemon(
+    home: Path, *args: str, env: Mapping[str, str] | None = None, token: str | None = "a-token"
+) -> Iterator[DaemonProcess]:
+    """A shared daemon on a free port; without `token`, it makes one or asks for none."""
+    given = {**(env or {}), **({"COPILOT_CONNECTION_TOKEN": token} if token else {})}
+    with DaemonProcess(home, "--port", "0", *args, env=given) as daemon:
+        listening = re.search(r"listening on port (\d+)", daemon.line())
+        assert listening is not None
+        daemon.port = int(listening[1])
+        yield daemon
