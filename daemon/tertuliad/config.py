@@ -193,6 +193,7 @@ def _convert(place: Path, value: Any, shape: type[T], at: str) -> T:
     except msgspec.ValidationError as exc:
         fault, _, inner = str(exc).partition(" - at `$")
         where = f"{at}{inner.rstrip('`')}".lstrip(".")
+        fault = fault.replace(" | null", "")  # TOML has none
         raise ConfigError(f"{place}: {where or 'top level'}: {fault}.") from None
 
 

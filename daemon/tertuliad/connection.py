@@ -52,6 +52,7 @@ class Connection:
         self._closing = False
         self._wake = anyio.Event()
         self._quiet = anyio.Event()
+        self._drained = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
@@ -91,6 +92,7 @@ class Connection:
         self._closing = True
         self._outbox.clear()
         self._outbox_bytes = 0
+        self._drained.set()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
@@ -104,6 +106,7 @@ class Connection:
                 self._tasks.cancel_scope.cancel()
         finally:
             self._closing = True
+            self._drained.set()
             self._gate.close()
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._stream.aclose()
@@ -132,14 +135,13 @@ class Connection:
     async def flushed(self) -> None:
         """Wait until the outbox is written, or the stream is broken."""
         while self._outbox_bytes and not self._closing:
-            self._drained = anyio.Event()
+            if self._drained.is_set():
+                self._drained = anyio.Event()
             await self._drained.wait()
-
-    _drained: anyio.Event | None = None
 
     async def _write(self) -> None:
         while True:
-            if not self._outbox:
+            while not self._outbox:
                 self._wake = anyio.Event()
                 await self._wake.wait()
             chunk = self._next_chunk()
@@ -168,7 +170,7 @@ class Connection:
             self._was_high = False
             if self.on_low is not None:
                 self.on_low()
-        if not self._outbox_bytes and self._drained is not None:
+        if not self._outbox_bytes:
             self._drained.set()
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> Callable[[], None]:

@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from tertulia_protocol import VERSION
 from tertuliad import lifetime, limits, listeners
 from tertuliad.audience import Audience
 from tertuliad.config import ConfigError, EmbeddedSettings, load
@@ -25,7 +26,7 @@ from tertuliad.connection import Connection
 from tertuliad.follow import Hub
 from tertuliad.handlers import table
 from tertuliad.handlers.context import Caller, Context
-from tertuliad.options import Options, version
+from tertuliad.options import Options
 from tertuliad.providers.catalog import Catalog
 from tertuliad.providers.embedded import EmbeddedModel
 from tertuliad.providers.http import Http
@@ -67,7 +68,7 @@ class Daemon:
             spawn=self._spawn,
             credentials={},
             request_headers={},
-            version=version(),
+            version=VERSION,
         )
         self._sessions = Sessions(self._world)
         self._warmed = False

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
-from anyio.streams.stapled import MultiListener
+
+if TYPE_CHECKING:
+    from anyio.streams.stapled import MultiListener
 
 
 class ListenFailed(Exception):
@@ -45,7 +47,7 @@ def token_file(folder: Path, port: int) -> Iterator[tuple[str, Path]]:
     """A token for a port, in a file that only the user can read; removed at the end."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"tcp-{port}.token"
-    token = secrets.token_urlsafe(32)
+    token = os.urandom(32).hex()
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as file:

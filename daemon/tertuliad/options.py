@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
+from tertulia_protocol import VERSION
 from tertuliad import limits
 
 LOG_LEVELS = ("none", "error", "warning", "info", "debug", "all")
@@ -40,14 +40,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int
 
 
-def version() -> str:
-    """The distribution's version."""
-    try:
-        return metadata.version("tertulia")
-    except metadata.PackageNotFoundError:
-        return "0"
-
-
 def parse(argv: list[str]) -> Options:
     """The options among `argv` and the environment. Exits, as argparse does, where they are off."""
     given = _parser().parse_args(argv)
@@ -76,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"tertuliad {version()}")
+    parser.add_argument("--version", action="version", version=f"tertuliad {VERSION}")
     ways = parser.add_argument_group("where it is reached")
     ways.add_argument("--stdio", action="store_true", help="one client on standard input/output")
     ways.add_argument("--port", type=_port, metavar="N", help="TCP; 0 takes a free port")

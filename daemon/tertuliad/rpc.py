@@ -14,7 +14,7 @@ This is one of the two places that import pylsp_jsonrpc.
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -55,7 +55,7 @@ def wire_error(error: BaseException) -> tuple[int, str, dict[str, Any] | None]:
     """(code, message, data) for an exception that a handler let out."""
     if isinstance(error, errors.RpcError):
         return error.code, error.message, error.data
-    reference = secrets.token_hex(4)
+    reference = os.urandom(4).hex()
     log.error("unexpected error %s", reference, exc_info=error)
     return (
         errors.INTERNAL_ERROR,
@@ -226,11 +226,10 @@ def _awaited(reply: Reply) -> Reply:
     carried = Reply(reply.on_cancel)
 
     def done(source: Any) -> None:
-        error = source.exception()
-        if error is not None:
-            carried.fail(_carried(error))
-        else:
+        try:
             carried.give(_raw(source.result()))
+        except Exception as error:  # noqa: BLE001 - as in _call
+            carried.fail(_carried(error))
 
     reply.add_done_callback(done)
     return carried

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 
 def claim_stdout() -> int:
@@ -58,6 +59,7 @@ class StdioStream(anyio.abc.ByteStream):
             else:
                 if not data:
                     raise anyio.EndOfStream
+                await anyio.lowlevel.checkpoint()  # a client that floods leaves others their turn
                 return data
 
     async def send(self, item: bytes) -> None:

@@ -50,16 +50,16 @@ class DaemonProcess:
         *args: str,
         env: Mapping[str, str] | None = None,
         stdin: int = subprocess.DEVNULL,
-        cwd: Path | None = None,
+        stderr: int = subprocess.PIPE,
     ) -> None:
         self.home = home
         self.process = subprocess.Popen(
             [str(TERTULIAD), *args],
             env=environment(home, env),
-            cwd=cwd or home,
+            cwd=home,
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             bufsize=0,
         )
         self._errors = bytearray()
@@ -70,8 +70,7 @@ class DaemonProcess:
         self.port = 0
 
     def _collect(self) -> None:
-        assert self.process.stderr is not None
-        with contextlib.suppress(ValueError):
+        if self.process.stderr is not None:
             while data := self.process.stderr.read(65536):
                 self._errors += data
 
@@ -101,8 +100,8 @@ class DaemonProcess:
         self.process.wait(BOUND_S)
         self._collector.join(BOUND_S)
         for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
+            if stream is not None:
+                stream.close()
 
     # Its end
 
@@ -128,7 +127,7 @@ class DaemonProcess:
         read = bytearray()
         while not read.endswith(b"\n"):
             byte = self.process.stdout.read(1)
-            assert byte, f"standard output ended after {bytes(read)!r}; it says: {self.stderr}"
+            assert byte, f"standard output ended after {bytes(read)!r}"
             read += byte
         return read.decode().rstrip("\n")
 
@@ -167,27 +166,45 @@ class DaemonProcess:
 
 @contextlib.contextmanager
 def stdio_daemon(
-    home: Path, *args: str, env: Mapping[str, str] | None = None
+    home: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    stderr: int = subprocess.PIPE,
 ) -> Iterator[DaemonProcess]:
     """A daemon on pipes, past its handshake; `wire` is its client."""
     with DaemonProcess(
-        home, *SDK_FLAGS, "--stdio", *args, env=env, stdin=subprocess.PIPE
+        home, *SDK_FLAGS, "--stdio", *args, env=env, stdin=subprocess.PIPE, stderr=stderr
     ) as daemon:
         into, out = daemon.process.stdin, daemon.process.stdout
         assert into is not None
         assert out is not None
         daemon.wire = daemon.adopt(Wire(lambda: out.read(65536) or b"", _all(into), into.close))
-        daemon.wire.call("connect", supportedTaskKinds=["agent"])
+        with _telling_why(daemon):
+            daemon.wire.call("connect", supportedTaskKinds=["agent"])
         yield daemon
 
 
+@contextlib.contextmanager
+def _telling_why(daemon: DaemonProcess) -> Iterator[None]:
+    """A daemon that does not start has said why on its standard error."""
+    try:
+        yield
+    except (AssertionError, BrokenPipeError) as error:
+        daemon.kill()
+        raise AssertionError(f"the daemon does not start: {daemon.stderr[-2000:]}") from error
+
+
 def _all(stream: Any) -> Callable[[bytes], None]:
-    """A function that writes all of what it is given to the unbuffered `stream`."""
+    """A function that writes all of what it is given to the unbuffered `stream`, or up to its end.
+
+    As over a socket, a daemon that has closed its end is seen by what it has answered.
+    """
 
     def write(data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[stream.write(view) :]
+        with contextlib.suppress(BrokenPipeError):
+            while view:
+                view = view[stream.write(view) :]
 
     return write
 
@@ -199,7 +216,8 @@ def tcp_daemon(
     """A shared daemon on a free port; without `token`, it makes one or asks for none."""
     given = {**(env or {}), **({"COPILOT_CONNECTION_TOKEN": token} if token else {})}
     with DaemonProcess(home, "--port", "0", *args, env=given) as daemon:
-        listening = re.search(r"listening on port (\d+)", daemon.line())
+        with _telling_why(daemon):
+            listening = re.search(r"listening on port (\d+)", daemon.line())
         assert listening is not None
         daemon.port = int(listening[1])
         yield daemon

@@ -58,7 +58,7 @@ class Wire:
         self.send_bytes = send
         self.close = close
         self._receive = receive
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(10_001)  # apart from those that tests choose
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

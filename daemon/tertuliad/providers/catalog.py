@@ -70,7 +70,8 @@ class Catalog:
         """What a session without a model gets, as far as that is known without asking anyone."""
         if self._settings.default_model:
             return self._settings.default_model
-        for provider in self._endpoints.configured.values():
+        provider = next(iter(self._endpoints.configured.values()), None)
+        if provider is not None:
             return self._id(provider, provider.models[0].id) if provider.models else None
         if self._endpoints.local or self._embedded is None:
             return None
@@ -139,7 +140,8 @@ class Catalog:
 
     async def _default(self) -> Target:
         """The model of a session that names none, where no default is configured either."""
-        for provider in self._endpoints.configured.values():
+        provider = next(iter(self._endpoints.configured.values()), None)
+        if provider is not None:
             return await self._first(provider)
         for server in self._endpoints.local.values():
             try:
@@ -189,10 +191,9 @@ class Catalog:
         known = self.default_model()
         if known is not None:
             return next((i for i in ids if known in (i, i.partition("/")[2])), None)
-        for provider in self._endpoints.configured.values():
-            wanted = [self._id(provider, m) for m in provider.preferred]
-            return next((w for w in wanted if w in ids), None)
-        return None
+        provider = next(iter(self._endpoints.configured.values()), None)
+        wanted = [self._id(provider, m) for m in provider.preferred] if provider else []
+        return next((w for w in wanted if w in ids), None)
 
     def _known(self) -> str:
         """What a refusal tells of the models that there are."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from tertuliad.limits import EMBEDDED_START_TIMEOUT_S
 from tertuliad.providers import embedded_probe
 from tertuliad.providers.base import Delta, Done, ModelRequest, ProviderFailed, Target
 from tertuliad.providers.embedded_process import EngineProcess, spawn
-from tertuliad.providers.http import Answer, Http
+from tertuliad.providers.http import Http
 from tertuliad.providers.openai_chat import OpenAIChat
 
 DEFAULT_OUTPUT_TOKENS = 256  # an answer's cap where the request has none
@@ -35,22 +35,6 @@ EXIT_NOTICE_S = 2.0  # a cut answer waits so long to learn that the child died
 
 _BUNDLED_NAME = "smollm2-135m-instruct"
 _BUNDLED_DISPLAY = "SmolLM2 135M Instruct (embedded, demo grade)"
-
-
-class _OneAnswerHttp(Http):
-    """A client that uses no connection twice.
-
-    After a streamed answer the engine closes the connection that it had promised to keep, so that
-    the next request on it would be lost.
-    """
-
-    @asynccontextmanager
-    async def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncGenerator[Answer, None]:
-        once = {**headers, "connection": "close"}
-        async with super().send(method, url, headers=once, body=body) as answer:
-            yield answer
 
 
 class _Running(NamedTuple):
@@ -77,7 +61,7 @@ class EmbeddedModel:
         slots: int = 4,
         context: int = 8192,
     ) -> None:
-        self._http = _OneAnswerHttp()
+        self._http = Http()
         self._model_path = model_path
         self._threads = threads or 0
         self._slots = slots

@@ -116,9 +116,7 @@ class Http:
 
         try:
             proxy = {} if local else _proxy_of(url)
-            response = await session.request(
-                method, url, headers=headers, data=_payload(body), allow_redirects=False, **proxy
-            )
+            response = await _ask(session, method, url, headers=headers, body=body, proxy=proxy)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
             raise _not_reached(exc, where) from None
         try:
@@ -140,8 +138,58 @@ class Http:
                     total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_noting_reuse()],
             )
         return self._sessions[local]
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    """Writes into a request's trace context whether it went over a kept connection."""
+    import aiohttp
+
+    async def reused(_: object, context: Any, __: object) -> None:
+        context.trace_request_ctx["reused"] = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(reused)
+    return trace
+
+
+async def _ask(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    proxy: dict[str, Any],
+) -> aiohttp.ClientResponse:
+    """Send the request; once more where a kept connection turns out to be closed already.
+
+    A server may close a connection while a request is on its way to it, and some close what they
+    promised to keep (llama.cpp's does after each stream): nothing of the request was read then.
+    """
+    import aiohttp
+
+    seen = {"reused": False}
+
+    async def once() -> aiohttp.ClientResponse:
+        return await session.request(
+            method,
+            url,
+            headers=headers,
+            data=_payload(body),
+            allow_redirects=False,
+            trace_request_ctx=seen,
+            **proxy,
+        )
+
+    try:
+        return await once()
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        if not seen["reused"]:
+            raise
+    return await once()
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

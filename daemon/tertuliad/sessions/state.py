@@ -7,6 +7,7 @@ later version wrote are passed over.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,14 +60,20 @@ class _StoredEvent(msgspec.Struct):
 
 
 _envelopes = msgspec.json.Decoder(_StoredEvent)
-_decoders = {kind: msgspec.json.Decoder(data) for kind, data in facts.TYPES.items()}
+
+
+@functools.cache
+def _decoder(kind: str) -> msgspec.json.Decoder[events.EventData] | None:
+    """Made on first use: a decoder costs more than the start can spare."""
+    data = facts.TYPES.get(kind)
+    return None if data is None else msgspec.json.Decoder(data)
 
 
 def fold(state: SessionState, records: list[Record]) -> None:
     """Apply what was read from the store."""
     for record in records:
         envelope = _envelopes.decode(record.body)
-        decoder = _decoders.get(record.type)
+        decoder = _decoder(record.type)
         data = decoder.decode(envelope.data) if decoder is not None else None
         apply(state, record.seq, record.type, envelope.id, data)
 

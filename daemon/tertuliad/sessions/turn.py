@@ -7,7 +7,7 @@ The turn posts what happens to its session and decides nothing. It ends in exact
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable
 
@@ -140,7 +140,7 @@ def _timed_out(timed_out: bool, patience: float) -> ProviderFailed:
 
 
 def _unexpected(error: Exception) -> ProviderFailed:
-    reference = secrets.token_hex(4)
+    reference = os.urandom(4).hex()
     log.error("unexpected error in a turn %s", reference, exc_info=error)
     return ProviderFailed(
         "server_error", f"An error inside the daemon; its log has it under {reference}."

@@ -1,0 +1,206 @@
+"""Promise 5: who ends the daemon, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_process import (
+    SDK_FLAGS,
+    TERTULIAD,
+    DaemonProcess,
+    environment,
+    stdio_daemon,
+    tcp_daemon,
+)
+from tests.support.model_thread import ModelThread
+from tests.support.wire import BOUND_S, frame, said, types
+
+BYSTANDER = Path(__file__).resolve().parents[1] / "support" / "bystander.py"
+
+
+def wait_until_gone(process: int) -> None:
+    """`process` is a descriptor from `pidfd_open`, which no new process can take over."""
+    ready, _, _ = select.select([process], [], [], BOUND_S)
+    assert ready, "the daemon outlives its parent"
+
+
+@contextlib.contextmanager
+def parented(home: Path, stdin: int, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A parent whose child is a daemon; the parent, and the daemon's process descriptor."""
+    parent = subprocess.Popen(
+        [sys.executable, str(BYSTANDER), str(TERTULIAD), *SDK_FLAGS, *flags],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+        bufsize=0,
+    )
+    assert parent.stdout is not None
+    assert parent.stderr is not None
+    child = os.pidfd_open(int(parent.stderr.readline()))
+    try:
+        yield parent, child
+    finally:
+        parent.kill()
+        parent.wait(BOUND_S)
+        parent.stdout.close()
+        parent.stderr.close()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child, signal.SIGKILL)
+        os.close(child)
+
+
+def read_until(parent: subprocess.Popen[bytes], pattern: bytes) -> None:
+    """Read the daemon's standard output, one byte at a time, up to `pattern`."""
+    assert parent.stdout is not None
+    read = b""
+    while re.search(pattern, read) is None:
+        byte = parent.stdout.read(1)
+        assert byte, f"standard output ended after {read!r}"
+        read += byte
+
+
+def test_the_end_of_its_pipe_ends_a_daemon_on_stdio(stdio: DaemonProcess) -> None:
+    stdio.wire.close()
+    assert stdio.wait() == 0
+
+
+def test_the_end_of_its_pipe_ends_a_daemon_in_the_middle_of_a_turn(
+    stdio: DaemonProcess, model: ModelThread
+) -> None:
+    session = stdio.wire.create(model.provider())
+    stdio.wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+    model.until_active(1)
+    stdio.wire.close()
+    assert stdio.wait() == 0
+    model.until(lambda: model.stats.active == 0)
+
+
+def test_what_was_asked_before_the_pipes_end_is_still_answered(stdio: DaemonProcess) -> None:
+    asked = [stdio.wire.ask("session.list") for _ in range(20)]
+    stdio.wire.close()
+    assert stdio.wait() == 0
+    stdio.wire.until_end()
+    assert [len(stdio.wire.answers(ident)) for ident in asked] == [1] * 20
+
+
+def test_a_daemon_on_stdio_ends_with_its_parent_though_another_holds_the_pipe(home: Path) -> None:
+    ours, theirs = os.pipe()
+    with parented(home, ours, "--stdio") as (parent, child):
+        os.close(ours)
+        os.write(theirs, frame({"jsonrpc": "2.0", "id": 1, "method": "connect"}))
+        read_until(parent, rb'"result"')
+        parent.kill()
+        wait_until_gone(child)
+    os.close(theirs)
+
+
+def test_an_owned_daemon_on_tcp_ends_with_its_parent(home: Path) -> None:
+    with parented(home, subprocess.DEVNULL) as (parent, child):
+        read_until(parent, rb"listening on port \d+")
+        parent.kill()
+        wait_until_gone(child)
+    assert list((home / "run").glob("tcp-*")) == []
+
+
+def test_a_daemon_ends_with_the_process_that_it_was_told_of(home: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        with tcp_daemon(home, "--parent-pid", str(other.pid)) as daemon:
+            other.kill()
+            assert daemon.wait() == 0
+
+
+def test_an_owned_daemon_answers_shutdown_refuses_what_follows_and_ends_by_its_pipe(
+    stdio: DaemonProcess,
+) -> None:
+    assert stdio.wire.call("runtime.shutdown") is None
+    error = stdio.wire.refused("session.list")
+    assert error.data["kind"] == "draining"
+    assert stdio.process.poll() is None, "it must not end by itself"
+    stdio.wire.close()
+    assert stdio.wait() == 0
+
+
+def test_an_owned_daemon_ends_by_sigterm_after_shutdown(home: Path) -> None:
+    with DaemonProcess(
+        home, *SDK_FLAGS, env={"COPILOT_CONNECTION_TOKEN": "a-token"}, stdin=subprocess.DEVNULL
+    ) as daemon:
+        found = re.search(r"listening on port (\d+)", daemon.line())
+        assert found
+        daemon.port = int(found[1])
+        wire = daemon.connect("a-token")
+        assert wire.call("runtime.shutdown") is None
+        assert wire.refused("ping").data["kind"] == "draining"
+        assert daemon.terminate() == 0
+
+
+def test_shutdown_ends_a_running_turn_with_an_event(
+    stdio: DaemonProcess, model: ModelThread
+) -> None:
+    session = stdio.wire.create(model.provider())
+    stdio.wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+    model.until_active(1)
+    assert stdio.wire.call("runtime.shutdown") is None
+    error = stdio.wire.event(session, "session.error")
+    assert error["data"]["errorType"] == "interrupted"
+    assert types(stdio.wire.events(session))[-1] == "session.idle"
+
+
+def test_a_shared_daemon_lets_only_the_client_go_that_asked_for_its_shutdown(
+    shared: DaemonProcess, model: ModelThread
+) -> None:
+    leaves, stays = shared.connect(), shared.connect()
+    mine = leaves.create(model.provider())
+    theirs = stays.create(model.provider())
+    assert leaves.call("runtime.shutdown") is None
+    assert "Session not found" in leaves.refused("session.send", sessionId=mine, prompt="x").message
+    assert said(stays.turn(theirs, "[[say:still here]]")) == ["still here"]
+    leaves.close()
+    assert stays.call("ping")["message"] == "pong"
+
+
+def test_the_end_of_a_client_stops_no_turn(shared: DaemonProcess, model: ModelThread) -> None:
+    leaves, stays = shared.connect(), shared.connect()
+    session = leaves.create(model.provider())
+    stays.call("session.resume", sessionId=session)
+    leaves.call("session.send", sessionId=session, prompt="[[fake-n3-d50]]")
+    model.until_active(1)
+    leaves.close()
+    stays.event(session, "session.idle")
+    assert said(stays.events(session)) == ["w0 low1 low2 lo"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_sigterm_during_a_turn_tells_every_client_and_the_history(
+    home: Path, model: ModelThread, streaming: bool
+) -> None:
+    with tcp_daemon(home) as daemon:
+        asks, watches = daemon.connect("a-token"), daemon.connect("a-token")
+        session = asks.create(model.provider(), streaming=streaming)
+        watches.call("session.resume", sessionId=session)
+        asks.call("session.send", sessionId=session, prompt="[[fake-n9-stall2]]")
+        model.until_active(1)
+        assert daemon.terminate() == 0
+        for wire in (asks, watches):
+            wire.until_end()
+            assert wire.fault is None
+            events = wire.events(session)
+            error = next(e for e in events if e["type"] == "session.error")
+            assert error["data"]["errorType"] == "interrupted"
+            assert types(events)[-1] == "session.idle"
+    with stdio_daemon(home) as again:
+        again.wire.call("session.resume", sessionId=session, provider=model.provider())
+        stored = again.wire.history(session)
+        errors = [e["data"]["errorType"] for e in stored if e["type"] == "session.error"]
+        assert errors == ["interrupted"]
+        assert said(again.wire.turn(session, "[[say:on we go]]")) == ["on we go"]

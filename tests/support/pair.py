@@ -1,0 +1,163 @@
+"""A client and a whole daemon over memory pipes, with the real framing: no process, no socket.
+
+Everything is the daemon's own (gate, connections, handlers, sessions, hub, SQLite under a folder of
+the test's) but the model, which the test drives, and the composition root, whose job is done here.
+Leaving `pair` ends the daemon as a crash would: running turns are cut, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import anyio.abc
+from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.stapled import StapledByteStream
+
+from tertulia_protocol.errors import ModelUnavailable
+from tertulia_protocol.models import ModelInfo
+from tertulia_protocol.provider_config import SessionProviders
+from tertuliad import limits
+from tertuliad.audience import Audience
+from tertuliad.connection import Connection
+from tertuliad.follow import Hub
+from tertuliad.handlers import table
+from tertuliad.handlers.context import Caller, Context
+from tertuliad.providers.base import Target
+from tertuliad.replies import Reply
+from tertuliad.rpc import Handler
+from tertuliad.sessions.registry import Sessions
+from tertuliad.sessions.world import World
+from tertuliad.store.owners import Owners
+from tertuliad.store.sqlite import SqliteStore
+from tests.support.frames_client import FramesClient
+from tests.support.in_process_model import InProcessModel
+
+PIPE_CHUNKS = 4
+"""What a pipe holds: a peer that does not read stops the other side's writer after so many."""
+
+
+def pipes() -> tuple[StapledByteStream, StapledByteStream]:
+    """Two ends of one connection."""
+    to_daemon, from_client = anyio.create_memory_object_stream[bytes](PIPE_CHUNKS)
+    to_client, from_daemon = anyio.create_memory_object_stream[bytes](PIPE_CHUNKS)
+    client = StapledByteStream(cast(Any, to_daemon), BufferedByteReceiveStream(from_daemon))
+    daemon = StapledByteStream(cast(Any, to_client), BufferedByteReceiveStream(from_client))
+    return client, daemon
+
+
+class Models:
+    """The catalog's stand-in: every name is the test's model, but for one that nobody has."""
+
+    def __init__(self, model: InProcessModel) -> None:
+        self._model = model
+
+    async def resolve(self, name: str | None, given: SessionProviders | None) -> Target:
+        self.check(name or "", given)
+        return self._model.target(name)
+
+    def check(self, name: str, given: SessionProviders | None) -> None:
+        if name == "nobody-has-it":
+            raise ModelUnavailable("No provider has the model; name one in config.toml.")
+
+    async def list(self) -> list[ModelInfo]:
+        await anyio.lowlevel.checkpoint()
+        return []
+
+
+class Room:
+    """The daemon of one test. Ends with `pair`."""
+
+    def __init__(self, home: Path, tasks: anyio.abc.TaskGroup, token: str | None) -> None:
+        self.model = InProcessModel()
+        self.audience = Audience()
+        self.owners = Owners(home / "run")
+        call_soon = asyncio.get_running_loop().call_soon_threadsafe
+        self.store = SqliteStore(home, call_soon)
+        self.hub = Hub(self.store, lambda session_id: self.sessions.running(session_id))
+        models = Models(self.model)
+        self.world = World(
+            store=self.store,
+            owners=self.owners,
+            resolve=models.resolve,
+            publish=self.hub.publish,
+            lifecycle=self.audience.tell_changed,
+            spawn=self._spawn,
+            credentials={},
+            request_headers={},
+            version="0",
+        )
+        self.sessions = Sessions(self.world)
+        self.draining = False
+        self.context = Context(
+            world=self.world,
+            sessions=self.sessions,
+            hub=self.hub,
+            catalog=cast(Any, models),
+            token=token,
+            shut_down=self._shut_down,
+            warm=lambda: None,
+            deleted=self.audience.tell_deleted,
+        )
+        self.handlers: dict[str, Handler] = table.bound(self.context)
+        self.ended: dict[FramesClient, anyio.Event] = {}
+        self._tasks = tasks
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.start_soon(cast(Any, work))
+
+    def _shut_down(self, caller: Caller) -> Reply:
+        self.draining = True
+        reply = Reply()
+        reply.give(None)
+        return reply
+
+    def connection(self, stream: anyio.abc.ByteStream, **options: Any) -> Connection:
+        """A connection of this daemon that nobody serves yet."""
+        given = {"authenticated": True, "is_socket": False, **options}
+        connection = Connection(stream, self.handlers, is_draining=lambda: self.draining, **given)
+        connection.on_low = lambda: self.hub.on_low(connection)
+        return connection
+
+    def connect(self, **options: Any) -> FramesClient:
+        """A further client. `options` are `Connection`'s: authenticated, is_socket, max_body."""
+        near, far = pipes()
+        connection = self.connection(far, **options)
+        client = FramesClient(near)
+        self.ended[client] = anyio.Event()
+        self._tasks.start_soon(self._serve, connection, self.ended[client])
+        self._tasks.start_soon(client.read)
+        return client
+
+    async def _serve(self, connection: Connection, ended: anyio.Event) -> None:
+        self.audience.connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self.audience.connections.discard(connection)
+            self.hub.detach_all(connection)
+            ended.set()
+
+    async def gone(self, client: FramesClient) -> None:
+        """Wait until the daemon has let the client's connection go."""
+        with anyio.fail_after(limits.SHUTDOWN_GRACE_S * 4):
+            await self.ended[client].wait()
+
+
+@asynccontextmanager
+async def pair(home: Path, *, token: str | None = None) -> AsyncIterator[tuple[FramesClient, Room]]:
+    """A client that is connected to a whole daemon, and that daemon."""
+    async with anyio.create_task_group() as tasks:
+        room = Room(home, tasks, token)
+        try:
+            yield room.connect(authenticated=token is None), room
+        finally:
+            tasks.cancel_scope.cancel()
+            for client in room.ended:
+                await client.aclose()
+            room.store.close()
+            room.owners.close()
