@@ -24,12 +24,12 @@ export class Client extends EventEmitter {
     [this.#write, this.#child, this.#exited] = [write, child, child && once(child, "exit")];
     read.on("data", (chunk) => { try { this.#receive(chunk); } catch (e) { this.#lose(e); } });
     read.on("close", () => this.#lose(new Error("The daemon closed the connection.")));
-    for (const end of new Set([read, write])) end.on("error", (error) => this.#lose(error));
+    for (const end of [read, write]) end.on("error", () => {}); // "close" follows, and tells
   }
 
   /** A daemon of its own on pipes; it ends with this client, or with this process. */
   static async spawn({ command, home, args = [], env } = {}) {
-    const options = ["--stdio", ...(home ? ["--home", home] : []), ...args];
+    const options = [...args, "--stdio", ...(home ? ["--home", home] : [])];
     const child = spawn(command ?? process.env.TERTULIAD ?? "tertuliad", options, {
       stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env }, detached: true,
     });

@@ -23,6 +23,9 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+# So small a model rambles and repeats itself at the engine's own values (0.8 and 1.0).
+_TEMPERATURE = 0.2
+_REPEAT_PENALTY = 1.1
 _PROMPT_CACHE_MIB = 64  # prompts of sessions that lost their slot; the engine's default is 8 GiB
 
 
@@ -101,6 +104,8 @@ def _serve(options: argparse.Namespace, api_key: str) -> Any:
     params.n_gpu_layers = 0
     params.fit_params = False
     params.warmup = False
+    params.sampling.temp = _TEMPERATURE
+    params.sampling.penalty_repeat = _REPEAT_PENALTY
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.verbosity = 1  # errors only; prompts are not written anywhere
     params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False

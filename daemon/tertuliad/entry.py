@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 
 
 def main() -> None:
     """Parse, claim standard output, run until the end; exits with 0 after a clean stop."""
+    gc.disable()  # imports make much that stays and no garbage
     from tertuliad.options import parse
 
     options = parse(sys.argv[1:])
@@ -22,6 +24,8 @@ def main() -> None:
     _raise_file_limit()
     from tertuliad.daemon import run
 
+    gc.freeze()
+    gc.enable()
     status = run(options, stdout)
     # Threads of libraries must not hold up the end of a process that has nothing left to do.
     sys.stderr.flush()

@@ -11,6 +11,8 @@ The rules of this file:
 
 from __future__ import annotations
 
+import enum
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -21,6 +23,8 @@ from tertuliad.sessions.facts import is_internal
 from tertuliad.sessions.sealed import event_frame, idle_frame
 from tertuliad.store.base import Record, Store
 
+log = logging.getLogger(__name__)
+
 
 class Outlet(Protocol):
     """What a follower needs of its connection."""
@@ -28,25 +32,43 @@ class Outlet(Protocol):
     def offer(self, frame: bytes) -> bool: ...
 
 
+class Pace(enum.Enum):
+    """How a follower keeps up."""
+
+    LIVE = "it takes frames as they come"
+    BEHIND = "its outbox is full; once it has drained, the log is read"
+    READING = "what it missed is being read from the log"
+    UNREAD = "the log could not be read; the next event tries again"
+
+
 class Follower:
     """One connection's view of one session. Dies with either."""
 
-    __slots__ = ("lagging", "outlet", "seq", "session_id")
+    __slots__ = ("outlet", "pace", "seq", "session_id")
 
     def __init__(self, outlet: Outlet, session_id: str) -> None:
         self.outlet = outlet
         self.session_id = session_id
         self.seq: int | None = None
         """None until the first publication: what came before is read with getMessages."""
-        self.lagging = False
+        self.pace = Pace.LIVE
+
+    def offer(self, frame: bytes) -> bool:
+        """Give a frame to the connection; False: it is full, and the follower is behind."""
+        taken = self.outlet.offer(frame)
+        if not taken:
+            self.pace = Pace.BEHIND
+        return taken
 
 
 class Hub:
     """One for each daemon; outlives connections and sessions."""
 
-    def __init__(self, store: Store, is_running: Callable[[str], bool]) -> None:
+    def __init__(self, store: Store, running: Callable[[str], Future[bool]]) -> None:
+        """`running` answers whether a turn of a session runs, once what was asked of it before is
+        done."""
         self._store = store
-        self._is_running = is_running
+        self._running = running
         self._rooms: dict[str, dict[Outlet, Follower]] = {}
         self._by_outlet: dict[Outlet, dict[str, Follower]] = {}
         self._heads: dict[str, int] = {}
@@ -100,34 +122,51 @@ class Hub:
         for follower in room.values():
             if follower.seq is None:
                 follower.seq = before
-            if follower.lagging or not follower.outlet.offer(joined):
-                follower.lagging = True
-            else:
+            if follower.pace is Pace.LIVE and follower.offer(joined):
                 follower.seq = seq
+            elif follower.pace is Pace.UNREAD:
+                self._catch_up(follower)
 
     def on_low(self, outlet: Outlet) -> None:
         """The connection's outbox has drained: its followers may catch up."""
         for follower in list(self._by_outlet.get(outlet, {}).values()):
-            if follower.lagging:
+            if follower.pace is Pace.BEHIND:
                 self._catch_up(follower)
 
     def _catch_up(self, follower: Follower) -> None:
+        follower.pace = Pace.READING
         read = self._store.read(follower.session_id, follower.seq or 0, limits.CATCH_UP_EVENTS)
         read.add_done_callback(partial(self._caught, follower))
 
     def _caught(self, follower: Follower, done: Future[list[Record]]) -> None:
-        if not self.follows(follower.outlet, follower.session_id) or done.exception() is not None:
+        if not self._is_here(follower):
             return
-        records = done.result()
-        for record in records:
-            if not is_internal(record.type) and not follower.outlet.offer(
+        if (error := done.exception()) is not None:
+            log.warning("a follower could not catch up: %s", error)
+            follower.pace = Pace.UNREAD
+            return
+        for record in done.result():
+            if not is_internal(record.type) and not follower.offer(
                 event_frame(follower.session_id, record.body)
             ):
-                return  # it lags again; the next drain goes on from here
+                return  # the next drain goes on from here
             follower.seq = record.seq
-        if records and (follower.seq or 0) < self._heads.get(follower.session_id, 0):
+        if (follower.seq or 0) < self._heads.get(follower.session_id, 0):
             self._catch_up(follower)
             return
-        follower.lagging = False
-        if not self._is_running(follower.session_id):
-            follower.outlet.offer(idle_frame(follower.session_id, None))
+        follower.pace = Pace.LIVE
+        running = self._running(follower.session_id)
+        running.add_done_callback(partial(self._tell_idle, follower))
+
+    def _tell_idle(self, follower: Follower, running: Future[bool]) -> None:
+        """The real `session.idle` was not stored: a follower that caught up gets a fresh one."""
+        if not self._is_here(follower) or follower.pace is not Pace.LIVE:
+            return
+        if running.exception() is not None:
+            follower.pace = Pace.UNREAD
+        elif not running.result():
+            follower.offer(idle_frame(follower.session_id, None))
+
+    def _is_here(self, follower: Follower) -> bool:
+        """Whether it was not detached meanwhile, nor another attached in its place."""
+        return self._by_outlet.get(follower.outlet, {}).get(follower.session_id) is follower

@@ -48,18 +48,21 @@ class StdioStream(anyio.abc.ByteStream):
         return {}
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
+        waited = False
         while True:
             try:
                 data = os.read(self._stdin, max_bytes)
             except BlockingIOError:
                 await anyio.wait_readable(self._stdin)
+                waited = True
             except OSError as error:
                 # EIO from a terminal that is gone, EBADF from one that never was.
                 raise anyio.EndOfStream from error
             else:
                 if not data:
                     raise anyio.EndOfStream
-                await anyio.lowlevel.checkpoint()  # a client that floods leaves others their turn
+                # A client that floods leaves the others their turn.
+                await anyio.lowlevel.cancel_shielded_checkpoint()
                 return data
 
     async def send(self, item: bytes) -> None:

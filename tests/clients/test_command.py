@@ -196,19 +196,19 @@ class Screen:
         )
         os.close(slave)
         self.shown = ""
+        self._seen = 0
 
     def until(self, text: str) -> None:
-        """Wait until `text` is shown, beyond what earlier waits have seen."""
-        before, deadline = self.shown, time.monotonic() + BOUND_S
-        fresh = ""
-        while text not in fresh:
+        """Wait until `text` is shown, behind what earlier waits have seen."""
+        deadline = time.monotonic() + BOUND_S
+        while (found := self.shown.find(text, self._seen)) < 0:
             ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"{text!r} was not shown after: {before}\n--- but: {fresh}"
+            assert ready, f"{text!r} is not shown: {self.shown}"
             try:
-                fresh += os.read(self.fd, 4096).decode("utf-8", "replace")
+                self.shown += os.read(self.fd, 4096).decode("utf-8", "replace")
             except OSError:
-                raise AssertionError(f"it ended before {text!r}: {before}{fresh}") from None
-        self.shown += fresh
+                raise AssertionError(f"it ended before {text!r}: {self.shown}") from None
+        self._seen = found + len(text)
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 def play(script: str, *arguments: str) -> Any:
     """Run a script in which `Client` is imported and `out(value)` gives the result."""
     program = f"""
+import {{ readFileSync }} from "node:fs";
 import {{ Client }} from {json.dumps(CLIENT.as_uri())};
 const out = (value) => process.stdout.write(JSON.stringify(value));
 const [first, ...rest] = process.argv.slice(1);
@@ -49,8 +49,7 @@ def test_it_stays_small() -> None:
 def test_it_spawns_converses_lists_and_deletes(home: Path, counted: Counted) -> None:
     result = play(
         """
-        const [command, ...args] = rest;
-        const client = await Client.spawn({ command, args });
+        const client = await Client.spawn({ command: first, args: rest });
         const config = { sessionId: "user-123-chat", model: "fake-history" };
         const mine = await client.createSession(config);
         const other = await client.createSession();
@@ -66,7 +65,6 @@ def test_it_spawns_converses_lists_and_deletes(home: Path, counted: Counted) -> 
         await client.close();
         out({ both, again, deltas, before, after, other });
         """,
-        "",
         *counted.command,
     )
     assert result["both"] == [result["deltas"], "two"]
@@ -76,7 +74,7 @@ def test_it_spawns_converses_lists_and_deletes(home: Path, counted: Counted) -> 
     wait_until_gone(counted.pids[0])
 
 
-def test_failures_reject_with_what_happened(home: Path) -> None:
+def test_failures_reject_with_what_happened(home: Path, counted: Counted) -> None:
     result = play(
         """
         const client = await Client.spawn({ command: first, args: rest });
@@ -93,12 +91,11 @@ def test_failures_reject_with_what_happened(home: Path) -> None:
         const next = await client.sendAndWait(session, "[[say:fine]]");
         const waiting = told(client.sendAndWait(session, "[[fake-hang]]"));
         await client.request("ping");
-        await client.close();
+        process.kill(Number(readFileSync(rest.at(-1), "utf8")), "SIGKILL");
         out({ failed, unknown, missing, aborted, next, lost: await waiting });
+        await client.close();
         """,
-        sys.executable,
-        "-m",
-        "tertuliad",
+        *counted.command,
     )
     assert "401" in result["failed"]["message"]
     assert result["failed"]["errorType"]

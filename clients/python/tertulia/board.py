@@ -61,11 +61,9 @@ class Lines:
     def show(self, sayings: Sequence[Saying]) -> None:
         for index, text, done in sayings:
             *full, rest = wrap(self._pending[index] + text, LINE_CELLS)
-            # A trailing space was lost to the wrapping, and the next piece has to stand off.
-            self._pending[index] = rest + (" " if text.endswith(" ") and rest else "")
+            self._pending[index] = rest
             if done:
                 full.append(rest)
-                self._pending[index] = ""
             for line in full:
                 if line.strip():
                     print(f"[{self._columns[index].title}] {line.rstrip()}", flush=True)

@@ -6,12 +6,15 @@ two, combining ones none.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 import msgspec
 
 GAP = " │ "
+
+_words = re.compile(" *[^ ]+| +$").findall
 
 
 class Column(msgspec.Struct):
@@ -35,18 +38,20 @@ def _cells_of(char: str) -> int:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` cells, broken at spaces where there are any."""
+    """`text` in lines of at most `width` cells, broken at spaces where there are any.
+
+    What is not broken keeps its spaces: code stays indented, and text that grows can be added.
+    """
     lines: list[str] = []
     for paragraph in text.expandtabs(4).split("\n"):
         line = ""
-        for word in paragraph.split(" "):
-            joined = f"{line} {word}" if line else word
-            if cells(joined) <= width:
-                line = joined
+        for word in _words(paragraph):
+            if cells(line) + cells(word) <= width:
+                line += word
                 continue
             if line:
                 lines.append(line)
-            *full, line = _chopped(word, width)
+            *full, line = _chopped(word.lstrip(" "), width)
             lines += full
         lines.append(line)
     return lines

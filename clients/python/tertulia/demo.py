@@ -51,11 +51,16 @@ TOPICS = (
 
 
 class Talk(threading.Thread):
-    """One conversation, in a thread of its own: the context, then the question."""
+    """One conversation, in a thread of its own: the context, then, with the others, the question."""
 
     def __init__(
-        self, number: int, topic: Topic, session: Session, said: queue.SimpleQueue[Saying]
+        self,
+        number: int,
+        session: Session,
+        said: queue.SimpleQueue[Saying],
+        together: threading.Barrier,
     ) -> None:
+        topic = TOPICS[number]
         super().__init__(name=f"demo {topic.name}", daemon=True)
         self.topic = topic
         self.session = session
@@ -65,18 +70,23 @@ class Talk(threading.Thread):
         self.error: Exception | None = None
         self._number = number
         self._said = said
+        self._together = together
 
     def run(self) -> None:
         try:
             self._converse()
         except (TertuliaError, RpcError) as error:
             self.error = error
+            self._together.abort()
+        except threading.BrokenBarrierError:
+            pass  # another one's failure is the one that is told
         finally:
             self._said.put((self._number, "", True))
 
     def _converse(self) -> None:
         context = f"{self.topic.context} Please just say OK."
         self.session.send_and_wait(context, TURN_TIMEOUT_S)
+        self._together.wait(TURN_TIMEOUT_S)
         self.began = time.monotonic()
         for event in self.session.stream(self.topic.question, timeout=TURN_TIMEOUT_S):
             if event.type == "assistant.message_delta":
@@ -126,8 +136,10 @@ def _model(client: Client, named: str | None) -> str:
     model = _embedded(client.models())
     if not model.available:
         raise DemoFailed(f"The embedded model cannot run here. {model.reason or ''}")
-    print(f"All sessions use one model, the embedded {model.name}: small, and of demo grade.")
-    print("Its answers may well be wrong; `--model` names a better one.\n")
+    print(f"All sessions use one model, {model.name}: it is small,")
+    print(
+        f"may well be wrong, and is cut after {MAX_OUTPUT_TOKENS} tokens; --model names another.\n"
+    )
     return model.id
 
 
@@ -140,7 +152,8 @@ def _embedded(models: list[Model]) -> Model:
 
 def _talk_at_once(sessions: list[Session]) -> None:
     said: queue.SimpleQueue[Saying] = queue.SimpleQueue()
-    talks = [Talk(n, TOPICS[n], session, said) for n, session in enumerate(sessions)]
+    together = threading.Barrier(len(sessions))
+    talks = [Talk(n, session, said, together) for n, session in enumerate(sessions)]
     began = time.monotonic()
     for talk in talks:
         talk.start()
@@ -149,12 +162,12 @@ def _talk_at_once(sessions: list[Session]) -> None:
     for talk in talks:
         talk.join()
     took = time.monotonic() - began
-    for talk in talks:
+    for talk in sorted(talks, key=lambda talk: talk.error is None):
         _check_talk(talk)
-    together = min(talk.ended for talk in talks) - max(talk.began for talk in talks)
-    if together <= 0:
+    overlap = min(talk.ended for talk in talks) - max(talk.began for talk in talks)
+    if overlap <= 0:
         raise DemoFailed("The three turns did not run at the same time.")
-    print(f"\nThree answers in {took:.1f} s, for {together:.1f} s all at the same time.")
+    print(f"\nThree answers in {took:.1f} s, for {overlap:.1f} s all at the same time.")
 
 
 def _check_talk(talk: Talk) -> None:

@@ -52,8 +52,8 @@ def _file_text(path: Path, lines: attachments.LineRange | None) -> str:
             return "(there is no such file)"
         with path.open("rb") as file:
             data = file.read(limits.ATTACHED_FILE_BYTES + 1)
-    except OSError as error:
-        return f"(cannot be read: {error.strerror})"
+    except (OSError, ValueError) as error:
+        return f"(cannot be read: {_reason(error)})"
     cut = len(data) > limits.ATTACHED_FILE_BYTES
     text = data[: limits.ATTACHED_FILE_BYTES].decode("utf-8", "replace")
     if lines is not None:
@@ -61,12 +61,17 @@ def _file_text(path: Path, lines: attachments.LineRange | None) -> str:
     return text + ("\n(the rest is left out)" if cut else "")
 
 
+def _reason(error: OSError | ValueError) -> str:
+    """What people are told; a path that no file can have is a `ValueError`."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def _listing(path: Path) -> str:
     try:
         with os.scandir(path) as entries:
             names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
-    except OSError as error:
-        return f"(cannot be listed: {error.strerror})"
+    except (OSError, ValueError) as error:
+        return f"(cannot be listed: {_reason(error)})"
     shown = names[: limits.LISTED_ENTRIES]
     left = len(names) - len(shown)
     return "\n".join(shown) + (f"\n(and {left} more)" if left else "")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from tertulia_protocol.errors import SessionExists
+from tertulia_protocol.errors import SessionNotFound
 from tertuliad.replies import Reply
 from tertuliad.sessions import decide
-from tertuliad.sessions.session import Decide, Session
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.session import Decide, Session, exists
 from tertuliad.sessions.world import World
 
 
@@ -24,12 +25,22 @@ class Sessions:
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
-        if self._slot(session_id) is not None:
-            reply = Reply()
-            reply.fail(SessionExists(f"A session {session_id} exists already.", None))
-            return reply
-        session = self._live[session_id] = Session(session_id, self._world, is_new=True)
-        return self._watched(session, session.post(command))
+        session = self._slot(session_id)
+        if session is None:
+            session = self._live[session_id] = Session(session_id, self._world, is_new=True)
+            return self._watched(session, session.post(command))
+        final = Reply()
+
+        def looked(done: Future[object]) -> None:
+            error = done.exception()
+            if isinstance(error, SessionNotFound):
+                self.create(session_id, command).add_done_callback(final.follow)
+            else:
+                final.fail(error or exists(session_id))
+
+        # The slot may be of an id that was asked for and turns out not to be stored.
+        self._watched(session, session.post(lambda _: Decision())).add_done_callback(looked)
+        return final
 
     def post(self, session_id: str, command: Decide, *, first: bool = False) -> Reply:
         """Have `command` done by a session, which is brought back if need be."""
@@ -55,10 +66,14 @@ class Sessions:
         reply.give(None)
         return reply
 
-    def running(self, session_id: str) -> bool:
-        """Whether a turn or a command of the session is under way."""
-        session = self._live.get(session_id)
-        return session is not None and session.running
+    def running(self, session_id: str) -> Reply:
+        """Answers whether a turn of the session runs, once what was asked before is done."""
+        session = self._slot(session_id)
+        if session is not None:
+            return session.post(lambda state: Decision(result=state.turn is not None))
+        reply = Reply()
+        reply.give(False)
+        return reply
 
     def interrupt_all(self, message: str) -> list[Reply]:
         """End every running turn, as the daemon stops; what is pending stays pending."""

@@ -137,6 +137,8 @@ class Session:
 
     def _do(self, command: Command, state: SessionState) -> None:
         decision = command.decide(state)
+        if decision.starts_turn:
+            self._world.owners.claim()
         self._modified_ms = now_ms()
         sealed = seal(state, decision.drafts, self._modified_ms)
         stored = [item for item in sealed if item.seq]
@@ -204,9 +206,6 @@ class Session:
 
     def _row(self, state: SessionState) -> Row:
         config = state.config
-        owners = self._world.owners
-        if state.turn is not None:
-            owners.claim()
         return Row(
             id=self.id,
             created_ms=state.created_ms,
@@ -216,7 +215,7 @@ class Session:
             model=config.model,
             cwd=config.working_directory,
             client_name=config.client_name,
-            owner=owners.me if state.turn is not None else None,
+            owner=self._world.owners.me if state.turn is not None else None,
         )
 
     # Loading and losing
@@ -255,7 +254,7 @@ class Session:
         was_new, self._state = self._is_new, None
         if isinstance(error, AlreadyThere):
             self._is_new = False
-            command.reply.fail(_exists(self.id))
+            command.reply.fail(exists(self.id))
         elif isinstance(error, HeadMoved) and command.tries < limits.COMMIT_TRIES:
             command.tries += 1
             self._stop_turn()
@@ -346,7 +345,8 @@ def _refused(error: RpcError) -> Reply:
     return reply
 
 
-def _exists(session_id: str) -> SessionExists:
+def exists(session_id: str) -> SessionExists:
+    """The refusal to make a session of an id that is taken."""
     return SessionExists(
         f"A session {session_id} exists already. Attach to it with session.resume, or create with"
         ' "ifExists": "resume".',

@@ -24,6 +24,7 @@ from tertuliad.providers.base import (
     ModelRequest,
     ProviderFailed,
     Target,
+    TextPart,
     ToolDeclaration,
 )
 from tertuliad.sessions import system_message
@@ -85,9 +86,10 @@ class Turn:
         plan = self._plan
         given = self._world.credentials.get(plan.session_id) or given_providers(plan.config)
         try:
-            return await self._world.resolve(plan.config.model, given)
+            target = await self._world.resolve(plan.config.model, given)
         except RpcError as error:
             raise ProviderFailed("unavailable", error.message) from error
+        return _as_the_caller_knows(target, plan.config)
 
     def _explained(self, failure: ProviderFailed) -> ProviderFailed:
         """A key that was given to an earlier process is gone with it: say so."""
@@ -147,22 +149,48 @@ def _unexpected(error: Exception) -> ProviderFailed:
     )
 
 
+def _as_the_caller_knows(target: Target, config: SessionConfig) -> Target:
+    """`target` with what the session's settings say of the model's abilities and limits."""
+    given = config.model_capabilities
+    if given is None:
+        return target
+    limited, supported = given.limits, given.supports
+    window = limited and (limited.max_context_window_tokens or limited.max_prompt_tokens)
+    vision = supported and supported.vision
+    return msgspec.structs.replace(
+        target,
+        context_window=window or target.context_window,
+        max_output_tokens=(limited and limited.max_output_tokens) or target.max_output_tokens,
+        vision=target.vision if vision is None else vision,
+    )
+
+
 def _request(plan: Plan, target: Target) -> ModelRequest:
     config = plan.config
     system = system_message.render(config)
     head = [Message(role="system", content=system)] if system else []
-    caps = config.model_capabilities
-    asked = caps.limits.max_output_tokens if caps and caps.limits else None
+    history = plan.history if target.vision else map(_without_images, plan.history)
     return ModelRequest(
         model=target.model,
-        messages=[*head, *plan.history],
+        messages=[*head, *history],
         tools=_declared(config) if target.tools else [],
         stream=bool(config.streaming),
-        max_output_tokens=asked or target.max_output_tokens,
+        max_output_tokens=target.max_output_tokens,
         reasoning_effort=config.reasoning_effort,
         headers=plan.headers,
         user_agent=_user_agent(config),
     )
+
+
+def _without_images(message: Message) -> Message:
+    """For a model that cannot see: the text says how many images there were."""
+    if isinstance(message.content, str):
+        return message
+    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+    left_out = len(message.content) - len(texts)
+    if left_out:
+        texts.append(f"({left_out} attached image(s) left out: this model takes no images)")
+    return msgspec.structs.replace(message, content="\n\n".join(texts))
 
 
 def _declared(config: SessionConfig) -> list[ToolDeclaration]:

@@ -12,6 +12,8 @@ import os
 import uuid
 from pathlib import Path
 
+from tertulia_protocol.errors import StoreFailed
+
 SUFFIX = ".owner"
 
 
@@ -25,9 +27,17 @@ class Owners:
         self._fd: int | None = None
 
     def claim(self) -> None:
-        """Make and lock this process's mark; nothing to do the second time."""
-        if self._fd is not None:
-            return
+        """Make and lock this process's mark, unless it is there. Raises `StoreFailed`."""
+        if self._fd is None:
+            try:
+                self._make()
+            except OSError as error:
+                raise StoreFailed(
+                    f"The folder {self._folder} cannot be used: {error.strerror}. Check that the"
+                    " data folder exists and can be written."
+                ) from error
+
+    def _make(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sweep()
         while self._fd is None:

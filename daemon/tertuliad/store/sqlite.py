@@ -164,14 +164,14 @@ class _Worker:
             return [_outcome(db, group[0][0])]
         try:
             return _commit(db, [work for work, _ in group])
-        except (sqlite3.Error, OSError, MemoryError) as error:
-            if len(group) == 1:
-                return [_failure(error)]
+        except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+            if len(group) == 1 or _is_busy(error):
+                return [_failure(error)] * len(group)
         outcomes = []
         for work, _ in group:
             try:
                 outcomes += _commit(db, [work])
-            except (sqlite3.Error, OSError, MemoryError) as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 outcomes.append(_failure(error))
         return outcomes
 
@@ -200,12 +200,22 @@ def open_database(path: Path) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        _use_write_ahead_log(db)
-        db.execute("PRAGMA synchronous = FULL")
-        _prepare(db, path)
+        try:
+            _make_ready(db, path)
+        except BaseException:
+            db.close()
+            raise
     except (sqlite3.Error, OSError) as error:
         raise _failure(error, path) from error
     return db
+
+
+def _make_ready(db: sqlite3.Connection, path: Path) -> None:
+    version = _known_version(db, path)  # before anything is written
+    _use_write_ahead_log(db)
+    db.execute("PRAGMA synchronous = FULL")
+    if version < SCHEMA_VERSION:
+        _prepare(db)
 
 
 def _use_write_ahead_log(db: sqlite3.Connection) -> None:
@@ -215,21 +225,24 @@ def _use_write_ahead_log(db: sqlite3.Connection) -> None:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > until:
                 raise
             time.sleep(0.01)
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == SCHEMA_VERSION:
-        return
+def _known_version(db: sqlite3.Connection, path: Path) -> int:
+    """The format of the file, 0 of a new one. Raises `StoreFailed` for a newer one."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise StoreFailed(
             f"{path} was written by a newer version of Tertulia (format {version}, this one reads"
             f" {SCHEMA_VERSION}). Nothing was changed; update Tertulia or name another --home."
         )
+    return version
+
+
+def _prepare(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         if db.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -250,6 +263,12 @@ def _failure(error: Exception, path: Path | None = None) -> Exception:
         where = f" at {path}" if path is not None else ""
         return StoreFailed(f"The session store{where} failed: {error}. {_advice(error)}")
     return error
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether another process held the write lock to the end of our patience: nobody of a group
+    has to wait for as long again."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _advice(error: Exception) -> str:

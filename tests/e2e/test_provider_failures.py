@@ -1,0 +1,132 @@
+"""Promise 2: whatever the model does, the turn ends with words that help, and the next one works."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.daemon_process import DaemonProcess
+from tests.support.model_thread import ModelThread
+from tests.support.wire import Event, said, types
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What the model does, and what the session says: its type, its status, words that help."""
+
+    script: str
+    kind: str
+    words: tuple[str, ...]
+    status: int | None = None
+
+
+FAILURES = [
+    Failure("fake-e400", "invalid_request", ("fake error 400",), 400),
+    Failure("fake-e401", "authentication", ("fake error 401", "key"), 401),
+    Failure("fake-e403", "authentication", ("fake error 403", "key"), 403),
+    Failure("fake-e404", "invalid_request", ("URL",), 404),
+    Failure("fake-e429", "rate_limit", ("fake error 429", "Wait"), 429),
+    Failure("fake-e500", "server_error", ("fake error 500", "again"), 500),
+    Failure("fake-e503-plain", "server_error", ("fake error 503", "again"), 503),
+    Failure("fake-html", "server_error", ("502 Bad Gateway",), 502),
+    Failure("fake-nonsense", "bad_response", ()),
+    Failure("fake-n5-cut2", "connection", ()),
+    Failure("fake-redirect", "bad_response", ()),
+    Failure("fake-empty", "bad_response", ()),
+]
+STREAMED = [Failure("fake-n5-fail2", "server_error", ("fake error in the stream",))]
+
+
+def error_of(events: list[Event]) -> Event:
+    errors = [e for e in events if e["type"] == "session.error"]
+    assert len(errors) == 1, types(events)
+    return errors[0]
+
+
+def check_order(events: list[Event]) -> None:
+    order = types(events)
+    assert order[-1] == "session.idle"
+    assert order.index("assistant.turn_start") < order.index("session.error") < len(order) - 1
+    assert order.count("assistant.turn_end") == 1
+    assert "assistant.message" not in order
+
+
+@pytest.mark.parametrize(
+    ("failure", "streaming"),
+    [(f, s) for s in (False, True) for f in FAILURES] + [(f, True) for f in STREAMED],
+    ids=lambda value: value.script if isinstance(value, Failure) else f"streaming-{value}",
+)
+def test_a_model_that_fails_ends_the_turn_with_words_that_help_and_the_next_one_works(
+    shared: DaemonProcess, model: ModelThread, failure: Failure, streaming: bool
+) -> None:
+    wire = shared.connect()
+    session = wire.create(model.provider(), streaming=streaming)
+    events = wire.turn(session, f"[[{failure.script}]]")
+    check_order(events)
+    data = error_of(events)["data"]
+    assert (data["errorType"], data.get("statusCode")) == (failure.kind, failure.status)
+    assert model.base_url.split("/")[2] in data["message"], "it says whose fault it is"
+    for words in failure.words:
+        assert words in data["message"]
+    calls = len(model.chats)
+    assert said(wire.turn(session, "[[say:all is well]]")) == ["all is well"]
+    assert len(model.chats) == calls + 1
+    wire.close()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_port_that_refuses_is_said_at_once(
+    shared: DaemonProcess, model: ModelThread, streaming: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    wire = shared.connect()
+    base = f"http://127.0.0.1:{port}/v1"
+    session = wire.create({"type": "openai", "baseUrl": base}, streaming=streaming)
+    events = wire.turn(session, "anybody there?")
+    check_order(events)
+    data = error_of(events)["data"]
+    assert data["errorType"] == "connection"
+    assert f"127.0.0.1:{port}" in data["message"]
+    wire.call("session.resume", sessionId=session, provider=model.provider())
+    assert said(wire.turn(session, "[[say:now there is]]")) == ["now there is"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_letters_that_are_no_utf8_become_replacement_characters(
+    shared: DaemonProcess, model: ModelThread, streaming: bool
+) -> None:
+    wire = shared.connect()
+    session = wire.create(model.provider(), streaming=streaming)
+    events = wire.turn(session, "[[fake-n1-badutf8]]")
+    assert types(events)[-1] == "session.idle"
+    assert said(events) == ["\ufffd\ufffdw0 lo"]
+
+
+def test_what_waits_behind_a_turn_that_fails_still_gets_its_own(
+    shared: DaemonProcess, model: ModelThread
+) -> None:
+    wire = shared.connect()
+    session = wire.create(model.provider())
+    asked = [
+        wire.ask("session.send", {"sessionId": session, "prompt": prompt})
+        for prompt in ("[[fake-slowstart200-e500]]", "[[say:second]]", "[[say:third]]")
+    ]
+    assert all("result" in wire.answer(ident) for ident in asked)
+    wire.event(session, "session.idle")
+    assert said(wire.events(session)) == ["second", "third"]
+    assert types(wire.events(session)).count("session.idle") == 1, "one for the whole queue"
+
+
+def test_a_failed_exchange_does_not_confuse_the_model_later(
+    shared: DaemonProcess, model: ModelThread
+) -> None:
+    """No message of the assistant is invented for an answer that never came."""
+    wire = shared.connect()
+    session = wire.create(model.provider())
+    for prompt in ("[[say:one]]", "[[fake-e500]]", "[[say:three]]"):
+        wire.turn(session, prompt)
+    roles = [m["role"] for m in model.chats[-1].body["messages"] if m["role"] != "system"]
+    assert roles in (["user", "assistant", "user", "user"], ["user", "assistant", "user"])
