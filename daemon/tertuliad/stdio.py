@@ -61,8 +61,9 @@ class StdioStream(anyio.abc.ByteStream):
             else:
                 if not data:
                     raise anyio.EndOfStream
-                # A client that floods leaves the others their turn.
-                await anyio.lowlevel.cancel_shielded_checkpoint()
+                if not waited:
+                    # A client that floods leaves the others their turn.
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
                 return data
 
     async def send(self, item: bytes) -> None:
