@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from tertulia_protocol import VERSION
 from tertuliad import lifetime, limits, listeners
@@ -78,6 +79,8 @@ class Daemon:
     async def serve(self, stdout: int) -> None:
         """Listen as the options say, until something ends the daemon."""
         options = self._options
+        self._watch()
+        await anyio.lowlevel.checkpoint()  # who learns of us below may end us at once
         with contextlib.ExitStack() as cleanup:
             if options.socket is not None:
                 bound = cleanup.enter_context(listeners.unix_socket(options.socket))
@@ -90,7 +93,6 @@ class Daemon:
                 stream = StdioStream(0, stdout)
                 handlers = self._handlers(None)
                 self._tasks.start_soon(self._serve_stdio, stream, handlers)
-            self._watch()
             await self._stopping.wait()
             await self._drain()
         self._tasks.cancel_scope.cancel()

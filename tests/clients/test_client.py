@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -278,6 +279,46 @@ def test_a_daemon_that_does_not_end_is_killed(
     client.start()
     os.kill(counted.pids[0], signal.SIGSTOP)
     client.close()
+    wait_until_gone(counted.pids[0])
+
+
+def test_a_stuck_daemon_holds_no_writer(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHUTDOWN_TIMEOUT_S", "EOF_GRACE_S", "TERM_GRACE_S", "STALL_S"):
+        monkeypatch.setattr(limits, name, 0.1)
+    with Client.spawn(home=home, command=counted.command) as client:
+        session = client.create_session()
+        os.kill(counted.pids[0], signal.SIGSTOP)
+        with pytest.raises(ConnectionLost, match="took no input"):
+            session.send("x" * 10_000_000)
+    wait_until_gone(counted.pids[0])
+
+
+def test_a_stuck_shared_daemon_holds_no_writer(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STALL_S", 0.1)
+    with Client.connect(served.address) as client:
+        session = client.create_session()
+        served.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(ConnectionLost, match="took no input"):
+            session.send("x" * 10_000_000)
+        served.process.send_signal(signal.SIGCONT)
+
+
+def test_a_large_message_crosses_in_pieces(home: Path) -> None:
+    with Client.spawn(home=home) as client, client.create_session() as session:
+        prompt = "[[say:fine]] " + "é" * 3_000_000
+        assert session.send_and_wait(prompt, BOUND_S).text == "fine"
+        assert prompt in [event.data.get("content") for event in session.messages()]
+
+
+def test_a_client_that_is_dropped_leaves_no_process(home: Path, counted: Counted) -> None:
+    client = Client.spawn(home=home, command=counted.command)
+    client.start()
+    del client
+    gc.collect()
     wait_until_gone(counted.pids[0])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -202,13 +201,20 @@ class Screen:
         """Wait until `text` is shown, behind what earlier waits have seen."""
         deadline = time.monotonic() + BOUND_S
         while (found := self.shown.find(text, self._seen)) < 0:
-            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"{text!r} is not shown: {self.shown}"
-            try:
-                self.shown += os.read(self.fd, 4096).decode("utf-8", "replace")
-            except OSError:
-                raise AssertionError(f"it ended before {text!r}: {self.shown}") from None
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} is not shown: {self.shown}"
+            assert self._read(left), f"it ended before {text!r}: {self.shown}"
         self._seen = found + len(text)
+
+    def _read(self, seconds: float) -> bool:
+        """Take what is shown within so long; False at the end."""
+        ready, _, _ = select.select([self.fd], [], [], seconds)
+        try:
+            data = os.read(self.fd, 4096) if ready else b""
+        except OSError:
+            return False
+        self.shown += data.decode("utf-8", "replace")
+        return True
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
@@ -216,11 +222,20 @@ class Screen:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
+    def interrupt_prompt(self) -> None:
+        """Ctrl-C at the prompt, until something is shown or it ends. A signal that comes between
+        the prompt and readline's wait is seen with the next one, and both are one."""
+        before, deadline = self.shown, time.monotonic() + BOUND_S
+        while self.shown == before and time.monotonic() < deadline:
+            self.interrupt()
+            if not self._read(1.0):
+                return
+
     def rest(self) -> int:
         """Read to the end; the exit code."""
-        with contextlib.suppress(OSError):
-            while data := os.read(self.fd, 4096):
-                self.shown += data.decode("utf-8", "replace")
+        deadline = time.monotonic() + BOUND_S
+        while self._read(max(0.0, deadline - time.monotonic())):
+            assert time.monotonic() < deadline, f"it does not end: {self.shown}"
         return self.process.wait(timeout=BOUND_S)
 
 
@@ -265,10 +280,10 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(home: Path, screens: list[Scre
     chat.type("[[say:still here]]\n")
     chat.until("still here\r\n")
     chat.until("> ")
-    chat.interrupt()
+    chat.interrupt_prompt()
     chat.until("Ctrl-C again")
     chat.until("> ")
-    chat.interrupt()
+    chat.interrupt_prompt()
     assert chat.rest() == 130
 
 

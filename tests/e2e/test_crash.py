@@ -99,26 +99,25 @@ def test_a_session_is_resumed_in_another_process_while_the_first_still_runs(
         assert chain == [None, *(event["id"] for event in stored[:-1])]
 
 
-def test_the_settings_of_a_session_outlive_the_process_and_its_keys_do_not(
-    home: Path, model: ModelThread
-) -> None:
-    with stdio_daemon(home) as daemon:
-        session = daemon.wire.create(
-            model.provider(),
-            model="fake-history",
-            systemMessage={"mode": "replace", "content": "You count."},
-        )
-        daemon.wire.turn(session, "one")
+def test_the_settings_of_a_session_outlive_the_process_and_its_keys_do_not(home: Path) -> None:
+    with ModelThread(api_key="the-key") as model:
+        with stdio_daemon(home) as daemon:
+            system = {"mode": "replace", "content": "You count."}
+            session = daemon.wire.create(
+                model.provider("the-key"), model="fake-history", systemMessage=system
+            )
+            assert said(daemon.wire.turn(session, "one")) == ["one"]
 
-    with stdio_daemon(home) as again:
-        again.wire.call("session.resume", sessionId=session)
-        failed = again.wire.turn(session, "no key")
-        error = next(e for e in failed if e["type"] == "session.error")
-        assert "provider" in error["data"]["message"], "it says what to bring"
-        assert types(failed)[-1] == "session.idle"
-        again.wire.call("session.resume", sessionId=session, provider=model.provider("another"))
-        assert said(again.wire.turn(session, "two"))[-1].startswith("one | ")
-        last = model.chats[-1]
-        assert last.body["model"] == "fake-history"
-        assert last.body["messages"][0] == {"role": "system", "content": "You count."}
-        assert last.headers["authorization"] == "Bearer another"
+        with stdio_daemon(home) as again:
+            again.wire.call("session.resume", sessionId=session)
+            failed = again.wire.turn(session, "without a key")
+            error = next(e["data"] for e in failed if e["type"] == "session.error")
+            assert error["errorType"] == "authentication"
+            assert "resume" in error["message"], "it says what to do"
+            assert types(failed)[-1] == "session.idle"
+
+            again.wire.call("session.resume", sessionId=session, provider=model.provider("the-key"))
+            assert said(again.wire.turn(session, "two"))[0].startswith("one | ")
+            last = model.chats[-1]
+            assert last.body["model"] == "fake-history"
+            assert last.body["messages"][0] == {"role": "system", "content": "You count."}

@@ -114,10 +114,13 @@ def test_an_owned_daemon_on_tcp_ends_with_its_parent(home: Path) -> None:
 
 
 def test_a_daemon_ends_with_the_process_that_it_was_told_of(home: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        with tcp_daemon(home, "--parent-pid", str(other.pid)) as daemon:
-            other.kill()
-            assert daemon.wait() == 0
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with (
+        subprocess.Popen(waits, stdin=subprocess.PIPE) as other,
+        tcp_daemon(home, "--parent-pid", str(other.pid)) as daemon,
+    ):
+        other.kill()
+        assert daemon.wait() == 0
 
 
 def test_an_owned_daemon_answers_shutdown_refuses_what_follows_and_ends_by_its_pipe(

@@ -1,4 +1,4 @@
-"""Promise 2: whatever the model does, the turn ends with words that help, and the next one works."""
+"""Promise 2: whatever the model does, the turn ends with words that help; the next one works."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ FAILURES = [
     Failure("fake-e503-plain", "server_error", ("fake error 503", "again"), 503),
     Failure("fake-html", "server_error", ("502 Bad Gateway",), 502),
     Failure("fake-nonsense", "bad_response", ()),
-    Failure("fake-n5-cut2", "connection", ()),
-    Failure("fake-redirect", "bad_response", ()),
+    Failure("fake-n5-cut2", "interrupted", (), 200),
+    Failure("fake-redirect", "bad_response", ("elsewhere.invalid",), 307),
     Failure("fake-empty", "bad_response", ()),
 ]
 STREAMED = [Failure("fake-n5-fail2", "server_error", ("fake error in the stream",))]

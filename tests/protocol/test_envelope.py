@@ -93,9 +93,7 @@ def test_a_message_that_is_cut_is_never_a_request(value: Any, cut: int) -> None:
 
 @given(ids, st.booleans())
 def test_an_id_comes_back_as_it_came(request_id: int | str, ascii_only: bool) -> None:
-    request = decode(
-        {"jsonrpc": "2.0", "id": request_id, "method": "m"}, ascii_only=ascii_only
-    )
+    request = decode({"jsonrpc": "2.0", "id": request_id, "method": "m"}, ascii_only=ascii_only)
     assert isinstance(request, Request)
     assert request.id == request_id
     assert type(request.id) is type(request_id)
@@ -176,7 +174,9 @@ def test_a_fault_says_what_is_wrong_and_to_whom(
 @pytest.mark.parametrize("place", ["params", "result", "more", "id"])
 def test_nesting_without_end_is_a_fault_that_keeps_the_id(place: str) -> None:
     nested = b"[" * 20_000 + b"]" * 20_000
-    fault = envelope.decode(b'{"jsonrpc":"2.0","id":64,"method":"m","%b":%b}' % (place.encode(), nested))
+    fault = envelope.decode(
+        b'{"jsonrpc":"2.0","id":64,"method":"m","%b":%b}' % (place.encode(), nested)
+    )
     assert fault == Fault(64, errors.PARSE_ERROR, "The message is nested too deep.")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tertulia_protocol import framing
 from tertulia_protocol.framing import Body, Broken, Frame, Framer, Skipped, encode_frame
 

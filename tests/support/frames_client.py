@@ -134,6 +134,11 @@ class FramesClient:
         await self.send(message if params is None else {**message, "params": params})
         return request_id
 
+    @property
+    def last_id(self) -> int:
+        """The id that was made last for a request."""
+        return self._ids
+
     async def answer(self, request_id: Any) -> Message:
         """The whole answer to `request_id`, once it has come."""
         return await self.wait_for(lambda message: message.get("id", ...) == request_id)

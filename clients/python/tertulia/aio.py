@@ -26,7 +26,7 @@ from tertulia.records import Answer, Event, Model, SessionInfo
 from tertulia.turn import Turn
 
 Path = str | os.PathLike[str]
-OpenLink = Callable[[anyio.abc.TaskGroup], Awaitable[AsyncLink]]
+OpenLink = Callable[[], Awaitable[AsyncLink]]
 
 
 class AsyncClient:
@@ -54,9 +54,8 @@ class AsyncClient:
         """As `Client.spawn`."""
         options = [*(["--home", os.fspath(home)] if home is not None else []), *args]
 
-        async def open_link(tasks: anyio.abc.TaskGroup) -> AsyncLink:
-            whole = [*launch.daemon_command(command), "--stdio", *options]
-            return await spawned(tasks, whole, env)
+        async def open_link() -> AsyncLink:
+            return await spawned([*launch.daemon_command(command), "--stdio", *options], env)
 
         return cls(open_link, lambda: None)
 
@@ -67,7 +66,7 @@ class AsyncClient:
         """As `Client.connect`."""
         where = launch.parse_address(address)
 
-        async def open_link(_: anyio.abc.TaskGroup) -> AsyncLink:
+        async def open_link() -> AsyncLink:
             return await connected(where)
 
         return cls(open_link, lambda: launch.token_for(where, token, launch.home_folder(home)))
@@ -125,9 +124,8 @@ class AsyncClient:
     async def _opened(self, tasks: anyio.abc.TaskGroup) -> AsyncLink:
         """The link after its handshake; on failure nothing is left of it."""
         token = self._token()
-        link = await self._open_link(tasks)
-        tasks.start_soon(link.read, name="tertulia reader")
-        tasks.start_soon(link.write, name="tertulia writer")
+        link = await self._open_link()
+        tasks.start_soon(link.run, name="tertulia connection")
         try:
             hello = {"token": token} if token is not None else {}
             params.checked_handshake(await link.request("connect", hello, limits.START_TIMEOUT_S))

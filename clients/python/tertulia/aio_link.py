@@ -20,9 +20,9 @@ from tertulia import limits
 from tertulia.core import Core
 from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, Timeout
 from tertulia.launch import Address, UnixAddress
-from tertulia.link import no_daemon
 from tertulia.process import StderrTail, cannot_run, ended
 from tertulia.records import Event
+from tertulia.streams import no_daemon
 
 _ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 """What a stream raises once it is over, from either side."""
@@ -68,6 +68,9 @@ class AsyncEventQueue:
 class Peer(Protocol):
     """What is at the other end of the stream."""
 
+    async def attend(self) -> None:
+        """What has to be done for it while the connection lives."""
+
     async def reason(self) -> ConnectionLost:
         """Why the stream ended."""
 
@@ -76,7 +79,7 @@ class Peer(Protocol):
 
 
 class AsyncLink:
-    """A connection in use. `read` and `write` run as tasks for as long as it lives."""
+    """A connection in use. `run` is the task in which it lives."""
 
     def __init__(
         self, send: anyio.abc.ByteSendStream, receive: anyio.abc.ByteReceiveStream, peer: Peer
@@ -86,6 +89,7 @@ class AsyncLink:
         self._send = send
         self._receive = receive
         self._to_write = anyio.Event()
+        self._life = anyio.CancelScope(shield=True)
 
     async def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
@@ -106,8 +110,17 @@ class AsyncLink:
     def end_feeds(self, session_id: str) -> None:
         self._core.end_feeds(session_id, None)
 
-    async def read(self) -> None:
-        """Read to the end of the stream, then end whatever waits."""
+    async def run(self) -> None:
+        """Read and write until the stream ends or `aclose`. A cancellation around it does not
+        end it: the daemon is still to be asked to stop, and to be read until it has."""
+        with self._life:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, name="tertulia writer")
+                tasks.start_soon(self.peer.attend, name="tertulia attendant")
+                await self._read()
+                tasks.cancel_scope.cancel()
+
+    async def _read(self) -> None:
         try:
             while True:
                 self._core.receive(await self._receive.receive(limits.READ_BYTES))
@@ -118,7 +131,7 @@ class AsyncLink:
         except ConnectionLost as error:
             self._core.lose(error)
 
-    async def write(self) -> None:
+    async def _write(self) -> None:
         """Write what there is, joined; what breaks here, the reader reports."""
         with contextlib.suppress(*_ENDS):
             while True:
@@ -131,6 +144,7 @@ class AsyncLink:
         """End the connection and whatever waits on it. Idempotent."""
         self._core.lose(ConnectionLost("The client was closed."))
         await self.peer.aclose()
+        self._life.cancel()
 
 
 async def _settled(answer: Future[Any]) -> None:
@@ -145,6 +159,9 @@ class SocketPeer:
     def __init__(self, address: Address, stream: anyio.abc.SocketStream) -> None:
         self._address = address
         self._stream = stream
+
+    async def attend(self) -> None:
+        """Nothing has to be done for a socket."""
 
     async def reason(self) -> ConnectionLost:
         return ConnectionLost(f"The daemon at {self._address} closed the connection.")
@@ -176,17 +193,21 @@ class ProcessPeer:
     def __init__(self, process: anyio.abc.Process) -> None:
         self._process = process
         self._tail = StderrTail()
+        self._drained = anyio.Event()
 
-    async def drain(self) -> None:
-        """Read its stderr to the end, which must never be waited for; keep the tail."""
+    async def attend(self) -> None:
+        """Read its stderr to the end, so that it never waits for us; keep the tail."""
         assert self._process.stderr is not None
         with contextlib.suppress(*_ENDS):
             while True:
                 self._tail.add(await self._process.stderr.receive(limits.READ_BYTES))
+        self._drained.set()
 
     async def failure(self) -> DaemonFailed:
         """The end of the process, told with the end of its stderr."""
-        await self._ended_within(limits.EXIT_STATUS_S)
+        with anyio.move_on_after(limits.EXIT_STATUS_S):
+            await self._process.wait()
+            await self._drained.wait()
         return ended(self._process.returncode, self._tail.text)
 
     async def reason(self) -> ConnectionLost:
@@ -209,9 +230,7 @@ class ProcessPeer:
         return self._process.returncode is not None
 
 
-async def spawned(
-    tasks: anyio.abc.TaskGroup, command: Sequence[str], env: Mapping[str, str] | None
-) -> AsyncLink:
+async def spawned(command: Sequence[str], env: Mapping[str, str] | None) -> AsyncLink:
     """A link to a daemon of its own. Raises `DaemonFailed` where it cannot be run."""
     whole = {**os.environ, **env} if env else None
     try:
@@ -220,6 +239,4 @@ async def spawned(
         raise cannot_run(command[0], error) from None
     assert process.stdin is not None
     assert process.stdout is not None
-    peer = ProcessPeer(process)
-    tasks.start_soon(peer.drain, name="tertuliad stderr")
-    return AsyncLink(process.stdin, process.stdout, peer)
+    return AsyncLink(process.stdin, process.stdout, ProcessPeer(process))

@@ -21,9 +21,10 @@ from typing import Any
 
 from tertulia import launch, limits, params
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
-from tertulia.link import EventQueue, Link, SocketStream
+from tertulia.link import EventQueue, Link
 from tertulia.process import DaemonProcess
 from tertulia.records import Answer, Event, Model, SessionInfo
+from tertulia.streams import SocketStream
 from tertulia.turn import Turn
 
 Path = str | os.PathLike[str]
@@ -40,7 +41,6 @@ class Client:
         self._starting = threading.Lock()
         self._link: Link | None = None
         self._closed = False
-        self._end_at_exit: weakref.finalize[[Link], Client] | None = None
 
     @classmethod
     def spawn(
@@ -87,7 +87,8 @@ class Client:
                 raise ConnectionLost("The client was closed.")
             if self._link is None:
                 self._link = self._open_link()
-                self._end_at_exit = weakref.finalize(self, Link.close, self._link)
+                # Of a client that is dropped. No more than this: it may run inside the reader.
+                weakref.finalize(self, self._link.stream.hang_up)
             return self._link
 
     def close(self) -> None:
@@ -99,8 +100,7 @@ class Client:
         if self._owns_daemon:
             with contextlib.suppress(TertuliaError, RpcError):
                 link.request("runtime.shutdown", {}, limits.SHUTDOWN_TIMEOUT_S)
-        if self._end_at_exit is not None:
-            self._end_at_exit()
+        link.close()
 
     def __enter__(self) -> Client:
         self.start()

@@ -20,7 +20,7 @@ import msgspec
 from tertulia.board import Saying, board_for, show_until_done
 from tertulia.client import Client, Session
 from tertulia.columns import Column
-from tertulia.errors import RpcError, SessionNotFound, TertuliaError
+from tertulia.errors import RpcError, SessionExists, SessionNotFound, TertuliaError
 from tertulia.records import Model
 from tertulia.terminal import Progress, Style, colours_wanted
 
@@ -51,7 +51,7 @@ TOPICS = (
 
 
 class Talk(threading.Thread):
-    """One conversation, in a thread of its own: the context, then, with the others, the question."""
+    """One conversation, in a thread of its own: the context, and with the others the question."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Talk(threading.Thread):
             self._said.put((self._number, "", True))
 
     def _converse(self) -> None:
+        self._said.put((self._number, f"({self.topic.context})\n", False))
         context = f"{self.topic.context} Please just say OK."
         self.session.send_and_wait(context, TURN_TIMEOUT_S)
         self._together.wait(TURN_TIMEOUT_S)
@@ -99,6 +100,8 @@ class Talk(threading.Thread):
 
 def demo(options: argparse.Namespace) -> int:
     """Play it; 0 where all of it happened. Raises `TertuliaError` otherwise."""
+    if options.connect:
+        raise DemoFailed("The demo starts a daemon of its own: leave --connect away.")
     style = Style(colours_wanted(sys.stdout, options.no_color))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tertulia-demo-") as folder:
@@ -118,7 +121,7 @@ def _play(client: Client, named: str | None, style: Style) -> None:
         "system_message": {"mode": "replace", "content": SYSTEM},
         "model_capabilities": {"limits": {"max_output_tokens": MAX_OUTPUT_TOKENS}},
     }
-    sessions = [client.create_session(f"demo-{topic.name}", **given) for topic in TOPICS]
+    sessions = [_created(client, f"demo-{topic.name}", given) for topic in TOPICS]
     _talk_at_once(sessions)
     sessions.append(_chat(client, given))
     _list(client, {session.id for session in sessions})
@@ -126,6 +129,15 @@ def _play(client: Client, named: str | None, style: Style) -> None:
     for session in sessions:
         session.close()
     print(f"{len(sessions)} sessions closed; their history stays in the log.")
+
+
+def _created(client: Client, session_id: str, given: dict[str, Any]) -> Session:
+    try:
+        return client.create_session(session_id, **given)
+    except SessionExists:
+        raise DemoFailed(
+            f"The home has a session {session_id} from before: `tertulia delete {session_id}`."
+        ) from None
 
 
 def _model(client: Client, named: str | None) -> str:
@@ -184,7 +196,7 @@ def _check_talk(talk: Talk) -> None:
 
 
 def _chat(client: Client, given: dict[str, Any]) -> Session:
-    session = client.create_session(CHAT_ID, **given)
+    session = _created(client, CHAT_ID, given)
     question = "Say hello in one short sentence."
     with Progress(f"{CHAT_ID} is asked"):
         answer = session.send_and_wait(question, TURN_TIMEOUT_S)

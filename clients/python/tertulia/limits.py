@@ -11,6 +11,7 @@ THREAD_JOIN_S = 5.0
 EXIT_STATUS_S = 1.0  # for the exit code, once a daemon's output has ended
 
 # Requests and events.
+STALL_S = 60.0  # a daemon that takes no input for so long is lost
 REQUEST_TIMEOUT_S = 60.0  # of one request, not of a turn
 FEED_EVENTS = 100_000  # that may wait for one reader; above, its feed ends with FellBehind
 READ_BYTES = 256 * 1024

@@ -7,9 +7,7 @@ connection ends.
 
 from __future__ import annotations
 
-import contextlib
 import queue
-import socket
 import threading
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -17,7 +15,6 @@ from typing import Any, Protocol
 from tertulia import limits
 from tertulia.core import Core
 from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout
-from tertulia.launch import Address, UnixAddress
 from tertulia.records import Event
 
 
@@ -28,66 +25,19 @@ class Stream(Protocol):
         """What has come, empty at the end. Raises OSError."""
 
     def write(self, data: bytes) -> None:
-        """All of `data`. Raises OSError."""
+        """All of `data`. Raises OSError; a TimeoutError where the daemon takes nothing."""
 
     def reason(self) -> ConnectionLost:
         """Why the stream ended."""
+
+    def hang_up(self) -> None:
+        """Tell the daemon that nothing more comes. At once, idempotent."""
 
     def end(self) -> None:
         """End it from this side; a `read` that waits returns. Bounded, idempotent."""
 
     def release(self) -> None:
         """Free what is left, once the reader is gone."""
-
-
-class SocketStream:
-    """A daemon on TCP or a unix socket. Raises `ConnectionLost` where none answers."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        try:
-            self._socket = _connected(address)
-        except OSError as error:
-            raise no_daemon(address, error) from None
-
-    def read(self) -> bytes:
-        return self._socket.recv(limits.READ_BYTES)
-
-    def write(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def reason(self) -> ConnectionLost:
-        return ConnectionLost(f"The daemon at {self._address} closed the connection.")
-
-    def end(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def release(self) -> None:
-        self._socket.close()
-
-
-def _connected(address: Address) -> socket.socket:
-    if isinstance(address, UnixAddress):
-        made = socket.socket(socket.AF_UNIX)
-        try:
-            made.settimeout(limits.CONNECT_TIMEOUT_S)
-            made.connect(address.path)
-        except OSError:
-            made.close()
-            raise
-    else:
-        made = socket.create_connection((address.host, address.port), limits.CONNECT_TIMEOUT_S)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    made.settimeout(None)
-    return made
-
-
-def no_daemon(address: Address, error: OSError) -> ConnectionLost:
-    return ConnectionLost(
-        f"No daemon answers at {address} ({error.strerror or error}): start one with"
-        " `tertulia serve`, or check the address."
-    )
 
 
 class EventQueue:
@@ -176,6 +126,8 @@ class Link:
                 data = self._core.outgoing()
             if data:
                 self.stream.write(data)
+        except TimeoutError:
+            self._lose(ConnectionLost(f"The daemon took no input for {limits.STALL_S:g} s."))
         except (OSError, ValueError):
             self._lose(self.stream.reason())
         finally:
@@ -195,6 +147,8 @@ class Link:
             self._lose(error)
         else:
             self._lose(self.stream.reason())
+        finally:  # whatever happened: nobody may wait for a reader that is gone
+            self._lose(ConnectionLost("The connection's reader failed."))
 
     def _lose(self, error: Exception) -> None:
         with self._lock:

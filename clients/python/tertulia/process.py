@@ -7,6 +7,7 @@ client alone. Its stderr is always drained, and only the end of it is kept.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import subprocess
@@ -15,6 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from tertulia import limits
 from tertulia.errors import ConnectionLost, DaemonFailed
+from tertulia.streams import write_all
+
+_RUNNING: set[DaemonProcess] = set()
+"""What is ended with the interpreter, where its client was not closed."""
 
 
 class DaemonProcess:
@@ -36,6 +41,9 @@ class DaemonProcess:
             )
         except OSError as error:
             raise cannot_run(command[0], error) from None
+        assert self._popen.stdin is not None
+        os.set_blocking(self._popen.stdin.fileno(), False)
+        _RUNNING.add(self)
         self._drain = threading.Thread(
             target=_drain, args=(self._popen, self._tail), name="tertuliad stderr", daemon=True
         )
@@ -51,10 +59,9 @@ class DaemonProcess:
         return os.read(self._popen.stdout.fileno(), limits.READ_BYTES)
 
     def write(self, data: bytes) -> None:
-        assert self._popen.stdin is not None
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._popen.stdin.fileno(), view) :]
+        pipe = self._popen.stdin
+        assert pipe is not None
+        write_all(lambda view: os.write(pipe.fileno(), view), pipe, data)
 
     def reason(self) -> ConnectionLost:
         """Why the stream ended."""
@@ -66,6 +73,12 @@ class DaemonProcess:
         self._drain.join(timeout=limits.EXIT_STATUS_S)
         return ended(self._popen.returncode, self._tail.text)
 
+    def hang_up(self) -> None:
+        """Close its stdin, whose end ends it."""
+        assert self._popen.stdin is not None
+        with contextlib.suppress(OSError):
+            self._popen.stdin.close()
+
     def end(self) -> None:
         """Leave no process. Idempotent; a fork of the owner does nothing."""
         if os.getpid() != self._owner:
@@ -74,15 +87,14 @@ class DaemonProcess:
             self._end()
 
     def _end(self) -> None:
-        assert self._popen.stdin is not None
-        with contextlib.suppress(OSError):
-            self._popen.stdin.close()
+        self.hang_up()
         if not self._ended_within(limits.EOF_GRACE_S):
             self._popen.terminate()
             if not self._ended_within(limits.TERM_GRACE_S):
                 self._popen.kill()
                 self._ended_within(limits.KILL_GRACE_S)
         self._drain.join(timeout=limits.EXIT_STATUS_S)
+        _RUNNING.discard(self)
 
     def _ended_within(self, seconds: float) -> bool:
         try:
@@ -96,6 +108,12 @@ class DaemonProcess:
         for pipe in (self._popen.stdout, self._popen.stderr):
             if pipe is not None and not (pipe is self._popen.stderr and self._drain.is_alive()):
                 pipe.close()
+
+
+@atexit.register
+def _end_all() -> None:
+    for process in list(_RUNNING):
+        process.end()
 
 
 class StderrTail:

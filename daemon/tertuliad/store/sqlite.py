@@ -22,6 +22,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import AlreadyThere, Append, HeadMoved, ListFilter, Log, Record, Row
@@ -59,7 +61,17 @@ CREATE TABLE events (
 ) WITHOUT ROWID;
 """
 
-_ROW = "id, created_ms, modified_ms, head, title, model, cwd, client_name, owner"
+_COLUMNS = Row.__struct_fields__
+_ROW = ", ".join(_COLUMNS)
+_INSERT = (
+    f"INSERT INTO sessions ({_ROW}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608
+    " ON CONFLICT (id) DO NOTHING RETURNING pk"
+)
+_FIXED = ("id", "created_ms")
+_UPDATE = (
+    f"UPDATE sessions SET {', '.join(f'{n} = :{n}' for n in _COLUMNS if n not in _FIXED)}"  # noqa: S608
+    " WHERE id = :id AND head = :expected_head RETURNING pk"
+)
 
 
 class SqliteStore:
@@ -311,47 +323,17 @@ def _insert_records(db: sqlite3.Connection, pk: int, records: tuple[Record, ...]
 
 
 def _create(db: sqlite3.Connection, append: Append) -> None:
-    row = append.row
-    cursor = db.execute(
-        f"INSERT INTO sessions ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-        " ON CONFLICT (id) DO NOTHING RETURNING pk",
-        (
-            row.id,
-            row.created_ms,
-            row.modified_ms,
-            row.head,
-            row.title,
-            row.model,
-            row.cwd,
-            row.client_name,
-            row.owner,
-        ),
-    )
-    made = cursor.fetchall()
+    made = db.execute(_INSERT, msgspec.structs.asdict(append.row)).fetchall()
     if not made:
-        raise AlreadyThere(row.id)
+        raise AlreadyThere(append.row.id)
     _insert_records(db, made[0][0], append.records)
 
 
 def _append(db: sqlite3.Connection, append: Append) -> None:
-    row = append.row
-    found = db.execute(
-        "UPDATE sessions SET modified_ms = ?, head = ?, title = ?, model = ?, cwd = ?,"
-        " client_name = ?, owner = ? WHERE id = ? AND head = ? RETURNING pk",
-        (
-            row.modified_ms,
-            row.head,
-            row.title,
-            row.model,
-            row.cwd,
-            row.client_name,
-            row.owner,
-            row.id,
-            append.expected_head,
-        ),
-    ).fetchall()
+    known = {**msgspec.structs.asdict(append.row), "expected_head": append.expected_head}
+    found = db.execute(_UPDATE, known).fetchall()
     if not found:
-        raise HeadMoved(row.id)
+        raise HeadMoved(append.row.id)
     _insert_records(db, found[0][0], append.records)
 
 
@@ -400,7 +382,7 @@ def _rows(db: sqlite3.Connection, wanted: ListFilter) -> list[Row]:
 
 
 def _made_row(values: tuple[Any, ...]) -> Row:
-    return Row(**dict(zip(_ROW.split(", "), values, strict=True)))
+    return Row(**dict(zip(_COLUMNS, values, strict=True)))
 
 
 def _last_id(db: sqlite3.Connection) -> str | None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+
 from tertuliad.providers.base import ProviderFailed
 from tertuliad.providers.http import Http
 

@@ -1,0 +1,56 @@
+"""Ways to reach the daemon, each as an official SDK takes it, and a scripted model behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_process import DaemonProcess, tcp_daemon
+from tests.support.model_thread import ModelThread
+
+TOKEN = "the-token-of-the-tests"
+
+
+@dataclass(frozen=True)
+class Way:
+    """`stdio` and `tcp`: the SDK starts the daemon. `uri`: it runs already, for everybody."""
+
+    connection: str
+    home: Path
+    uri: str = ""
+    token: str = ""
+
+
+@pytest.fixture
+def model() -> Iterator[ModelThread]:
+    with ModelThread() as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A shared daemon that asks for a token."""
+    home = tmp_path_factory.mktemp("running") / "home"
+    with tcp_daemon(home, token=TOKEN) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Way:
+    """A daemon of the test's own, on pipes."""
+    return Way("stdio", tmp_path / "home")
+
+
+@pytest.fixture(params=["stdio", "tcp", "uri"])
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
+    """Every way; what is running is used by other tests too, so it is left as it was found."""
+    home = tmp_path / "home"
+    if request.param != "uri":
+        yield Way(request.param, home)
+        return
+    with tcp_daemon(home, token=TOKEN) as daemon:
+        yield Way("uri", home, f"localhost:{daemon.port}", TOKEN)
+        assert daemon.process.poll() is None, "a client that came does not end it"
