@@ -44,6 +44,8 @@ EMBEDDED_START_TIMEOUT_S = 60.0
 # Store.
 COMMIT_BATCH = 512  # operations of one transaction
 STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: refuse
+WAL_PAGES = 250  # of 4 KiB: the write-ahead log is folded back from this size on
+INDEXED_AT_ONCE = 64  # segments whose new words are indexed in one transaction
 CATCH_UP_EVENTS = 512  # events read from the log at once for a follower that fell behind
 
 # The process.

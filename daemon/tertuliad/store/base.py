@@ -1,5 +1,9 @@
 """The store's interface: an append-only log for each session, and one list row for each.
 
+A session's log lies in *segments*: its own, and where it was forked or rewound, the beginning of
+another one, which is never written again through it. Forking and rewinding copy nothing; a segment
+goes when no session's log leads through it. Seqs go on across segments and are never used again.
+
 Every call answers a future that is completed on the event loop's thread. An append names the head
 (the last seq) that its caller knows: where another process has written meanwhile it is refused with
 `HeadMoved`, whole, while its neighbours in the same transaction commit. What was answered is
@@ -9,7 +13,7 @@ durable. Failures are `StoreFailed` with a message for people.
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -22,6 +26,10 @@ class AlreadyThere(Exception):
     """A session of this id exists."""
 
 
+class NotThere(Exception):
+    """There is no session of this id."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One stored event. `body` is its whole JSON as clients get it, envelope included."""
 
@@ -32,38 +40,96 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session's list row. Times are in ms since 1970; `head` is the seq of its last event;
-    `owner` names the process that runs a turn of it."""
+    `named` says that somebody chose the title; `owner` names the process that runs a turn of it;
+    `metadata` is the caller's own JSON object, as text; `parent` is what it was forked from."""
 
     id: str
     created_ms: int
     modified_ms: int
     head: int
     title: str | None = None
+    named: bool = False
     model: str | None = None
     cwd: str | None = None
     client_name: str | None = None
     owner: str | None = None
+    archived: bool = False
+    metadata: str | None = None
+    parent: str | None = None
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
-    """Records to add behind `expected_head`, and the row as it is then."""
+    """Records to add behind `expected_head`, and the row as it is then. With `keep_to` the log is
+    rewound in the same step: what lies above it, up to the expected head, is left out from now
+    on. A `snapshot` is the fold of all that is stored then, in the engine's own form."""
 
     expected_head: int
     row: Row
     records: tuple[Record, ...]
+    keep_to: int | None = None
+    snapshot: bytes | None = None
 
 
-class ListFilter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Which sessions to list; None filters nothing."""
+class Fork(msgspec.Struct, frozen=True, gc=False):
+    """A new session that shares the log of `source` up to `upto`, and goes on with `append`."""
 
-    cwd: str | None = None
+    source: str
+    upto: int
+    append: Append
 
 
 class Log(msgspec.Struct, frozen=True, gc=False):
-    """A session as it is stored."""
+    """A session as it is stored: a snapshot, if there is one, and the records behind it."""
 
     row: Row
+    snapshot: bytes | None
     records: list[Record]
+
+
+class Range(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which records to read: seqs above `after` and below `before`; `backward` begins with the
+    last; of `types` only, where they are given."""
+
+    after: int = 0
+    before: int | None = None
+    limit: int | None = None
+    backward: bool = False
+    types: tuple[str, ...] | None = None
+
+
+Order = Literal["modified", "created", "title"]
+
+
+class ListQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which rows to list; None filters nothing. Orders by time begin with the newest. `after` is
+    the cursor that the page before gave. `prefix` is of the id, `metadata` of equal members."""
+
+    cwd: str | None = None
+    archived: bool | None = None
+    named: bool | None = None
+    prefix: str | None = None
+    modified_before_ms: int | None = None
+    metadata: dict[str, Any] | None = None
+    order: Order = "modified"
+    limit: int | None = None
+    after: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """Rows, and the cursor for those behind them; None: these are the last."""
+
+    rows: list[Row]
+    cursor: str | None
+
+
+class Hit(msgspec.Struct, frozen=True, gc=False):
+    """A place where something was said. `snippet` has the words found between the marks
+    U+0002 and U+0003."""
+
+    row: Row
+    seq: int
+    type: str
+    snippet: str
 
 
 class Store(Protocol):
@@ -77,20 +143,33 @@ class Store(Protocol):
         """More records; fails with `HeadMoved`, for a deleted session too."""
         ...
 
-    def delete(self, session_id: str) -> Future[bool]:
-        """Remove a session and its log; False: there was none."""
+    def fork(self, fork: Fork) -> Future[None]:
+        """Fails with `AlreadyThere`, or `NotThere` where the source is gone."""
+        ...
+
+    def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
+        """Remove sessions, and what of their logs nobody else shares; the bytes of each that was
+        there."""
         ...
 
     def load(self, session_id: str) -> Future[Log | None]: ...
 
-    def read(self, session_id: str, after: int, limit: int | None) -> Future[list[Record]]:
-        """The records with a seq above `after`, in order, at most `limit`."""
+    def read(self, session_id: str, wanted: Range) -> Future[list[Record]]: ...
+
+    def find(self, session_id: str, event_id: str) -> Future[int | None]:
+        """The seq of the event with this id."""
         ...
 
     def row(self, session_id: str) -> Future[Row | None]: ...
 
-    def rows(self, wanted: ListFilter) -> Future[list[Row]]:
-        """List rows, the last modified first."""
+    def rows(self, wanted: ListQuery) -> Future[Page]: ...
+
+    def search(self, text: str, limit: int, after: str | None) -> Future[tuple[list[Hit], str | None]]:
+        """What was said that has all of the words of `text`, the best first."""
+        ...
+
+    def sizes(self) -> Future[dict[str, int]]:
+        """Bytes of each session's own events; what is shared counts where it was written."""
         ...
 
     def last_id(self) -> Future[str | None]:

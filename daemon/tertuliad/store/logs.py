@@ -1,0 +1,128 @@
+"""SQL about logs: segments and their events."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from tertuliad.store import search
+from tertuliad.store.base import Range, Record
+from tertuliad.store.schema import SEQ_BITS, event_id, seq_of
+
+_MAX_SEQ = (1 << SEQ_BITS) - 1
+
+# The segments that a log leads through, newest first, and up to which seq each of them belongs to
+# it: a fork of a fork ends where the first of them was made.
+_CHAIN = f"""
+WITH RECURSIVE chain (segment, upto) AS (
+    SELECT ?1, {_MAX_SEQ}
+    UNION ALL
+    SELECT s.parent, min(chain.upto, s.parent_seq)
+    FROM segments s JOIN chain ON s.id = chain.segment
+    WHERE s.parent IS NOT NULL
+)
+SELECT segment, upto FROM chain
+"""  # noqa: S608 - a constant
+
+
+def chain(db: sqlite3.Connection, segment: int) -> list[tuple[int, int]]:
+    """(segment, last seq that belongs to the log), the oldest first."""
+    return db.execute(_CHAIN, (segment,)).fetchall()[::-1]
+
+
+def new_segment(
+    db: sqlite3.Connection, head: int, parent: int | None = None, parent_seq: int | None = None
+) -> int:
+    """A segment whose first event will have the seq `head + 1`."""
+    cursor = db.execute(
+        "INSERT INTO segments (parent, parent_seq, head, indexed) VALUES (?, ?, ?, ?)",
+        (parent, parent_seq, head, head),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) -> None:
+    db.executemany(
+        "INSERT INTO events (id, type, body) VALUES (?, ?, ?)",
+        [(event_id(segment, record.seq), record.type, record.body) for record in records],
+    )
+    db.execute("UPDATE segments SET head = ? WHERE id = ?", (records[-1].seq, segment))
+
+
+def read(db: sqlite3.Connection, segment: int, wanted: Range) -> list[Record]:
+    """The records of the log that ends in `segment`."""
+    found: list[Record] = []
+    parts = chain(db, segment)
+    for part, upto in reversed(parts) if wanted.backward else parts:
+        left = -1 if wanted.limit is None else wanted.limit - len(found)
+        if left == 0:
+            break
+        found += _read_part(db, part, upto, wanted, left)
+    return found
+
+
+def _read_part(
+    db: sqlite3.Connection, segment: int, upto: int, wanted: Range, limit: int
+) -> list[Record]:
+    last = upto if wanted.before is None else min(upto, wanted.before - 1)
+    arguments: list[object] = [event_id(segment, wanted.after + 1), event_id(segment, max(last, 0))]
+    kinds = ""
+    if wanted.types is not None:
+        kinds = f" AND type IN ({', '.join('?' * len(wanted.types))})"
+        arguments += wanted.types
+    arguments.append(limit)
+    direction = "DESC" if wanted.backward else "ASC"
+    rows = db.execute(
+        f"SELECT id, type, body FROM events WHERE id BETWEEN ? AND ?{kinds}"  # noqa: S608
+        f" ORDER BY id {direction} LIMIT ?",
+        arguments,
+    )
+    return [Record(seq_of(row_id), kind, body) for row_id, kind, body in rows]
+
+
+def find(db: sqlite3.Connection, segment: int, wanted_id: str) -> int | None:
+    """The seq of the event whose envelope has this id."""
+    for part, upto in chain(db, segment):
+        row = db.execute(
+            "SELECT id FROM events WHERE id BETWEEN ? AND ?"
+            " AND json_extract(CAST(body AS TEXT), '$.id') = ?",
+            (event_id(part, 0), event_id(part, upto), wanted_id),
+        ).fetchone()
+        if row is not None:
+            return seq_of(row[0])
+    return None
+
+
+def collect(db: sqlite3.Connection, segment: int) -> None:
+    """Remove `segment` and what is before it, as far as no log leads through them any more."""
+    while True:
+        used = db.execute(
+            "SELECT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
+            " OR EXISTS (SELECT 1 FROM segments WHERE parent = ?1)",
+            (segment,),
+        ).fetchone()[0]
+        if used:
+            return
+        parent = db.execute("SELECT parent FROM segments WHERE id = ?", (segment,)).fetchone()
+        _remove(db, segment)
+        if parent is None or parent[0] is None:
+            return
+        segment = parent[0]
+
+
+def _remove(db: sqlite3.Connection, segment: int) -> None:
+    search.unindex(db, segment)
+    db.execute(
+        "DELETE FROM events WHERE id BETWEEN ? AND ?",
+        (event_id(segment, 0), event_id(segment, _MAX_SEQ)),
+    )
+    db.execute("DELETE FROM snapshots WHERE segment = ?", (segment,))
+    db.execute("DELETE FROM segments WHERE id = ?", (segment,))
+
+
+def bytes_of(db: sqlite3.Connection, segment: int) -> int:
+    row = db.execute(
+        "SELECT coalesce(sum(length(body)), 0) FROM events WHERE id BETWEEN ? AND ?",
+        (event_id(segment, 0), event_id(segment, _MAX_SEQ)),
+    ).fetchone()
+    return int(row[0])

@@ -1,0 +1,123 @@
+"""SQL about list rows: written with each append, listed by pages."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from tertuliad.store.base import ListQuery, Order, Page, Row
+
+COLUMNS = Row.__struct_fields__
+LISTED = ", ".join(f"sessions.{name}" for name in COLUMNS)
+_FIXED = ("id", "created_ms", "parent")
+_INSERT = (
+    f"INSERT INTO sessions (segment, {', '.join(COLUMNS)})"  # noqa: S608 - constants
+    f" VALUES (:segment, {', '.join(f':{name}' for name in COLUMNS)})"
+)
+_UPDATE = (
+    f"UPDATE sessions SET {', '.join(f'{n} = :{n}' for n in COLUMNS if n not in _FIXED)}"  # noqa: S608
+    " WHERE id = :id AND head = :expected_head RETURNING segment"
+)
+_FLAGS = ("named", "archived")
+_ORDERS: dict[Order, tuple[str, str]] = {
+    "modified": ("modified_ms", "DESC"),
+    "created": ("created_ms", "DESC"),
+    "title": ("coalesce(title, '')", "ASC"),
+}
+
+
+def exists(db: sqlite3.Connection, session_id: str) -> bool:
+    found = db.execute("SELECT 1 FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    return found is not None
+
+
+def insert(db: sqlite3.Connection, row: Row, segment: int) -> None:
+    db.execute(_INSERT, {**msgspec.structs.asdict(row), "segment": segment})
+
+
+def update(db: sqlite3.Connection, row: Row, expected_head: int) -> int | None:
+    """The session's segment; None: its head is another one, or it is gone."""
+    known = {**msgspec.structs.asdict(row), "expected_head": expected_head}
+    found = db.execute(_UPDATE, known).fetchall()
+    return found[0][0] if found else None
+
+
+def made(values: tuple[Any, ...]) -> Row:
+    """The row of a result in the order of `LISTED`."""
+    named = dict(zip(COLUMNS, values, strict=True))
+    named.update({flag: bool(named[flag]) for flag in _FLAGS})
+    return Row(**named)
+
+
+def get(db: sqlite3.Connection, session_id: str) -> Row | None:
+    found = db.execute(
+        f"SELECT {LISTED} FROM sessions WHERE id = ?",  # noqa: S608 - constants
+        (session_id,),
+    ).fetchone()
+    return None if found is None else made(found)
+
+
+def segment(db: sqlite3.Connection, session_id: str) -> int | None:
+    found = db.execute("SELECT segment FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    return None if found is None else found[0]
+
+
+def page(db: sqlite3.Connection, wanted: ListQuery) -> Page:
+    """One page. The cursor names the last row's place in the order, so that rows which come and go
+    meanwhile shift nothing. Raises `ValueError` for a cursor that no page gave."""
+    key, direction = _ORDERS[wanted.order]
+    conditions, arguments = _conditions(wanted)
+    if wanted.after is not None:
+        place, pk = _place(wanted.after)
+        conditions.append(f"({key}, pk) {'<' if direction == 'DESC' else '>'} (?, ?)")
+        arguments += [place, pk]
+    limit = -1 if wanted.limit is None else wanted.limit + 1
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    found = db.execute(
+        f"SELECT {key}, pk, {LISTED} FROM sessions{where}"  # noqa: S608 - only constants
+        f" ORDER BY {key} {direction}, pk {direction} LIMIT ?",
+        (*arguments, limit),
+    ).fetchall()
+    more = wanted.limit is not None and len(found) > wanted.limit
+    shown = found[: wanted.limit] if more else found
+    cursor = json.dumps(shown[-1][:2]) if more else None
+    return Page([made(values[2:]) for values in shown], cursor)
+
+
+def _place(cursor: str) -> tuple[Any, int]:
+    place, pk = json.loads(cursor)
+    if not isinstance(place, int | str) or not isinstance(pk, int):
+        raise TypeError(cursor)
+    return place, pk
+
+
+def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
+    conditions: list[str] = []
+    arguments: list[Any] = []
+
+    def add(condition: str, value: object) -> None:
+        if value is not None:
+            conditions.append(condition)
+            arguments.append(value)
+
+    add("archived = ?", None if wanted.archived is None else int(wanted.archived))
+    add("named = ?", None if wanted.named is None else int(wanted.named))
+    add("cwd = ?", wanted.cwd)
+    add("modified_ms < ?", wanted.modified_before_ms)
+    if wanted.prefix:
+        add("substr(id, 1, ?) = ?", len(wanted.prefix))
+        arguments.append(wanted.prefix)
+    for name, value in (wanted.metadata or {}).items():
+        conditions.append("json_extract(metadata, ?) IS ?")
+        quoted = name.replace('"', '\\"')
+        arguments += [f'$."{quoted}"', value]
+    return conditions, arguments
+
+
+def last_id(db: sqlite3.Connection) -> str | None:
+    found = db.execute("SELECT id FROM sessions ORDER BY modified_ms DESC, pk DESC LIMIT 1")
+    row = found.fetchone()
+    return None if row is None else str(row[0])

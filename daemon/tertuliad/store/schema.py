@@ -1,0 +1,157 @@
+"""The database file: its tables, and how it is opened.
+
+An event's row id is its segment and its seq in one number, so that a segment's events lie together
+and full-text search can point at them. `said` indexes the words of messages without a copy of
+them, up to the seq `indexed` of each segment; where that is behind `head`, the indexer has work.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+from tertulia_protocol.errors import StoreFailed
+
+from tertuliad import limits
+from tertuliad.store.worker import failure
+
+FILE_NAME = "sessions.db"
+APPLICATION_ID = 0x54455254  # "TERT"
+SCHEMA_VERSION = 1
+SEQ_BITS = 31
+
+SAID_TYPES = ("user.message", "assistant.message")
+
+_SCHEMA = f"""
+CREATE TABLE sessions (
+    pk INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    segment INTEGER NOT NULL UNIQUE,
+    created_ms INTEGER NOT NULL,
+    modified_ms INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    title TEXT,
+    named INTEGER NOT NULL,
+    model TEXT,
+    cwd TEXT,
+    client_name TEXT,
+    owner TEXT,
+    archived INTEGER NOT NULL,
+    metadata TEXT,
+    parent TEXT
+);
+CREATE INDEX sessions_by_modified ON sessions (archived, modified_ms, pk);
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER,
+    parent_seq INTEGER,
+    head INTEGER NOT NULL,
+    indexed INTEGER NOT NULL
+);
+CREATE INDEX segments_to_index ON segments (id) WHERE indexed < head;
+CREATE INDEX segments_by_parent ON segments (parent) WHERE parent IS NOT NULL;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    type TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE TABLE snapshots (
+    segment INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE VIEW spoken AS
+    SELECT id, json_extract(CAST(body AS TEXT), '$.data.content') AS text FROM events;
+CREATE VIRTUAL TABLE said USING fts5 (
+    text, content = 'spoken', content_rowid = 'id', tokenize = 'unicode61 remove_diacritics 2'
+);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_opening = threading.Lock()
+
+
+def open_database(path: Path, *, timeout_s: float = limits.STORE_BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """A connection to the database at `path`, made if need be. Raises `StoreFailed`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(
+            path, timeout=timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            with _opening:
+                _make_ready(db, path)
+        except BaseException:
+            db.close()
+            raise
+    except (sqlite3.Error, OSError) as error:
+        raise failure(error, path) from error
+    return db
+
+
+def _make_ready(db: sqlite3.Connection, path: Path) -> None:
+    version = _known_version(db, path)  # before anything is written
+    _use_write_ahead_log(db)
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {limits.WAL_PAGES}")
+    if version < SCHEMA_VERSION:
+        _prepare(db)
+
+
+def _use_write_ahead_log(db: sqlite3.Connection) -> None:
+    """Two openers of a new file get in each other's way here, and SQLite does not wait for it."""
+    until = time.monotonic() + limits.STORE_BUSY_TIMEOUT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _known_version(db: sqlite3.Connection, path: Path) -> int:
+    """The format of the file, 0 of a new one. Raises `StoreFailed` for a newer one."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise StoreFailed(
+            f"{path} was written by a newer version of Tertulia (format {version}, this one reads"
+            f" {SCHEMA_VERSION}). Nothing was changed; update Tertulia or name another --home."
+        )
+    return version
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def event_id(segment: int, seq: int) -> int:
+    """The row id of an event."""
+    return segment << SEQ_BITS | seq
+
+
+def seq_of(row_id: int) -> int:
+    return row_id & ((1 << SEQ_BITS) - 1)
+
+
+def segment_of(row_id: int) -> int:
+    return row_id >> SEQ_BITS

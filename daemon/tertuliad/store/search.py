@@ -1,0 +1,74 @@
+"""SQL about the words that were said: the index is written off the path of a turn.
+
+What is not indexed yet is indexed before a search, so that a search finds all that is stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from tertuliad.store.schema import SAID_TYPES, event_id
+
+MARKS = ("\x02", "\x03")
+SNIPPET_TOKENS = 24
+_KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)
+
+_WORDS = (
+    f"SELECT spoken.id, spoken.text FROM spoken JOIN events USING (id)"  # noqa: S608 - constants
+    f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND spoken.text IS NOT NULL"
+)
+
+
+def index(db: sqlite3.Connection, segments: int) -> int:
+    """Index what is new in at most so many segments; how many there were."""
+    waiting = db.execute(
+        "SELECT id FROM segments WHERE indexed < head LIMIT ?", (segments,)
+    ).fetchall()
+    for (segment,) in waiting:
+        index_segment(db, segment)
+    return len(waiting)
+
+
+def index_segment(db: sqlite3.Connection, segment: int) -> None:
+    """Index what is new in one segment."""
+    head, indexed = db.execute(
+        "SELECT head, indexed FROM segments WHERE id = ?", (segment,)
+    ).fetchone()
+    if indexed < head:
+        db.execute(
+            f"INSERT INTO said (rowid, text) {_WORDS}",  # noqa: S608 - constants
+            (event_id(segment, indexed + 1), event_id(segment, head)),
+        )
+        db.execute("UPDATE segments SET indexed = ? WHERE id = ?", (head, segment))
+
+
+def unindex(db: sqlite3.Connection, segment: int) -> None:
+    """Take a segment's words out of the index, before its events go."""
+    found = db.execute("SELECT indexed FROM segments WHERE id = ?", (segment,)).fetchone()
+    if found is not None:
+        db.execute(
+            f"INSERT INTO said (said, rowid, text) SELECT 'delete', w.* FROM ({_WORDS}) AS w",  # noqa: S608
+            (event_id(segment, 0), event_id(segment, found[0])),
+        )
+
+
+def query_of(text: str) -> str:
+    """An FTS5 query for all of the words of `text`, whatever characters they have; the last word
+    may be the beginning of one."""
+    words = [f'"{word}"' for word in text.replace('"', " ").split()]
+    return " ".join(words) + ("*" if words else "")
+
+
+def find(
+    db: sqlite3.Connection, text: str, limit: int, offset: int
+) -> list[tuple[int, str, str]]:
+    """(event's row id, its type, snippet) of the places that match, the best first."""
+    query = query_of(text)
+    if not query:
+        return []
+    return db.execute(
+        "SELECT said.rowid, (SELECT type FROM events WHERE id = said.rowid),"
+        f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
+        " FROM said WHERE said MATCH ? ORDER BY rank, said.rowid DESC LIMIT ? OFFSET ?",
+        (query, limit, offset),
+    ).fetchall()
