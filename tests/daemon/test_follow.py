@@ -77,7 +77,7 @@ class Outlet:
     @property
     def seen(self) -> list[str]:
         """The ids of the stored events it was given; live ones by type."""
-        bodies = [frame for frame in Framer().feed(b"".join(self.frames))]
+        bodies = Framer().feed(b"".join(self.frames))
         events = [json.loads(cast(Body, body).data)["params"]["event"] for body in bodies]
         return [event["type"] if event.get("ephemeral") else event["id"] for event in events]
 
