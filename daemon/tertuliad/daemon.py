@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from tertulia_protocol import VERSION
+from tertulia_protocol import VERSION, layout
 from tertuliad import lifetime, limits, listeners
 from tertuliad.audience import Audience
 from tertuliad.config import ConfigError, EmbeddedSettings, load
@@ -57,7 +57,7 @@ class Daemon:
         self._http = Http()
         self._embedded = _embedded(settings.embedded)
         self._catalog = Catalog(settings, self._http, self._embedded)
-        self._owners = Owners(options.home / "run")
+        self._owners = Owners(layout.run_folder(options.home))
         self._store = SqliteStore(options.home, _call_soon())
         self._hub = Hub(self._store, lambda session_id: self._sessions.running(session_id))
         self._world = World(
@@ -106,8 +106,7 @@ class Daemon:
         if options.allow_anonymous:
             token = None
         elif token is None:
-            run = options.home / "run"
-            token, path = cleanup.enter_context(listeners.token_file(run, port))
+            token, path = cleanup.enter_context(listeners.token_file(options.home, port))
             told = f" (the token is in {path})"
         self._accept(listener, self._handlers(token), authenticated=token is None)
         _announce(stdout, f"tertuliad listening on port {port}{told}", options)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
+from tertulia_protocol import layout
+
 if TYPE_CHECKING:
     from anyio.streams.stapled import MultiListener
 
@@ -43,10 +45,10 @@ def port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:
 
 
 @contextlib.contextmanager
-def token_file(folder: Path, port: int) -> Iterator[tuple[str, Path]]:
+def token_file(home: Path, port: int) -> Iterator[tuple[str, Path]]:
     """A token for a port, in a file that only the user can read; removed at the end."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"tcp-{port}.token"
+    path = layout.token_file(home, port)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = os.urandom(32).hex()
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

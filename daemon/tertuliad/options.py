@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from tertulia_protocol import VERSION
+from tertulia_protocol import VERSION, layout
 from tertuliad import limits
 
 LOG_LEVELS = ("none", "error", "warning", "info", "debug", "all")
@@ -118,15 +118,6 @@ def _bytes(text: str) -> int:
 
 
 def _home(given: Path | None) -> Path:
-    for name in ("TERTULIA_HOME", "COPILOT_HOME"):
-        if given is None and os.environ.get(name):
-            given = Path(os.environ[name])
-    return (given or _platform_home()).expanduser().absolute()
-
-
-def _platform_home() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "tertulia"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tertulia"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tertulia"
+    named = None if given is None else str(given)
+    folder = layout.data_folder(named, os.environ, sys.platform, Path.home())
+    return folder.expanduser().absolute()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import select
-import socket as sockets
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,30 +121,29 @@ def served(home: Path) -> Iterator[Served]:
     """A shared daemon on the socket where clients of the same home look for it."""
     socket = home / "run" / "tertuliad.sock"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tertuliad", "--socket", str(socket)], stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "tertuliad", "--socket", str(socket)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )
     try:
-        wait_for_socket(process, socket)
+        announced(process)
         yield Served(process, socket)
     finally:
         process.terminate()
-        process.wait(timeout=BOUND_S)
+        process.communicate(timeout=BOUND_S)
 
 
-def listening_port(line: bytes) -> int:
-    """The port that the daemon names in its first line."""
-    found = re.search(rb"listening on port (\d+)", line)
-    assert found, line
+def announced(process: subprocess.Popen[bytes]) -> str:
+    """The line in which a daemon says where it listens; it is ready then."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], BOUND_S)
+    line = process.stdout.readline().decode() if ready else ""
+    assert "listening on" in line, f"{line!r}, exit code {process.poll()}"
+    return line
+
+
+def listening_port(process: subprocess.Popen[bytes]) -> int:
+    """The port that a daemon announces."""
+    found = re.search(r"listening on port (\d+)", announced(process))
+    assert found
     return int(found[1])
-
-
-def wait_for_socket(process: subprocess.Popen[bytes], socket: Path) -> None:
-    """Until something listens on it; fails where its process ends or after the bound."""
-    deadline = time.monotonic() + BOUND_S
-    while process.poll() is None and time.monotonic() < deadline:
-        probe = sockets.socket(sockets.AF_UNIX)
-        with probe, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            probe.connect(str(socket))
-            return
-        select.select([], [], [], 0.01)
-    raise AssertionError(f"nothing listens on {socket}; exit code {process.poll()}")

@@ -348,8 +348,7 @@ def test_over_tcp_the_daemons_token_file_lets_its_user_in(home: Path) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     ) as daemon:
-        assert daemon.stdout is not None
-        port = listening_port(daemon.stdout.readline())
+        port = listening_port(daemon)
         with Client.connect(f"localhost:{port}") as client:
             assert client.create_session().send_and_wait("[[say:hi]]", BOUND_S).text == "hi"
         with pytest.raises(RpcError, match="AUTHENTICATION_FAILED") as raised:

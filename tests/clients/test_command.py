@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import BOUND_S, Served, listening_port, wait_for_socket
+from tests.clients.conftest import BOUND_S, Served, announced, listening_port
 
 TERTULIA = [sys.executable, "-m", "tertulia"]
 
@@ -150,8 +150,10 @@ def test_a_socket_that_a_dead_daemon_left_is_no_obstacle(served: Served) -> None
 
 def test_serve_becomes_the_shared_daemon(home: Path) -> None:
     socket = home / "run" / "tertuliad.sock"
-    with subprocess.Popen([*TERTULIA, "serve"], stdin=subprocess.DEVNULL) as process:
-        wait_for_socket(process, socket)
+    with subprocess.Popen(
+        [*TERTULIA, "serve"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert str(socket) in announced(process)
         ok("send", "s1", "[[say:hi]]", "--connect", f"unix:{socket}")
         process.terminate()
         assert process.wait(timeout=BOUND_S) == 0
@@ -162,8 +164,7 @@ def test_serve_hands_its_options_over(home: Path) -> None:
     with subprocess.Popen(
         [*TERTULIA, "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout is not None
-        port = listening_port(process.stdout.readline())
+        port = listening_port(process)
         assert "s1" not in ok("list", "--connect", f"localhost:{port}")
         process.terminate()
         process.wait(timeout=BOUND_S)

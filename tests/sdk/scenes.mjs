@@ -26,7 +26,7 @@ const newClient = (options = {}) =>
     connection: connection(),
     env: environment,
     baseDirectory: given.home,
-    useLoggedInUser: false,
+    ...(given.connection === "uri" ? {} : { useLoggedInUser: false }),
     ...options,
   });
 
@@ -125,10 +125,10 @@ const scenes = {
   },
 
   async abort(client) {
-    const session = await client.createSession(config({ model: "fake-n9-stall2", streaming: true }));
+    const session = await client.createSession(config({ streaming: true }));
     const flowing = next(session, "assistant.message_delta");
     const idle = next(session, "session.idle");
-    await session.send({ prompt: "never mind" });
+    await session.send({ prompt: "[[fake-n9-stall2]]" });
     await flowing;
     await session.abort();
     const aborted = (await idle).data.aborted;
@@ -161,7 +161,7 @@ const scenes = {
       const again = await another.resumeSession("kept", config());
       const answer = await text(again, "two");
       const after = await again.getEvents();
-      return { before, after, last, cwd: metadata?.context?.cwd, answer };
+      return { before, after, last, cwd: metadata?.context?.workingDirectory, answer };
     } finally {
       await another.stop();
     }
@@ -171,7 +171,11 @@ const scenes = {
     const session = await client.createSession(config({ model: "fake-say" }));
     const said = {};
     for (const script of given.scripts) {
+      // A rejected sendAndWait does not wait for the idle event, which the next one would take for
+      // its own.
+      const idle = next(session, "session.idle");
       said[script] = await refusal(session.sendAndWait({ prompt: `[[${script}]]` }));
+      await idle;
       said[`after ${script}`] = await text(session, "[[say:all is well]]");
     }
     return said;
@@ -205,7 +209,8 @@ const scenes = {
   },
 
   async refusals(client) {
-    const taken = await client.createSession(config({ sessionId: "taken" }));
+    const session = await client.createSession(config());
+    await client.createSession(config({ sessionId: "taken" }));
     return {
       slash: await refusal(client.createSession(config({ sessionId: "a/b" }))),
       dots: await refusal(client.createSession(config({ sessionId: "../evil" }))),
@@ -214,7 +219,7 @@ const scenes = {
       resume: await refusal(client.resumeSession("nobody", config())),
       remove: await refusal(client.deleteSession("nobody")),
       metadata: (await client.getSessionMetadata("nobody")) ?? null,
-      answer: await text(taken, "still here"),
+      answer: await text(session, "still here"),
     };
   },
 

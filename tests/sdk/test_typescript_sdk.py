@@ -1,4 +1,4 @@
-"""The official TypeScript SDK drives the daemon, unmodified: `scenes.mjs` acts, this file judges."""
+"""The official TypeScript SDK drives the daemon: `scenes.mjs` acts, this file judges."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from tertulia.errors import (
 from tertulia.records import Event, Model, SessionInfo
 from tertulia.talk import opened, speak
 from tertulia.terminal import Progress, Style, aborting, colours_wanted, printable
+from tertulia_protocol import layout
 
 INTERRUPTED = 130
 LISTENING = {"--stdio", "--port", "--socket"}
@@ -37,7 +38,7 @@ def client_for(options: argparse.Namespace) -> Client:
     """The daemon that was named, the shared one of the home if it runs, or one of its own."""
     if options.connect:
         return Client.connect(options.connect, options.token, home=options.home)
-    socket_path = launch.shared_socket(launch.home_folder(options.home))
+    socket_path = layout.shared_socket(launch.home_folder(options.home))
     if _is_socket(socket_path):
         client = Client.connect(f"unix:{socket_path}", options.token, home=options.home)
         try:
@@ -207,7 +208,7 @@ def serve(options: argparse.Namespace) -> int:
     if options.home:
         command += ["--home", options.home]
     if not any(given.split("=")[0] in LISTENING for given in options.rest):
-        path = launch.shared_socket(launch.home_folder(options.home))
+        path = layout.shared_socket(launch.home_folder(options.home))
         command += ["--socket", str(path)]
     os.execv(command[0], [*command, *options.rest])  # noqa: S606 - no shell is wanted
 

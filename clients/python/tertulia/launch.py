@@ -1,7 +1,6 @@
 """Where a daemon is, or how to start one: home folder, addresses, tokens, the command.
 
-Reads the environment and the file system, starts nothing. The home folder and what lies in its
-`run` folder are the daemon's rules; they are repeated here because a client does not import it.
+Reads the environment and the file system, starts nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tertulia.errors import DaemonFailed, TertuliaError
+from tertulia_protocol import layout
 
 
 class UnixAddress(msgspec.Struct, frozen=True):
@@ -41,21 +41,9 @@ Address = UnixAddress | TcpAddress
 
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
     """The data folder: as given, TERTULIA_HOME, the SDKs' COPILOT_HOME, or the platform's."""
-    named = home or os.environ.get("TERTULIA_HOME") or os.environ.get("COPILOT_HOME")
-    return Path(named or _platform_home()).expanduser().absolute()
-
-
-def _platform_home() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "tertulia"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tertulia"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tertulia"
-
-
-def shared_socket(home: Path) -> Path:
-    """Where the shared daemon of that home listens, if one runs."""
-    return home / "run" / "tertuliad.sock"
+    given = None if home is None else os.fspath(home)
+    folder = layout.data_folder(given, os.environ, sys.platform, Path.home())
+    return folder.expanduser().absolute()
 
 
 def parse_address(text: str) -> Address:
@@ -76,7 +64,7 @@ def token_for(address: Address, token: str | None, home: Path) -> str | None:
     if token is None:
         token = os.environ.get("TERTULIA_TOKEN")
     if token is None and isinstance(address, TcpAddress):
-        token = _read_token(home / "run" / f"tcp-{address.port}.token")
+        token = _read_token(layout.token_file(home, address.port))
     return token or None
 
 

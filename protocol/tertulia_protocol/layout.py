@@ -1,0 +1,43 @@
+"""Where things lie in the data folder: what the daemon writes and its clients look for.
+
+Pure: the environment, the platform and the user's home are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TypeVar
+
+P = TypeVar("P", bound=PurePath)
+
+HOME_VARIABLES = ("TERTULIA_HOME", "COPILOT_HOME")
+"""Variables that name the data folder, the first one set wins. The second is the SDKs'."""
+
+
+def data_folder(given: str | None, environ: Mapping[str, str], platform: str, user: P) -> P:
+    """The data folder: as given, as a variable names it, or the platform's. `user` is the user's
+    home folder, `platform` is as in `sys.platform`. May be relative or begin with `~`."""
+    named = given or next((environ[name] for name in HOME_VARIABLES if environ.get(name)), None)
+    if named:
+        return type(user)(named)
+    if platform == "darwin":
+        return user / "Library" / "Application Support" / "tertulia"
+    if platform == "win32":
+        return type(user)(environ.get("LOCALAPPDATA") or user) / "tertulia"
+    return type(user)(environ.get("XDG_DATA_HOME") or user / ".local" / "share") / "tertulia"
+
+
+def run_folder(home: P) -> P:
+    """What lives only as long as a daemon does."""
+    return home / "run"
+
+
+def shared_socket(home: P) -> P:
+    """Where the shared daemon of a data folder listens."""
+    return run_folder(home) / "tertuliad.sock"
+
+
+def token_file(home: P, port: int) -> P:
+    """Holds the connection token of the daemon on that TCP port."""
+    return run_folder(home) / f"tcp-{port}.token"

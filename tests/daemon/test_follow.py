@@ -1,0 +1,398 @@
+"""The hub keeps: every follower sees one order without gap or repeat, however slowly it reads, and
+learns at the end that the session is idle."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.framing import Body, Framer
+from tertuliad import limits
+from tertuliad.follow import Hub
+from tertuliad.sessions.sealed import event_frame
+from tertuliad.store.base import Record, Store
+
+ROOM = "room"
+IDLE = "session.idle"
+
+
+class HeldReads:
+    """A log whose reads are carried out at one moment and answered at another."""
+
+    def __init__(self) -> None:
+        self.log: list[Record] = []
+        self.asked: list[tuple[int, int | None, Future[list[Record]]]] = []
+        self.found: list[tuple[list[Record] | Exception, Future[list[Record]]]] = []
+
+    def read(self, session_id: str, after: int, limit: int | None) -> Future[list[Record]]:
+        future: Future[list[Record]] = Future()
+        self.asked.append((after, limit, future))
+        return future
+
+    def carry_out(self, error: Exception | None = None) -> None:
+        """Look into the log for whoever asked first."""
+        after, limit, future = self.asked.pop(0)
+        found = [record for record in self.log if record.seq > after][:limit]
+        self.found.append((error or found, future))
+
+    def answer(self) -> None:
+        """Hand over what was found first."""
+        found, future = self.found.pop(0)
+        if isinstance(found, Exception):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
+
+    def do_all(self) -> None:
+        while self.asked or self.found:
+            if self.asked:
+                self.carry_out()
+            self.answer()
+
+
+class Outlet:
+    """A connection's outbox: when `full` it takes nothing."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.room_for: int | None = None
+        """It is full after so many more."""
+        self.frames: list[bytes] = []
+
+    def offer(self, frame: bytes) -> bool:
+        if self.full:
+            return False
+        self.frames.append(frame)
+        if self.room_for is not None:
+            self.room_for -= 1
+            self.full = self.room_for <= 0
+        return True
+
+    @property
+    def seen(self) -> list[str]:
+        """The ids of the stored events it was given; live ones by type."""
+        bodies = Framer().feed(b"".join(self.frames))
+        events = [json.loads(cast(Body, body).data)["params"]["event"] for body in bodies]
+        return [event["type"] if event.get("ephemeral") else event["id"] for event in events]
+
+
+class Desk:
+    """A hub, its log, and the session's side of it."""
+
+    def __init__(self) -> None:
+        self.store = HeldReads()
+        self.runs = False
+        self.looks: list[Future[bool]] = []
+        self.hold_looks = False
+        self.hub = Hub(cast(Store, self.store), self._running)
+
+    def _running(self, session_id: str) -> Future[bool]:
+        look: Future[bool] = Future()
+        self.looks.append(look)
+        if not self.hold_looks:
+            self.tell_running()
+        return look
+
+    def tell_running(self) -> None:
+        self.looks.pop(0).set_result(self.runs)
+
+    def join(self) -> Outlet:
+        outlet = Outlet()
+        self.hub.attach(outlet, ROOM)
+        return outlet
+
+    def stored(self, count: int = 1, *, kind: str = "session.info") -> None:
+        """Commit and publish events, as one decision."""
+        before = len(self.store.log)
+        made = [_record(before + number + 1, kind) for number in range(count)]
+        self.store.log += made
+        frames = [event_frame(ROOM, record.body) for record in made]
+        self.hub.publish(ROOM, frames, before, before + count)
+
+    def live(self, kind: str = "assistant.message_delta") -> None:
+        """Publish an event that is not stored."""
+        seq = len(self.store.log)
+        body = json.dumps({"id": "live", "type": kind, "ephemeral": True}).encode()
+        self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq)
+
+    def drained(self, outlet: Outlet) -> None:
+        outlet.full, outlet.room_for = False, None
+        self.hub.on_low(outlet)
+
+
+def _record(seq: int, kind: str = "session.info") -> Record:
+    return Record(seq, kind, json.dumps({"id": f"e{seq}", "type": kind}).encode())
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"e{seq}" for seq in range(first, last + 1)]
+
+
+def test_attaching_twice_adds_nothing() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    desk.hub.attach(outlet, ROOM)
+    desk.stored()
+    assert outlet.seen == ["e1"]
+    assert desk.hub.followers(ROOM) == 1
+    assert desk.hub.detach(outlet, ROOM)
+    assert not desk.hub.detach(outlet, ROOM)
+    desk.stored()
+    assert outlet.seen == ["e1"]
+    assert not desk.hub.follows(outlet, ROOM)
+
+
+def test_a_frame_is_encoded_once_for_all() -> None:
+    desk = Desk()
+    outlets = [desk.join() for _ in range(3)]
+    desk.stored(2)
+    shared = {id(outlet.frames[0]) for outlet in outlets}
+    assert len(shared) == 1
+    assert all(outlet.seen == ["e1", "e2"] for outlet in outlets)
+
+
+def test_who_is_gone_is_told_nothing() -> None:
+    desk = Desk()
+    stays, leaves = desk.join(), desk.join()
+    desk.hub.attach(leaves, "another room")
+    desk.hub.detach_all(leaves)
+    desk.stored()
+    assert (stays.seen, leaves.seen) == (["e1"], [])
+    assert desk.hub.followers("another room") == 0
+    desk.hub.close_room(ROOM)
+    desk.stored()
+    assert stays.seen == ["e1"]
+    assert not desk.hub.follows(stays, ROOM)
+
+
+def test_who_joins_late_is_told_from_then_on() -> None:
+    desk = Desk()
+    first = desk.join()
+    desk.stored(3)
+    late = desk.join()
+    late.full = True
+    desk.stored(2)
+    desk.drained(late)
+    desk.store.do_all()
+    assert late.seen == [*names(4, 5), IDLE]
+    assert first.seen == names(1, 5)
+
+
+def test_who_lagged_reads_what_it_missed_and_then_follows_again() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    desk.stored()
+    outlet.full = True
+    desk.stored(2)
+    desk.live()
+    desk.stored()
+    assert outlet.seen == ["e1"]
+    desk.drained(outlet)
+    desk.store.do_all()
+    desk.stored()
+    desk.live()
+    assert outlet.seen == [*names(1, 4), IDLE, "e5", "assistant.message_delta"]
+
+
+def test_a_lagging_follower_holds_up_nobody() -> None:
+    desk = Desk()
+    slow, quick = desk.join(), desk.join()
+    slow.full = True
+    desk.stored(2)
+    desk.live()
+    assert quick.seen == ["e1", "e2", "assistant.message_delta"]
+    assert slow.seen == []
+
+
+def test_internal_events_are_read_and_not_shown() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored()
+    desk.store.log.append(_record(2, "tertulia.configured"))
+    desk.stored()
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "e3", IDLE]
+
+
+def test_catching_up_reads_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CATCH_UP_EVENTS", 2)
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored(5)
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == [*names(1, 5), IDLE]
+
+
+def test_filling_up_while_catching_up_goes_on_after_the_next_drain() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored(5)
+    desk.drained(outlet)
+    outlet.room_for = 2
+    desk.store.do_all()
+    assert outlet.seen == names(1, 2)
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == [*names(1, 5), IDLE]
+
+
+def test_a_second_drain_while_the_log_is_read_repeats_nothing() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored(3)
+    desk.drained(outlet)
+    desk.hub.on_low(outlet)
+    desk.store.do_all()
+    assert outlet.seen == [*names(1, 3), IDLE]
+
+
+def test_an_event_that_is_stored_between_the_read_and_its_answer_is_not_lost() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    desk.stored()
+    outlet.full = True
+    desk.live()
+    desk.drained(outlet)
+    desk.store.carry_out()
+    desk.stored()
+    desk.store.answer()
+    desk.store.do_all()
+    desk.stored()
+    assert outlet.seen == ["e1", "e2", IDLE, "e3"]
+
+
+def test_a_turn_that_still_runs_says_itself_when_it_is_idle() -> None:
+    desk = Desk()
+    desk.runs = True
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored()
+    desk.drained(outlet)
+    desk.store.do_all()
+    desk.live(IDLE)
+    assert outlet.seen == ["e1", IDLE]
+
+
+def test_idle_is_told_in_the_order_of_the_sessions_commands() -> None:
+    desk = Desk()
+    desk.hold_looks = True
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored()
+    desk.drained(outlet)
+    desk.store.do_all()
+    desk.stored()  # a command that was under way when the follower had caught up
+    desk.tell_running()
+    assert outlet.seen == ["e1", "e2", IDLE]
+
+
+def test_an_idle_that_finds_no_room_comes_after_the_next_drain() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored(2)
+    desk.drained(outlet)
+    outlet.room_for = 2
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "e2"]
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "e2", IDLE]
+
+
+def test_a_log_that_cannot_be_read_is_tried_again_with_the_next_event() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored()
+    desk.drained(outlet)
+    desk.store.carry_out(StoreFailed("the disk is away"))
+    desk.store.answer()
+    assert outlet.seen == []
+    desk.stored()
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "e2", IDLE]
+
+
+def test_a_read_for_a_follower_that_left_and_came_back_is_dropped() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored()
+    desk.drained(outlet)
+    desk.hub.detach(outlet, ROOM)
+    desk.hub.attach(outlet, ROOM)
+    desk.stored()
+    desk.store.do_all()
+    assert outlet.seen == ["e2"]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("stored"), st.integers(1, 3)),
+        st.tuples(st.just("internal"), st.just(0)),
+        st.tuples(st.just("live"), st.just(0)),
+        st.tuples(st.sampled_from(["fill", "fill after 2", "drain"]), st.integers(0, 1)),
+        st.tuples(st.sampled_from(["carry out", "answer", "fail"]), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_whatever_the_pace_a_follower_sees_the_log_without_gap_or_repeat(
+    script: list[tuple[str, int]],
+) -> None:
+    desk = Desk()
+    outlets = [desk.join(), desk.join()]
+    for step, number in script:
+        _act(desk, outlets, step, number)
+        for outlet in outlets:
+            stored = [name for name in outlet.seen if name.startswith("e")]
+            assert stored == _shown(desk)[: len(stored)]
+    desk.stored()
+    for outlet in outlets:
+        desk.drained(outlet)
+        desk.store.do_all()
+        assert [name for name in outlet.seen if name.startswith("e")] == _shown(desk)
+
+
+def _act(desk: Desk, outlets: list[Outlet], step: str, number: int) -> Any:
+    match step:
+        case "stored":
+            desk.stored(number)
+        case "internal":
+            seq = len(desk.store.log) + 1
+            desk.store.log.append(_record(seq, "tertulia.named"))
+        case "live":
+            desk.live()
+        case "fill":
+            outlets[number].full = True
+        case "fill after 2":
+            outlets[number].room_for = 2
+        case "drain" if outlets[number].full:
+            desk.drained(outlets[number])
+        case "carry out" if desk.store.asked:
+            desk.store.carry_out()
+        case "fail" if desk.store.asked:
+            desk.store.carry_out(StoreFailed("the disk is away"))
+        case "answer" if desk.store.found:
+            desk.store.answer()
+
+
+def _shown(desk: Desk) -> list[str]:
+    return [
+        f"e{record.seq}" for record in desk.store.log if not record.type.startswith("tertulia.")
+    ]
