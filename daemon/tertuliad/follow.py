@@ -21,7 +21,7 @@ from typing import Protocol
 from tertuliad import limits
 from tertuliad.sessions.facts import is_internal
 from tertuliad.sessions.sealed import event_frame, idle_frame
-from tertuliad.store.base import Record, Store
+from tertuliad.store.base import Range, Record, Store
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,10 @@ class Hub:
 
     def _catch_up(self, follower: Follower) -> None:
         follower.pace = Pace.READING
-        read = self._store.read(follower.session_id, follower.seq or 0, limits.CATCH_UP_EVENTS)
+        read = self._store.read(
+            follower.session_id,
+            Range(after=follower.seq or 0, limit=limits.CATCH_UP_EVENTS),
+        )
         read.add_done_callback(partial(self._caught, follower))
 
     def _caught(self, follower: Follower, done: Future[list[Record]]) -> None:

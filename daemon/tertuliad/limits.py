@@ -23,6 +23,9 @@ CONNECTIONS = 4096  # per daemon; a further one is closed at once
 # Sessions.
 PENDING_MESSAGES = 256  # queued behind a turn, per session; refuse
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse
+REMEMBERED_KEYS = 256  # callers' keys of the messages accepted last, per session
+HOT_SESSIONS = 64  # idle sessions kept in memory; the one used longest ago is let go
+SNAPSHOT_EVENTS = 256  # a snapshot is stored after so many events
 COMMIT_TRIES = 20  # a command whose commit another process keeps overtaking; then an error
 PROMPT_BYTES = 16 * MIB  # one message with its attachments' text; refuse
 ATTACHED_FILE_BYTES = 256 * KIB  # of one attached file, the rest is left out and said so

@@ -46,11 +46,16 @@ class Reply(Future[Any]):
 
     async def settled(self) -> Any:
         """Wait for the outcome; raises what the reply failed with."""
-        if not self.done():
-            event = anyio.Event()
-            self.add_done_callback(lambda _: event.set())
-            await event.wait()
-        return self.result()
+        return await settled(self)
+
+
+async def settled(source: Future[T]) -> T:
+    """Wait for the outcome of a future that is completed on the event loop's thread."""
+    if not source.done():
+        event = anyio.Event()
+        source.add_done_callback(lambda _: event.set())
+        await event.wait()
+    return source.result()
 
 
 def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:

@@ -26,6 +26,7 @@ DRAINING = -32005
 NOT_SUPPORTED = -32006
 MODEL_UNAVAILABLE = -32007
 STORE_FAILED = -32008
+SEQ_MOVED = -32009
 
 
 class ProtocolError(Exception):
@@ -111,6 +112,13 @@ class TurnBusy(_CodedError):
     default_code = TURN_BUSY
 
 
+class SeqMoved(_CodedError):
+    """The log is not where the request expected it; `data.seq` says where it is."""
+
+    kind = "seq_moved"
+    default_code = SEQ_MOVED
+
+
 class Overloaded(_CodedError):
     """A bound is reached. `data.retryMs` says when to try again."""
 
@@ -158,6 +166,7 @@ _BY_KIND: dict[str, type[_CodedError]] = {
         SessionNotFound,
         SessionExists,
         TurnBusy,
+        SeqMoved,
         Overloaded,
         Draining,
         NotSupported,

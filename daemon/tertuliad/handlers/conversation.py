@@ -20,7 +20,7 @@ from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.facts import MessageQueued, is_internal
 from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState
-from tertuliad.store.base import Record
+from tertuliad.store.base import Range, Record
 
 
 def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
@@ -54,8 +54,11 @@ def _check_size(params: methods.SessionSendParams) -> None:
 
 
 def _put(ctx: Context, session_id: str, message: MessageQueued) -> Reply:
-    result = methods.SessionSendResult(message_id=message.message_id)
-    return ctx.sessions.post(session_id, lambda state: decide.send(state, message, result))
+    return ctx.sessions.post(session_id, lambda state: decide.send(state, message, _accepted))
+
+
+def _accepted(message_id: str) -> methods.SessionSendResult:
+    return methods.SessionSendResult(message_id=message_id)
 
 
 def _put_with_files(ctx: Context, session_id: str, message: MessageQueued) -> Reply:
@@ -117,7 +120,7 @@ def messages(ctx: Context, caller: Caller, params: methods.SessionParams) -> Rep
             events=[msgspec.Raw(item.body) for item in records if not is_internal(item.type)]
         )
 
-    return mapped(ctx.world.store.read(params.session_id, 0, None), answer)
+    return mapped(ctx.world.store.read(params.session_id, Range()), answer)
 
 
 def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Reply:

@@ -25,7 +25,7 @@ from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState
-from tertuliad.store.base import ListFilter, Row
+from tertuliad.store.base import ListQuery, Row
 
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
@@ -150,9 +150,10 @@ def listed(ctx: Context, caller: Caller, params: methods.SessionListParams) -> R
         reply = Reply()
         reply.give(methods.SessionListResult(sessions=[]))
         return reply
-    rows = ctx.world.store.rows(ListFilter(cwd=wanted.cwd))
+    pages = ctx.world.store.rows(ListQuery(cwd=wanted.cwd))
     return mapped(
-        rows, lambda found: methods.SessionListResult(sessions=[_meta(row) for row in found])
+        pages,
+        lambda page: methods.SessionListResult(sessions=[_meta(row) for row in page.rows]),
     )
 
 
@@ -185,8 +186,8 @@ def last_id(ctx: Context, caller: Caller, params: Any) -> Reply:
 def delete(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
     session_id = params.session_id
 
-    def answer(found: bool) -> methods.Success:
-        if not found:
+    def answer(freed: int | None) -> methods.Success:
+        if freed is None:
             return methods.Success(success=False, error=f"Session not found: {session_id}")
         ctx.hub.close_room(session_id)
         ctx.deleted(session_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tertulia_protocol import attachments
 from tertuliad import limits
-from tertuliad.sessions.state import is_image
+from tertuliad.sessions.history import is_image
 
 
 def prompt_with(prompt: str, given: list[attachments.Attachment], cwd: str | None) -> str:

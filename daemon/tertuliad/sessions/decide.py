@@ -15,13 +15,14 @@ starts or stops the turn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig, merged, stored
-from tertulia_protocol.errors import Overloaded
+from tertulia_protocol.errors import Overloaded, SeqMoved, TurnBusy
 from tertuliad import limits
 from tertuliad.providers.base import Done, ProviderFailed, Target
 from tertuliad.sessions import facts
@@ -44,12 +45,14 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """`drafts` in their order of publication; `result` answers the command."""
+    """`drafts` in their order of publication; `result` answers the command. With `keep_to` the log
+    is rewound to that seq in the same step."""
 
     drafts: tuple[Draft, ...] = ()
     result: Any = None
     starts_turn: bool = False
     stops_turn: bool = False
+    keep_to: int | None = None
 
 
 class Progress(msgspec.Struct):
@@ -135,24 +138,55 @@ def _context(config: SessionConfig) -> events.WorkingDirectory | None:
     return events.WorkingDirectory(cwd=cwd) if cwd else None
 
 
-def send(state: SessionState, message: facts.MessageQueued, result: Any) -> Decision:
-    """Start a turn, or put the message behind the one that runs."""
+def send(
+    state: SessionState,
+    message: facts.MessageQueued,
+    result: Callable[[str], Any],
+    *,
+    if_idle: bool = False,
+    expected_seq: int | None = None,
+) -> Decision:
+    """Start a turn, or put the message behind the one that runs. `result` gets the message's id:
+    that of the first one, where a message with the same key was accepted before."""
+    if message.key is not None and message.key in state.keys:
+        return Decision(result=result(state.keys[message.key]))
+    _check_conditions(state, if_idle, expected_seq)
+    answer = result(message.message_id)
     if state.turn is None and not state.pending:
         drafts = [Draft(events.PendingMessagesModified())]
         if state.title is None:
             drafts.append(Draft(events.SessionTitleChanged(title=title_of(message.content))))
+        if message.key is not None:
+            drafts.append(Draft(facts.Accepted(message.key, message.message_id)))
         drafts += _begin(state, message, "idle")
-        return Decision(drafts=tuple(drafts), result=result, starts_turn=True)
+        return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
     if len(state.pending) >= limits.PENDING_MESSAGES:
         raise Overloaded(
             f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already;"
             " wait for session.idle."
         )
-    return Decision(drafts=_drafts(message, events.PendingMessagesModified()), result=result)
+    return Decision(drafts=_drafts(message, events.PendingMessagesModified()), result=answer)
+
+
+def _check_conditions(state: SessionState, if_idle: bool, expected_seq: int | None) -> None:
+    if if_idle and (state.turn is not None or state.pending):
+        raise TurnBusy(
+            "A turn runs or messages wait, and the message was to be sent only if the session is"
+            " idle. Wait for session.idle, or send without ifIdle.",
+            {"seq": state.seq},
+        )
+    if expected_seq is not None and expected_seq != state.seq:
+        raise SeqMoved(
+            f"The session's log is at {state.seq}, not at {expected_seq}: somebody has written to"
+            " it meanwhile. Read what is new, then send again.",
+            {"seq": state.seq},
+        )
 
 
 def _begin(state: SessionState, message: facts.MessageQueued, delivery: Any) -> list[Draft]:
     turn_id = str(state.turns)
+    if delivery == "queued" and message.first:
+        delivery = "steering"
     user = events.UserMessage(
         content=message.content,
         transformed_content=message.transformed_content,
@@ -210,7 +244,7 @@ def done(state: SessionState, progress: Progress, outcome: Outcome) -> Decision:
             Draft(events.AssistantReasoning(reasoning_id=progress.message_id, content=reasoning))
         )
     drafts.append(Draft(_answer(turn, progress, outcome, reasoning)))
-    drafts += _drafts(_usage(outcome), _usage_info(state, outcome))
+    drafts += _drafts(_usage(outcome), _used(outcome), _usage_info(state, outcome))
     error = _unrun_tools(turn, outcome) or _cut_short(turn, progress, outcome)
     return _end(state, turn, drafts, error)
 
@@ -257,23 +291,25 @@ def _usage(outcome: Outcome) -> events.AssistantUsage:
     )
 
 
+def _used(outcome: Outcome) -> facts.Used:
+    usage = outcome.done.usage
+    return facts.Used(
+        model=outcome.target.display_name,
+        input_tokens=usage.input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        cached_tokens=usage.cached_tokens or 0,
+        reasoning_tokens=usage.reasoning_tokens or 0,
+        duration_ms=round(outcome.duration_ms, 1),
+    )
+
+
 def _usage_info(state: SessionState, outcome: Outcome) -> events.SessionUsageInfo:
     usage = outcome.done.usage
     counted = (usage.input_tokens or 0) + (usage.output_tokens or 0)
     return events.SessionUsageInfo(
         token_limit=outcome.target.context_window or DEFAULT_WINDOW,
-        current_tokens=counted or max(1, history_bytes(state) // 4),
-        messages_length=max(1, len(state.history) + 1),
-    )
-
-
-def history_bytes(state: SessionState) -> int:
-    """The size of what the model reads, in characters: four of them make about one token."""
-    return sum(
-        len(message.content)
-        if isinstance(message.content, str)
-        else sum(len(getattr(part, "text", "")) for part in message.content)
-        for message in state.history
+        current_tokens=counted or max(1, state.said_chars // 4),
+        messages_length=state.messages + 1,
     )
 
 
@@ -351,7 +387,7 @@ def interrupt(state: SessionState, message: str = INTERRUPTED, *, go_on: bool = 
 
 def go_on(state: SessionState) -> Decision:
     """Start the turn of a message that was left pending."""
-    if state.turn is not None or not state.pending:
+    if state.turn is not None or not state.pending or state.paused:
         return Decision()
     return Decision(drafts=tuple(_begin(state, state.pending[0], "queued")), starts_turn=True)
 
@@ -369,7 +405,7 @@ def _end(
     drafts.append(Draft(events.AssistantTurnEnd(turn_id=turn.id)))
     if error is not None:
         drafts.append(Draft(error))
-    if state.pending and go_on:
+    if state.pending and go_on and not state.paused:
         drafts.append(Draft(events.PendingMessagesModified()))
         ahead = msgspec.structs.replace(state, pending=state.pending[1:])
         drafts += _begin(ahead, state.pending[0], "queued")
@@ -403,3 +439,16 @@ def rename(name: str | None, result: Any) -> Decision:
     if name:
         drafts.append(events.SessionTitleChanged(title=name))
     return Decision(drafts=_drafts(*drafts), result=result)
+
+
+def describe(
+    state: SessionState, metadata: dict[str, Any] | None, archived: bool | None, result: Any
+) -> Decision:
+    """Change the caller's own metadata (None members are taken out), or put the session away."""
+    merged_metadata = {**(state.metadata or {}), **(metadata or {})}
+    kept = {name: value for name, value in merged_metadata.items() if value is not None}
+    described = facts.Described(
+        metadata=kept or None, archived=state.archived if archived is None else archived
+    )
+    unchanged = described == facts.Described(metadata=state.metadata, archived=state.archived)
+    return Decision(drafts=() if unchanged else _drafts(described), result=result)

@@ -22,8 +22,17 @@ class Named(EventData):
     name: str | None
 
 
+class Described(EventData):
+    """The caller's own metadata, whole, and whether the session is archived."""
+
+    metadata: dict[str, Any] | None
+    archived: bool
+
+
 class MessageQueued(EventData):
-    """A message was accepted while a turn ran. Taken up by the `user.message` of the same id."""
+    """A message was accepted while a turn ran. Taken up by the `user.message` of the same id.
+    `first`: it steers, and goes before those that wait. A message with a key that was accepted
+    before is not accepted again."""
 
     message_id: str
     content: str
@@ -31,13 +40,62 @@ class MessageQueued(EventData):
     attachments: list[dict[str, Any]] | None = None
     agent_mode: AgentMode | None = None
     source: str | None = None
+    display: str | None = None
+    key: str | None = None
     first: bool = False
+
+
+class QueueChanged(EventData):
+    """The messages that wait, whole and in their order, after somebody edited them; `paused`: none
+    of them is taken up until somebody says so."""
+
+    pending: list[MessageQueued]
+    paused: bool = False
+
+
+class Accepted(EventData):
+    """A message that started a turn at once had this key."""
+
+    key: str
+    message_id: str
+
+
+class Used(EventData):
+    """What one model call took: tokens, and ms."""
+
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    duration_ms: float = 0
+
+
+class Rewound(EventData):
+    """The log goes on from the event with seq `kept`; `removed` shown events behind it are left
+    out."""
+
+    kept: int
+    removed: int
+
+
+class Forked(EventData):
+    """The log up to here is that of another session."""
+
+    source: str
+    upto: int
 
 
 INTERNAL: dict[type[EventData], str] = {
     Configured: "tertulia.configured",
     Named: "tertulia.named",
+    Described: "tertulia.described",
     MessageQueued: "tertulia.message_queued",
+    QueueChanged: "tertulia.queue_changed",
+    Accepted: "tertulia.accepted",
+    Used: "tertulia.used",
+    Rewound: "tertulia.rewound",
+    Forked: "tertulia.forked",
 }
 
 TYPES: dict[str, type[EventData]] = {

@@ -1,59 +1,49 @@
 """The sessions that are in memory, by id: found, made, brought back from the store, let go.
 
 Outlives every connection. A slot for a stored session is made by the first command to it, which
-waits in its inbox until the log is folded.
+waits in its inbox until the log is folded. Idle slots are let go, the one used longest ago first:
+nobody can tell, since all that matters of a session is in the store.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from concurrent.futures import Future
 
-from tertulia_protocol.errors import SessionNotFound
+from tertulia_protocol.errors import SessionExists
+from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.session import Decide, Session, exists
+from tertuliad.sessions.session import Decide, Session
 from tertuliad.sessions.world import World
 
 
 class Sessions:
-    """One for each daemon."""
+    """One for each daemon. `hot` idle sessions are kept in memory."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, hot: int = limits.HOT_SESSIONS) -> None:
         self._world = world
-        self._live: dict[str, Session] = {}
+        self._hot = hot
+        self._live: OrderedDict[str, Session] = OrderedDict()
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
-        session = self._slot(session_id)
-        if session is None:
-            session = self._live[session_id] = Session(session_id, self._world, is_new=True)
-            return self._watched(session, session.post(command))
-        final = Reply()
-
-        def looked(done: Future[object]) -> None:
-            error = done.exception()
-            if isinstance(error, SessionNotFound):
-                self.create(session_id, command).add_done_callback(final.follow)
-            else:
-                final.fail(error or exists(session_id))
-
-        # The slot may be of an id that was asked for and turns out not to be stored.
-        self._watched(session, session.post(lambda _: Decision())).add_done_callback(looked)
-        return final
+        if self._slot(session_id) is not None:
+            reply = Reply()
+            reply.fail(SessionExists(f"A session {session_id} exists already.", None))
+            return reply
+        session = self._live[session_id] = Session(session_id, self._world, is_new=True)
+        return self._watched(session, session.post(command))
 
     def post(self, session_id: str, command: Decide, *, first: bool = False) -> Reply:
         """Have `command` done by a session, which is brought back if need be."""
-        session = self._slot(session_id)
-        if session is None:
-            session = self._live[session_id] = Session(session_id, self._world, is_new=False)
+        session = self._brought_back(session_id)
         return self._watched(session, session.post(command, first=first))
 
     def delete(self, session_id: str) -> Reply:
-        """Remove a session, live or stored; answers whether there was one."""
-        session = self._slot(session_id)
-        if session is None:
-            session = self._live[session_id] = Session(session_id, self._world, is_new=False)
+        """Remove a session, live or stored; answers the bytes it had, None: there was none."""
+        session = self._brought_back(session_id)
         self._world.credentials.pop(session_id, None)
         return self._watched(session, session.delete())
 
@@ -83,6 +73,23 @@ class Sessions:
             if session.running
         ]
 
+    def let_go(self, keep: int = 0) -> None:
+        """Drop idle sessions from memory until `keep` of them are left."""
+        over = len(self._live) - keep
+        if over <= 0:
+            return
+        idle = [session for session in self._live.values() if not session.running]
+        for session in idle[:over]:
+            del self._live[session.id]
+
+    def _brought_back(self, session_id: str) -> Session:
+        session = self._slot(session_id)
+        if session is None:
+            session = self._live[session_id] = Session(session_id, self._world, is_new=False)
+        else:
+            self._live.move_to_end(session_id)
+        return session
+
     def _slot(self, session_id: str) -> Session | None:
         session = self._live.get(session_id)
         if session is not None and session.gone:
@@ -91,11 +98,14 @@ class Sessions:
         return session
 
     def _watched(self, session: Session, reply: Reply) -> Reply:
-        """Drop the slot once it turns out that there is no such session."""
+        """Drop the slot once it turns out that there is no such session, and others if there are
+        too many."""
 
         def check(_: Future[object]) -> None:
             if session.gone and self._live.get(session.id) is session:
                 del self._live[session.id]
+            if len(self._live) > 2 * self._hot:
+                self.let_go(self._hot)
 
         reply.add_done_callback(check)
         return reply

@@ -24,17 +24,26 @@ import msgspec
 from tertulia_protocol import events
 from tertulia_protocol.errors import Overloaded, RpcError, SessionExists, SessionNotFound, TurnBusy
 from tertuliad import limits
-from tertuliad.providers.base import ProviderFailed
-from tertuliad.replies import Reply
-from tertuliad.sessions import decide
+from tertuliad.providers.base import Message, ProviderFailed
+from tertuliad.replies import Reply, settled
+from tertuliad.sessions import decide, history
 from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
 from tertuliad.sessions.sealed import Sealed, event_frame, now_ms, seal
-from tertuliad.sessions.state import SessionState, apply, fold
+from tertuliad.sessions.state import (
+    SessionState,
+    apply,
+    fold,
+    folded_history,
+    from_snapshot,
+    snapshot,
+)
 from tertuliad.sessions.turn import Plan, Turn, TurnEvents
 from tertuliad.sessions.world import World
-from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Record, Row
+from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Range, Record, Row
 
 log = logging.getLogger(__name__)
+
+_encoder = msgspec.json.Encoder()
 
 Decide = Callable[[SessionState], Decision]
 """What a command makes of the state. Called again where the log had to be folded anew."""
@@ -57,8 +66,11 @@ class Session:
         self._is_new = is_new
         self._modified_ms = now_ms()
         self._state: SessionState | None = (
-            SessionState(id=session_id, created_ms=self._modified_ms) if is_new else None
+            SessionState(id=session_id, created_ms=self._modified_ms, history=[])
+            if is_new
+            else None
         )
+        self._snapshot_seq = 0
         self._inbox: deque[Command] = deque()
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
@@ -89,14 +101,15 @@ class Session:
         return reply
 
     def delete(self) -> Reply:
-        """End the turn, if one runs, and remove the session; answers whether it was there."""
+        """End the turn, if one runs, and remove the session; answers the bytes that it had, None
+        where it was not there."""
         self.gone = True
         if self._turn is not None:
             self._tell_live(events.SessionIdle(aborted=True))
             self._stop_turn()
         reply = Reply()
 
-        def deleted(done: Future[bool]) -> None:
+        def deleted(done: Future[dict[str, int]]) -> None:
             error = done.exception()
             if error is not None:
                 self.gone, self._state = False, None
@@ -104,9 +117,9 @@ class Session:
                 return
             self._fail_all(SessionNotFound.of(self.id))
             self._tell_waiting()
-            reply.give(done.result())
+            reply.give(done.result().get(self.id))
 
-        self._world.store.delete(self.id).add_done_callback(deleted)
+        self._world.store.delete([self.id]).add_done_callback(deleted)
         return reply
 
     # Doing commands
@@ -152,10 +165,19 @@ class Session:
             known_head,
             self._row(state),
             tuple(Record(item.seq, item.type, item.body) for item in stored),
+            decision.keep_to,
+            self._due_snapshot(state, decision),
         )
         submit = self._world.store.create if self._is_new else self._world.store.append
         self._busy = True
         submit(append).add_done_callback(partial(self._committed, command, decision, sealed))
+
+    def _due_snapshot(self, state: SessionState, decision: Decision) -> bytes | None:
+        """A snapshot every so many events, so that the session comes back quickly."""
+        if decision.keep_to is not None or state.seq - self._snapshot_seq < limits.SNAPSHOT_EVENTS:
+            return None
+        self._snapshot_seq = state.seq
+        return snapshot(state)
 
     def _committed(
         self, command: Command, decision: Decision, sealed: list[Sealed], done: Future[None]
@@ -175,6 +197,9 @@ class Session:
         command.reply.give(decision.result)
         self._publish(sealed)
         assert self._state is not None
+        if decision.keep_to is not None:
+            self._state = None  # it holds what was left out: the next command folds anew
+            return
         if self._state.turn is None:
             self._turn = None
             self._tell_waiting()
@@ -212,10 +237,14 @@ class Session:
             modified_ms=self._modified_ms,
             head=state.seq,
             title=state.title,
+            named=state.named,
             model=config.model,
             cwd=config.working_directory,
             client_name=config.client_name,
             owner=self._world.owners.me if state.turn is not None else None,
+            archived=state.archived,
+            metadata=None if state.metadata is None else _encoder.encode(state.metadata).decode(),
+            parent=state.parent,
         )
 
     # Loading and losing
@@ -228,13 +257,13 @@ class Session:
             self.gone = error is None
             self._fail_all(error or SessionNotFound.of(self.id))
             return
-        state = SessionState(id=self.id, created_ms=found.row.created_ms)
         try:
-            fold(state, found.records)
+            state = _folded(found)
         except (msgspec.MsgspecError, ValueError) as fault:
             log.error("session %s cannot be folded: %s", self.id, fault)
             self._fail_all(_unreadable(self.id))
             return
+        self._snapshot_seq = state.seq - len(found.records)
         self._state = state
         self._recover(state, found.row.owner)
         self._work()
@@ -277,7 +306,7 @@ class Session:
         plan = Plan(
             session_id=self.id,
             config=state.config,
-            history=tuple(state.history),
+            history=partial(self._history, state),
             headers=self._world.request_headers.pop(state.turn.message_id or "", {}),
         )
         told = TurnEvents(
@@ -287,6 +316,15 @@ class Session:
         )
         self._turn = Turn(plan, self._world, told)
         self._world.spawn(self._turn.run)
+
+    async def _history(self, state: SessionState) -> list[Message]:
+        """What the model reads, loaded where that was not needed until now."""
+        if state.history is None:
+            wanted = Range(before=state.seq + 1, types=history.TYPES)
+            records = await settled(self._world.store.read(self.id, wanted))
+            if state.history is None:
+                state.history = folded_history(records)
+        return list(state.history)
 
     def _stop_turn(self) -> None:
         if self._turn is not None:
@@ -337,6 +375,16 @@ class Session:
         nowhere = self._state or SessionState(id=self.id, created_ms=self._modified_ms)
         frames = [event_frame(self.id, item.body) for item in seal(nowhere, drafts, now_ms())]
         self._world.publish(self.id, frames, nowhere.seq, nowhere.seq)
+
+
+def _folded(found: Log) -> SessionState:
+    """The state of a stored session, from its snapshot where that is of our form."""
+    state = from_snapshot(found.snapshot) if found.snapshot is not None else None
+    if state is None:
+        state = SessionState(id=found.row.id, created_ms=found.row.created_ms)
+    state.id, state.created_ms = found.row.id, found.row.created_ms
+    fold(state, [record for record in found.records if record.seq > state.seq])
+    return state
 
 
 def _refused(error: RpcError) -> Reply:

@@ -2,7 +2,8 @@
 
 `apply` is the only way to change a state, and it is called with stored facts only, in their order:
 the same log gives the same state in every process and after every restart. Types of event that a
-later version wrote are passed over.
+later version wrote are passed over. A snapshot is a state without its history, in our own form: it
+is dropped, never converted, where the form has changed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import msgspec
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig
 from tertuliad import limits
-from tertuliad.providers.base import ImagePart, Message, TextPart, ToolCall
-from tertuliad.sessions import facts
+from tertuliad.providers.base import Message
+from tertuliad.sessions import facts, history
 from tertuliad.store.base import Record
 
-NOT_RUN = "This call was not run: the turn ended before it."
+SNAPSHOT_FORM = 1
 
 
 class OpenTurn(msgspec.Struct, frozen=True):
@@ -31,8 +32,23 @@ class OpenTurn(msgspec.Struct, frozen=True):
     model: str | None
 
 
-class SessionState(msgspec.Struct, kw_only=True):
-    """Mutable; owned by one actor. `seq` and `last_event_id` are of the last record folded."""
+class Totals(msgspec.Struct):
+    """What a session's calls to one model took: tokens, and ms."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    duration_ms: float = 0
+
+
+class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Mutable; owned by one actor. `seq` and `last_event_id` are of the last record folded.
+
+    `history` None: it is not loaded. `keys` are those of the messages accepted last, with their
+    ids. `last_usage` are the tokens that the last model call took in and gave out.
+    """
 
     id: str
     created_ms: int
@@ -42,16 +58,53 @@ class SessionState(msgspec.Struct, kw_only=True):
     config: SessionConfig = msgspec.field(default_factory=SessionConfig)
     name: str | None = None
     first_words: str | None = None
-    history: list[Message] = []
+    metadata: dict[str, Any] | None = None
+    archived: bool = False
+    parent: str | None = None
+    history: list[Message] | None = None
+    said_chars: int = 0
+    messages: int = 0
     pending: list[facts.MessageQueued] = []
+    paused: bool = False
+    keys: dict[str, str] = {}
     turn: OpenTurn | None = None
     turns: int = 0
     last_message_id: str | None = None
+    usage: dict[str, Totals] = {}
+    last_usage: tuple[int, int] = (0, 0)
 
     @property
     def title(self) -> str | None:
         """The name somebody gave, else the beginning of the first message."""
         return self.name or self.config.name or self.first_words
+
+    @property
+    def named(self) -> bool:
+        return bool(self.name or self.config.name)
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    form: int
+    state: SessionState
+
+
+_snapshots = msgspec.msgpack.Decoder(_Snapshot)
+_packer = msgspec.msgpack.Encoder()
+
+
+def snapshot(state: SessionState) -> bytes:
+    """The state without its history, for the store."""
+    bare = msgspec.structs.replace(state, history=None)
+    return _packer.encode(_Snapshot(SNAPSHOT_FORM, bare))
+
+
+def from_snapshot(data: bytes) -> SessionState | None:
+    """The state that `snapshot` packed; None where another version did."""
+    try:
+        kept = _snapshots.decode(data)
+    except msgspec.MsgspecError:
+        return None
+    return kept.state if kept.form == SNAPSHOT_FORM else None
 
 
 class _StoredEvent(msgspec.Struct):
@@ -69,13 +122,28 @@ def _decoder(kind: str) -> msgspec.json.Decoder[events.EventData] | None:
     return None if data is None else msgspec.json.Decoder(data)
 
 
+def _decoded(record: Record) -> tuple[str, events.EventData | None]:
+    """(id, data) of a stored event; no data where the type is not known."""
+    envelope = _envelopes.decode(record.body)
+    decoder = _decoder(record.type)
+    return envelope.id, decoder.decode(envelope.data) if decoder is not None else None
+
+
 def fold(state: SessionState, records: list[Record]) -> None:
     """Apply what was read from the store."""
     for record in records:
-        envelope = _envelopes.decode(record.body)
-        decoder = _decoder(record.type)
-        data = decoder.decode(envelope.data) if decoder is not None else None
-        apply(state, record.seq, record.type, envelope.id, data)
+        event_id, data = _decoded(record)
+        apply(state, record.seq, record.type, event_id, data)
+
+
+def folded_history(records: list[Record]) -> list[Message]:
+    """The history alone, from records of `history.TYPES`."""
+    messages: list[Message] = []
+    for record in records:
+        data = _decoded(record)[1]
+        if data is not None:
+            history.apply(messages, data)
+    return messages
 
 
 def apply(
@@ -86,7 +154,11 @@ def apply(
     if not facts.is_internal(kind):
         state.last_event_id = event_id
         state.shown_events += 1
-    if data is not None and (change := _CHANGES.get(type(data))) is not None:
+    if data is None:
+        return
+    if state.history is not None:
+        history.apply(state.history, data)
+    if (change := _CHANGES.get(type(data))) is not None:
         change(state, data)
 
 
@@ -98,39 +170,40 @@ def _named(state: SessionState, data: facts.Named) -> None:
     state.name = data.name
 
 
+def _described(state: SessionState, data: facts.Described) -> None:
+    state.metadata, state.archived = data.metadata, data.archived
+
+
 def _queued(state: SessionState, data: facts.MessageQueued) -> None:
+    _remember(state, data.key, data.message_id)
     if data.first:
-        state.pending.insert(0, data)
+        state.pending.insert(sum(1 for item in state.pending if item.first), data)
     else:
         state.pending.append(data)
+
+
+def _queue_changed(state: SessionState, data: facts.QueueChanged) -> None:
+    state.pending, state.paused = list(data.pending), data.paused
+
+
+def _accepted(state: SessionState, data: facts.Accepted) -> None:
+    _remember(state, data.key, data.message_id)
+
+
+def _remember(state: SessionState, key: str | None, message_id: str) -> None:
+    if key is not None:
+        state.keys[key] = message_id
+        if len(state.keys) > limits.REMEMBERED_KEYS:
+            del state.keys[next(iter(state.keys))]
 
 
 def _user_message(state: SessionState, data: events.UserMessage) -> None:
     state.pending = [item for item in state.pending if item.message_id != data.message_id]
     if state.first_words is None:
         state.first_words = title_of(data.content)
-    _answer_open_calls(state)
-    state.history.append(Message(role="user", content=_user_content(data)))
+    state.said_chars += len(data.transformed_content or data.content)
+    state.messages += 1
     state.last_message_id = data.message_id
-
-
-def _user_content(data: events.UserMessage) -> str | list[TextPart | ImagePart]:
-    text = data.transformed_content or data.content
-    images = [
-        ImagePart(str(item["mimeType"]), str(item["data"]))
-        for item in data.attachments or ()
-        if is_image(item)
-    ]
-    return [TextPart(text), *images] if images else text
-
-
-def is_image(attachment: dict[str, object]) -> bool:
-    """Whether the attachment is an image whose bytes came with it."""
-    return (
-        attachment.get("type") == "blob"
-        and str(attachment.get("mimeType", "")).startswith("image/")
-        and bool(attachment.get("data"))
-    )
 
 
 def _turn_start(state: SessionState, data: events.AssistantTurnStart) -> None:
@@ -139,28 +212,23 @@ def _turn_start(state: SessionState, data: events.AssistantTurnStart) -> None:
 
 
 def _assistant_message(state: SessionState, data: events.AssistantMessage) -> None:
-    calls = tuple(
-        ToolCall(request.tool_call_id, request.name, _arguments_text(request.arguments))
-        for request in data.tool_requests or ()
-    )
-    if data.content or calls:
-        state.history.append(Message(role="assistant", content=data.content, tool_calls=calls))
-
-
-def _arguments_text(arguments: object) -> str:
-    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    state.said_chars += len(data.content)
+    state.messages += 1
 
 
 def _turn_end(state: SessionState, _: events.AssistantTurnEnd) -> None:
     state.turn = None
-    _answer_open_calls(state)
 
 
-def _answer_open_calls(state: SessionState) -> None:
-    """Every call in the history has a result, or the model's server refuses the history."""
-    if state.history and state.history[-1].tool_calls:
-        for call in state.history[-1].tool_calls:
-            state.history.append(Message(role="tool", content=NOT_RUN, tool_call_id=call.id))
+def _used(state: SessionState, data: facts.Used) -> None:
+    totals = state.usage.setdefault(data.model, Totals())
+    totals.calls += 1
+    totals.input_tokens += data.input_tokens
+    totals.output_tokens += data.output_tokens
+    totals.cached_tokens += data.cached_tokens
+    totals.reasoning_tokens += data.reasoning_tokens
+    totals.duration_ms += data.duration_ms
+    state.last_usage = (data.input_tokens, data.output_tokens)
 
 
 def _model_change(state: SessionState, data: events.SessionModelChange) -> None:
@@ -170,10 +238,25 @@ def _model_change(state: SessionState, data: events.SessionModelChange) -> None:
     state.config = msgspec.structs.replace(state.config, **changes)
 
 
+def _forked(state: SessionState, data: facts.Forked) -> None:
+    """A fork takes the conversation along, and nothing of what was under way or counted."""
+    state.parent = data.source
+    state.name = None
+    state.turn = None
+    state.pending, state.paused = [], False
+    state.keys, state.usage = {}, {}
+    state.metadata, state.archived = None, False
+
+
 _CHANGES: dict[type[events.EventData], Callable[[SessionState, Any], None]] = {
     facts.Configured: _configured,
     facts.Named: _named,
+    facts.Described: _described,
     facts.MessageQueued: _queued,
+    facts.QueueChanged: _queue_changed,
+    facts.Accepted: _accepted,
+    facts.Used: _used,
+    facts.Forked: _forked,
     events.UserMessage: _user_message,
     events.AssistantTurnStart: _turn_start,
     events.AssistantMessage: _assistant_message,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import msgspec
@@ -29,6 +29,7 @@ from tertuliad.providers.base import (
 )
 from tertuliad.sessions import system_message
 from tertuliad.sessions.decide import Outcome
+from tertuliad.sessions.history import text_chars
 from tertuliad.sessions.world import World
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     session_id: str
     config: SessionConfig
-    history: tuple[Message, ...]
+    history: Callable[[], Awaitable[list[Message]]]
     headers: dict[str, str]
 
 
@@ -104,7 +105,7 @@ class Turn:
         return failure
 
     async def _call(self, target: Target) -> Outcome:
-        request = _request(self._plan, target)
+        request = _request(self._plan, target, await self._plan.history())
         _check_window(request, target)
         started = time.monotonic()
         first: float | None = None
@@ -165,14 +166,14 @@ def _as_the_caller_knows(target: Target, config: SessionConfig) -> Target:
     )
 
 
-def _request(plan: Plan, target: Target) -> ModelRequest:
+def _request(plan: Plan, target: Target, history: list[Message]) -> ModelRequest:
     config = plan.config
     system = system_message.render(config)
     head = [Message(role="system", content=system)] if system else []
-    history = plan.history if target.vision else map(_without_images, plan.history)
+    said = history if target.vision else map(_without_images, history)
     return ModelRequest(
         model=target.model,
-        messages=[*head, *history],
+        messages=[*head, *said],
         tools=_declared(config) if target.tools else [],
         stream=bool(config.streaming),
         max_output_tokens=target.max_output_tokens,
@@ -216,7 +217,7 @@ def _check_window(request: ModelRequest, target: Target) -> None:
     """Refuse before the call what cannot fit for certain."""
     if target.context_window is None:
         return
-    size = sum(_text_bytes(message) for message in request.messages)
+    size = sum(text_chars(message) for message in request.messages)
     if size > target.context_window * LEAST_BYTES_A_TOKEN:
         raise ProviderFailed(
             "context_window",
@@ -224,9 +225,3 @@ def _check_window(request: ModelRequest, target: Target) -> None:
             f" {target.context_window}. Start a new session, or switch to a model with a larger"
             " window.",
         )
-
-
-def _text_bytes(message: Message) -> int:
-    if isinstance(message.content, str):
-        return len(message.content)
-    return sum(len(getattr(part, "text", "")) for part in message.content)

@@ -164,7 +164,9 @@ class Store(Protocol):
 
     def rows(self, wanted: ListQuery) -> Future[Page]: ...
 
-    def search(self, text: str, limit: int, after: str | None) -> Future[tuple[list[Hit], str | None]]:
+    def search(
+        self, text: str, limit: int, after: str | None
+    ) -> Future[tuple[list[Hit], str | None]]:
         """What was said that has all of the words of `text`, the best first."""
         ...
 

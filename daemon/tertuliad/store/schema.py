@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from tertulia_protocol.errors import StoreFailed
-
 from tertuliad import limits
 from tertuliad.store.worker import failure
 
@@ -70,19 +69,19 @@ CREATE VIRTUAL TABLE said USING fts5 (
 );
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
-"""
+"""  # noqa: S608 - constants
 
 _opening = threading.Lock()
 
 
-def open_database(path: Path, *, timeout_s: float = limits.STORE_BUSY_TIMEOUT_S) -> sqlite3.Connection:
+def open_database(
+    path: Path, *, timeout_s: float = limits.STORE_BUSY_TIMEOUT_S
+) -> sqlite3.Connection:
     """A connection to the database at `path`, made if need be. Raises `StoreFailed`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(
-            path, timeout=timeout_s, isolation_level=None, check_same_thread=False
-        )
+        db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
         try:
             with _opening:
                 _make_ready(db, path)

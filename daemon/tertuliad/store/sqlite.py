@@ -210,5 +210,3 @@ def _search(
 def _sizes(db: sqlite3.Connection) -> dict[str, int]:
     listed = db.execute("SELECT id, segment FROM sessions").fetchall()
     return {session_id: logs.bytes_of(db, segment) for session_id, segment in listed}
-
-

@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tertulia_protocol.errors import StoreFailed
-
 from tertuliad import limits
 from tertuliad.store.base import AlreadyThere, HeadMoved, NotThere
 

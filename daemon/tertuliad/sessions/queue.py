@@ -1,0 +1,132 @@
+"""Decisions about the messages that wait for their turn: looked at, edited, put in another order.
+
+Each edit stores the queue as it is then, in one fact. Positions count from 0. An id is that of the
+message, as `session.send` answered it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tertulia_protocol import events
+from tertulia_protocol.errors import Overloaded
+from tertuliad import limits
+from tertuliad.sessions import decide, facts
+from tertuliad.sessions.decide import Decision, Draft
+from tertuliad.sessions.facts import MessageQueued
+from tertuliad.sessions.state import SessionState
+
+Pending = list[MessageQueued]
+
+
+def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
+    """The queue as it is from now on."""
+    if len(pending) > limits.PENDING_MESSAGES:
+        raise Overloaded(
+            f"More than {limits.PENDING_MESSAGES} messages would wait in this session."
+        )
+    changed = facts.QueueChanged(pending=pending, paused=state.paused)
+    drafts = (Draft(changed), Draft(events.PendingMessagesModified()))
+    return Decision(drafts=drafts, result=result)
+
+
+def _place(state: SessionState, message_id: str) -> int | None:
+    ids = [item.message_id for item in state.pending]
+    return ids.index(message_id) if message_id in ids else None
+
+
+def move(
+    state: SessionState, message_id: str, position: int, result: Callable[[bool], Any]
+) -> Decision:
+    """Put a message at `position`; one behind the end is the end."""
+    place = _place(state, message_id)
+    if place is None or place == min(position, len(state.pending) - 1):
+        return Decision(result=result(False))
+    pending = list(state.pending)
+    pending.insert(position, pending.pop(place))
+    return _stored(state, pending, result(True))
+
+
+def insert(state: SessionState, message: MessageQueued, position: int, result: Any) -> Decision:
+    """Put a new message at `position`. Where nothing runs, it is a turn at once."""
+    if state.turn is None and not state.pending and not state.paused:
+        return decide.send(state, message, lambda _: result)
+    pending = list(state.pending)
+    pending.insert(position, message)
+    return _stored(state, pending, result)
+
+
+def remove(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:
+    place = _place(state, message_id)
+    if place is None:
+        return Decision(result=result(False))
+    return _stored(state, state.pending[:place] + state.pending[place + 1 :], result(True))
+
+
+def remove_last(state: SessionState, result: Callable[[bool], Any]) -> Decision:
+    """Take back the message that was put last."""
+    if not state.pending:
+        return Decision(result=result(False))
+    return _stored(state, state.pending[:-1], result(True))
+
+
+def edit(
+    state: SessionState,
+    message_id: str,
+    prompt: str,
+    display: str | None,
+    result: Callable[[bool], Any],
+) -> Decision:
+    """Give a waiting message other words. Attachments stay, as they were read when it came."""
+    place = _place(state, message_id)
+    if place is None:
+        return Decision(result=result(False))
+    old = state.pending[place]
+    attached = (old.transformed_content or old.content)[len(old.content) :]
+    new = msgspec.structs.replace(
+        old,
+        content=prompt,
+        display=display,
+        transformed_content=prompt + attached if attached else None,
+    )
+    pending = [*state.pending[:place], new, *state.pending[place + 1 :]]
+    return _stored(state, pending, result(True))
+
+
+def duplicate(
+    state: SessionState, message_id: str, new_id: str, result: Callable[[str], Any]
+) -> Decision | None:
+    """Put a copy behind the message; None: it does not wait."""
+    place = _place(state, message_id)
+    if place is None:
+        return None
+    copy = msgspec.structs.replace(state.pending[place], message_id=new_id, key=None)
+    pending = [*state.pending[: place + 1], copy, *state.pending[place + 1 :]]
+    return _stored(state, pending, result(new_id))
+
+
+def send_now(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:
+    """Put a waiting message before all others, as one that steers."""
+    place = _place(state, message_id)
+    if place is None:
+        return Decision(result=result(False))
+    first = msgspec.structs.replace(state.pending[place], first=True)
+    pending = [first, *state.pending[:place], *state.pending[place + 1 :]]
+    return _stored(state, pending, result(True))
+
+
+def clear(state: SessionState, result: Any) -> Decision:
+    if not state.pending:
+        return Decision(result=result)
+    return _stored(state, [], result)
+
+
+def pause(state: SessionState, paused: bool, result: Any) -> Decision:
+    """Take up no waiting message until told to go on."""
+    if paused == state.paused:
+        return Decision(result=result)
+    changed = facts.QueueChanged(pending=list(state.pending), paused=paused)
+    return Decision(drafts=(Draft(changed),), result=result)
