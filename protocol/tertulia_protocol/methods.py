@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from tertulia_protocol import attachments, faults, session_id
+from tertulia_protocol import attachments, faults, methods_library, methods_log, session_id
 from tertulia_protocol.config import (
     CapabilitiesOverride,
     CreateParams,
-    Private,
     ResumeParams,
     SessionConfig,
 )
@@ -28,32 +27,7 @@ from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.events import AbortReason, AgentMode, ModelChangeSource
 from tertulia_protocol.models import ModelInfo
 from tertulia_protocol.provider_config import ProviderConfig
-
-
-class Params(Private, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """The base of params. The repr shows no values: a prompt, a token or a header is nobody's."""
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """The base of results."""
-
-
-class NoParams(Params, frozen=True):
-    """The method takes nothing."""
-
-
-class SessionParams(Params, frozen=True, kw_only=True):
-    """The method is about one session and takes nothing else."""
-
-    session_id: str
-
-
-class Success(Result, frozen=True, kw_only=True):
-    """`error` says why `success` is false."""
-
-    success: bool
-    error: str | None = None
-
+from tertulia_protocol.shapes import Method, NoParams, Params, Result, SessionParams, Success
 
 # The connection
 
@@ -345,20 +319,6 @@ class SessionEventLogReleaseInterestParams(Params, frozen=True, kw_only=True):
 
 # The table
 
-Runs = Literal["at once", "in a task"]
-
-
-class Method(msgspec.Struct, frozen=True):
-    """A row of the registry. `runs` "in a task" where the method may wait for the network; a
-    session's commands answer through a reply of their own and run at once."""
-
-    name: str
-    params: Any
-    result: Any
-    summary: str
-    runs: Runs = "at once"
-
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -423,6 +383,8 @@ METHODS: dict[str, Method] = {
             "runtime.shutdown", NoParams, None, "Finish, answer, and stop if the daemon is yours."
         ),
         Method("rpc.discover", NoParams, dict[str, Any], "This table as an OpenRPC document."),
+        *methods_library.TABLE,
+        *methods_log.TABLE,
     )
 }
 """Every method that the daemon answers, by its name."""

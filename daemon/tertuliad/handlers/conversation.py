@@ -8,7 +8,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import events, methods
+from tertulia_protocol import events, methods, shapes
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import InvalidParams, NotSupported
@@ -106,13 +106,13 @@ def _after_turn(ctx: Context, session_id: str, reply: Reply) -> Reply:
 def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     reason = params.reason or "user_initiated"
-    result = methods.Success(success=True)
+    result = shapes.Success(success=True)
     return ctx.sessions.post(
         params.session_id, lambda state: decide.abort(state, reason, result), first=True
     )
 
 
-def messages(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+def messages(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
 
     def answer(records: list[Record]) -> methods.SessionGetMessagesResult:
@@ -157,7 +157,7 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
     return ctx.sessions.post(params.session_id, command)
 
 
-def current_model(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+def current_model(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
 
     def answer(state: SessionState) -> Decision:
@@ -171,7 +171,7 @@ def current_model(ctx: Context, caller: Caller, params: methods.SessionParams) -
     return ctx.sessions.post(params.session_id, answer)
 
 
-def name(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     return ctx.sessions.post(
         params.session_id,
@@ -204,7 +204,7 @@ def update_options(
             was_active=True,
             continue_work=False,
             silent=True,
-            result=methods.Success(success=True),
+            result=shapes.Success(success=True),
         )
 
     reply = ctx.sessions.post(params.session_id, command)
@@ -221,6 +221,6 @@ def register_interest(
 
 def release_interest(
     ctx: Context, caller: Caller, params: methods.SessionEventLogReleaseInterestParams
-) -> methods.Success:
+) -> shapes.Success:
     ctx.need_attached(caller, params.session_id)
-    return methods.Success(success=True)
+    return shapes.Success(success=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tertulia_protocol import PROTOCOL_VERSION, methods
+from tertulia_protocol import PROTOCOL_VERSION, methods, shapes
 from tertulia_protocol.errors import NotAuthenticated
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply
@@ -62,8 +62,8 @@ def foreground(ctx: Context, caller: Caller, params: Any) -> methods.SessionGetF
     return methods.SessionGetForegroundResult()
 
 
-def set_foreground(ctx: Context, caller: Caller, params: methods.SessionParams) -> methods.Success:
-    return methods.Success(
+def set_foreground(ctx: Context, caller: Caller, params: shapes.SessionParams) -> shapes.Success:
+    return shapes.Success(
         success=False,
         error="Not running in TUI+server mode: this daemon has no terminal of its own.",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia_protocol import methods
+from tertulia_protocol import methods, shapes
 from tertulia_protocol.config import (
     CreateParams,
     ResumeParams,
@@ -170,7 +170,7 @@ def _meta(row: Row) -> methods.SessionMeta:
     )
 
 
-def metadata(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     return mapped(
         ctx.world.store.row(params.session_id),
         lambda row: methods.SessionGetMetadataResult(session=_meta(row) if row else None),
@@ -183,25 +183,25 @@ def last_id(ctx: Context, caller: Caller, params: Any) -> Reply:
     )
 
 
-def delete(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply:
+def delete(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     session_id = params.session_id
 
-    def answer(freed: int | None) -> methods.Success:
+    def answer(freed: int | None) -> shapes.Success:
         if freed is None:
-            return methods.Success(success=False, error=f"Session not found: {session_id}")
+            return shapes.Success(success=False, error=f"Session not found: {session_id}")
         ctx.hub.close_room(session_id)
         ctx.deleted(session_id)
-        return methods.Success(success=True)
+        return shapes.Success(success=True)
 
     return mapped(ctx.sessions.delete(session_id), answer)
 
 
-def destroy(ctx: Context, caller: Caller, params: methods.SessionParams) -> methods.Success:
+def destroy(ctx: Context, caller: Caller, params: shapes.SessionParams) -> shapes.Success:
     if ctx.hub.detach(caller, params.session_id):
-        return methods.Success(success=True)
-    return methods.Success(success=False, error=f"Session not found: {params.session_id}")
+        return shapes.Success(success=True)
+    return shapes.Success(success=False, error=f"Session not found: {params.session_id}")
 
 
-def detach(ctx: Context, caller: Caller, params: methods.SessionParams) -> methods.Success:
+def detach(ctx: Context, caller: Caller, params: shapes.SessionParams) -> shapes.Success:
     ctx.hub.detach(caller, params.session_id)
-    return methods.Success(success=True)
+    return shapes.Success(success=True)

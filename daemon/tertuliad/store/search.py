@@ -19,6 +19,13 @@ _WORDS = (
 )
 
 
+_FIND = (
+    "SELECT said.rowid, (SELECT type FROM events WHERE id = said.rowid),"  # noqa: S608 - constants
+    f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
+    " FROM said WHERE said MATCH ? ORDER BY rank, said.rowid DESC LIMIT ? OFFSET ?"
+)
+
+
 def index(db: sqlite3.Connection, segments: int) -> int:
     """Index what is new in at most so many segments; how many there were."""
     waiting = db.execute(
@@ -64,9 +71,4 @@ def find(db: sqlite3.Connection, text: str, limit: int, offset: int) -> list[tup
     query = query_of(text)
     if not query:
         return []
-    return db.execute(  # the pieces are constants
-        "SELECT said.rowid, (SELECT type FROM events WHERE id = said.rowid),"
-        f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
-        " FROM said WHERE said MATCH ? ORDER BY rank, said.rowid DESC LIMIT ? OFFSET ?",
-        (query, limit, offset),
-    ).fetchall()
+    return db.execute(_FIND, (query, limit, offset)).fetchall()
