@@ -1,7 +1,8 @@
 """One client's connection: a reader, a writer, and an outbox between the daemon and the writer.
 
 The rules of this file:
-- The reader never waits for work. It feeds the framer and hands frames to the gate.
+- The reader never waits for work. It feeds the framer and hands frames to the gate, and lets the
+  other connections have their turn after every few of them.
 - Replies always enter the outbox. Events enter while it is below its high mark; above it the
   followers of this connection fall behind, and `on_low` tells when they may catch up.
 - A peer whose outbox grows beyond all bounds asks and never reads: it is closed.
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from tertulia_protocol.framing import Broken, Framer
 from tertuliad import limits
@@ -42,6 +44,10 @@ class Connection:
         self.is_socket = is_socket
         self.on_low: Callable[[], None] | None = None
         """Called when the outbox has drained below its low mark after it was above the high."""
+        self.on_end: Callable[[], None] | None = None
+        """Called when the peer sends no more, before what it asked is waited for."""
+        self.ending = False
+        """The peer sends no more."""
         self._stream = stream
         self._is_draining = is_draining
         self._framer = Framer(max_body)
@@ -117,7 +123,9 @@ class Connection:
                 data = await self._stream.receive(limits.READ_CHUNK_BYTES)
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
-            for frame in self._framer.feed(data):
+            for number, frame in enumerate(self._framer.feed(data), 1):
+                if number % limits.FRAMES_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
                 if isinstance(frame, Broken) and frame.foreign and self.is_socket:
                     return  # it may be a web page: not a word
                 self._gate.take(frame)
@@ -126,6 +134,9 @@ class Connection:
 
     async def _finish(self) -> None:
         """The peer sends no more: what it asked is still answered, within a bound."""
+        self.ending = True
+        if self.on_end is not None:
+            self.on_end()
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
             if self._gate.in_flight:
                 self._gate.on_quiet = self._quiet.set

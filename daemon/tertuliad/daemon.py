@@ -1,8 +1,9 @@
 """The composition root: it wires the daemon's parts, runs them and stops them in order.
 
 It imports everything and nobody imports it, except the entry. The order of a stop: no new clients,
-no new requests, running turns end with an event that says so, what is queued for clients is
-written, connections end, the store closes. All of it has a bounded time.
+no new requests, running turns end by themselves within a grace (after SIGTERM) or with an event
+that says so, what is queued for clients is written, connections end, the store closes. All of it
+has a bounded time. Messages that wait for a turn wait for the next start.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import anyio.abc
 import anyio.lowlevel
 
 from tertulia_protocol import VERSION, layout
+from tertulia_protocol.envelope import encode_error
+from tertulia_protocol.errors import Overloaded
+from tertulia_protocol.framing import encode_frame
 from tertuliad import lifetime, limits, listeners
 from tertuliad.audience import Audience
 from tertuliad.config import ConfigError, EmbeddedSettings, load
@@ -33,10 +37,12 @@ from tertuliad.providers.embedded import EmbeddedModel
 from tertuliad.providers.http import Http
 from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
+from tertuliad.sessions import left_over
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
 from tertuliad.stdio import StdioStream
 from tertuliad.store.owners import Owners
+from tertuliad.store.schema import FILE_NAME
 from tertuliad.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
@@ -53,6 +59,8 @@ class Daemon:
         self._audience = Audience()
         self._draining = False
         self._stopping = anyio.Event()
+        self._hurry = anyio.Event()
+        """Turns get no grace any more."""
         settings = load(options.home, path=options.config)
         self._http = Http()
         self._embedded = _embedded(settings.embedded)
@@ -70,6 +78,8 @@ class Daemon:
             credentials={},
             request_headers={},
             version=VERSION,
+            turn_limits=options.turn_limits,
+            draining=lambda: self._draining,
         )
         self._sessions = Sessions(self._world)
         self._warmed = False
@@ -93,6 +103,8 @@ class Daemon:
                 stream = StdioStream(0, stdout)
                 handlers = self._handlers(None)
                 self._tasks.start_soon(self._serve_stdio, stream, handlers)
+            if (options.home / FILE_NAME).exists():
+                self._spawn(self._take_up)
             await self._stopping.wait()
             await self._drain()
         self._tasks.cancel_scope.cancel()
@@ -120,7 +132,7 @@ class Daemon:
     ) -> None:
         async def client(stream: anyio.abc.SocketStream) -> None:
             if len(self._audience.connections) >= limits.CONNECTIONS:
-                await stream.aclose()
+                await _turn_away(stream)
                 return
             await self._serve(stream, handlers, authenticated=authenticated, is_socket=True)
 
@@ -147,6 +159,7 @@ class Daemon:
             max_body=self._options.max_body,
         )
         connection.on_low = lambda: self._hub.on_low(connection)
+        connection.on_end = lambda: self._hub.end_waits(connection)
         self._audience.connections.add(connection)
         try:
             await connection.serve()
@@ -170,6 +183,10 @@ class Daemon:
             )
         )
 
+    async def _take_up(self) -> None:
+        """Go on with what an earlier process left waiting."""
+        await left_over.take_up(self._store, self._sessions, self._stopping.is_set)
+
     def _warm(self) -> None:
         if not self._warmed:
             self._warmed = True
@@ -188,16 +205,21 @@ class Daemon:
 
     # The end
 
-    def stop(self, reason: str) -> None:
-        """Begin the clean stop; nothing to do the second time."""
+    def stop(self, reason: str, grace_s: float = 0.0) -> None:
+        """Begin the clean stop. Turns get `grace_s` to end by themselves; the second time that
+        somebody asks, no more."""
+        if grace_s == 0 or self._stopping.is_set():
+            self._hurry.set()
         if not self._stopping.is_set():
             log.info("stopping: %s", reason)
-            lifetime.end_anyway(limits.SHUTDOWN_GRACE_S * 2)
+            lifetime.end_anyway(grace_s + limits.SHUTDOWN_GRACE_S * 2)
             self._stopping.set()
 
     def _watch(self) -> None:
         async def signals() -> None:
-            self.stop(await lifetime.wait_for_signal())
+            async for name in lifetime.signals():
+                grace_s = self._options.drain_grace_s if name == "SIGTERM" else 0.0
+                self.stop(name, grace_s)
 
         async def parent(pid: int, is_parent: bool) -> None:
             await lifetime.wait_for_death(pid, is_parent=is_parent)
@@ -222,6 +244,7 @@ class Daemon:
 
     async def _drain(self) -> None:
         self._draining = True
+        await self._grace()
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
             with contextlib.suppress(Exception):
                 await _all_settled(self._sessions.interrupt_all(STOPPED)).settled()
@@ -235,6 +258,20 @@ class Daemon:
         self._store.close()
         self._owners.close()
 
+    async def _grace(self) -> None:
+        """Let running turns end by themselves, as long as they may."""
+        ended = [self._sessions.when_idle(session_id) for session_id in self._world.running]
+        async with anyio.create_task_group() as tasks:
+
+            async def hurried() -> None:
+                await self._hurry.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(hurried)
+            with anyio.move_on_after(self._options.drain_grace_s):
+                await _all_settled(ended).settled()
+            tasks.cancel_scope.cancel()
+
 
 def _embedded(settings: EmbeddedSettings) -> EmbeddedModel:
     return EmbeddedModel(
@@ -243,6 +280,16 @@ def _embedded(settings: EmbeddedSettings) -> EmbeddedModel:
         slots=settings.slots,
         context=settings.context,
     )
+
+
+async def _turn_away(stream: anyio.abc.SocketStream) -> None:
+    """Say that there are too many clients, and close."""
+    full = Overloaded(f"{limits.CONNECTIONS} clients are connected, and no more are taken.")
+    refusal = encode_error(None, full.code, full.message, full.data)
+    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
+            await stream.send(encode_frame(refusal))
+    await stream.aclose()
 
 
 async def _serve_listener(

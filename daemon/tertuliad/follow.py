@@ -6,7 +6,8 @@ The rules of this file:
 - Subscriptions are a set: attaching twice adds nothing.
 - A follower whose connection lags takes no more frames. What was only live is gone for it; what is
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
-  gets a fresh `session.idle`, since the real one is gone too.
+  gets a fresh `session.idle`, since the real one is gone too. So does one that missed what another
+  process on the same data folder wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
+import anyio
+
+from tertulia_protocol.errors import TurnBusy
 from tertuliad import limits
 from tertuliad.sessions.facts import is_internal
 from tertuliad.sessions.sealed import event_frame, idle_frame
@@ -44,7 +48,7 @@ class Pace(enum.Enum):
 class Follower:
     """One connection's view of one session. Dies with either."""
 
-    __slots__ = ("outlet", "pace", "seq", "session_id")
+    __slots__ = ("news", "outlet", "pace", "seq", "session_id")
 
     def __init__(self, outlet: Outlet, session_id: str) -> None:
         self.outlet = outlet
@@ -52,6 +56,14 @@ class Follower:
         self.seq: int | None = None
         """None until the first publication: what came before is read with getMessages."""
         self.pace = Pace.LIVE
+        self.news: anyio.Event | None = None
+        """Set when there is something new in the log, or nothing more will come."""
+
+    def tell_news(self) -> None:
+        """Wake who waits for news."""
+        if self.news is not None:
+            self.news.set()
+            self.news = None
 
     def offer(self, frame: bytes) -> bool:
         """Give a frame to the connection; False: it is full, and the follower is behind."""
@@ -84,8 +96,10 @@ class Hub:
     def detach(self, outlet: Outlet, session_id: str) -> bool:
         """Stop following; False: it did not."""
         followed = self._by_outlet.get(outlet, {})
-        if followed.pop(session_id, None) is None:
+        follower = followed.pop(session_id, None)
+        if follower is None:
             return False
+        follower.tell_news()
         if not followed:
             self._by_outlet.pop(outlet, None)
         room = self._rooms[session_id]
@@ -100,6 +114,21 @@ class Hub:
         for session_id in list(self._by_outlet.get(outlet, ())):
             self.detach(outlet, session_id)
 
+    def news(self, outlet: Outlet, session_id: str) -> anyio.Event | None:
+        """Set by the session's next stored event, and when the outlet asks no more. None: it does
+        not follow the session."""
+        follower = self._by_outlet.get(outlet, {}).get(session_id)
+        if follower is None:
+            return None
+        if follower.news is None:
+            follower.news = anyio.Event()
+        return follower.news
+
+    def end_waits(self, outlet: Outlet) -> None:
+        """The outlet asks no more: what it waits for is answered as it is."""
+        for follower in self._by_outlet.get(outlet, {}).values():
+            follower.tell_news()
+
     def close_room(self, session_id: str) -> None:
         """The session is gone."""
         for outlet in list(self._rooms.get(session_id, ())):
@@ -113,19 +142,24 @@ class Hub:
 
     def publish(self, session_id: str, frames: list[bytes], before: int, seq: int) -> None:
         """Give frames to all who keep up. `before` and `seq` are of the last stored event before
-        the frames, and of the last one before or in them."""
+        the frames, and of the last one before or in them. Without frames, what was stored is not
+        shown."""
         room = self._rooms.get(session_id)
         if room is None:
             return
         self._heads[session_id] = seq
-        joined = b"".join(frames) if len(frames) > 1 else frames[0]
+        joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.values():
             if follower.seq is None:
                 follower.seq = before
-            if follower.pace is Pace.LIVE and follower.offer(joined):
+            if follower.pace is Pace.LIVE and follower.seq < before:
+                self._catch_up(follower)  # another process has written to the log meanwhile
+            elif follower.pace is Pace.LIVE and (not frames or follower.offer(joined)):
                 follower.seq = seq
             elif follower.pace is Pace.UNREAD:
                 self._catch_up(follower)
+            if seq > before:
+                follower.tell_news()
 
     def on_low(self, outlet: Outlet) -> None:
         """The connection's outbox has drained: its followers may catch up."""
@@ -162,12 +196,14 @@ class Hub:
         running.add_done_callback(partial(self._tell_idle, follower))
 
     def _tell_idle(self, follower: Follower, running: Future[bool]) -> None:
-        """The real `session.idle` was not stored: a follower that caught up gets a fresh one."""
+        """The real `session.idle` was not stored: a follower that caught up gets a fresh one. Of a
+        turn in another process (`TurnBusy`) it will not hear the end."""
         if not self._is_here(follower) or follower.pace is not Pace.LIVE:
             return
-        if running.exception() is not None:
+        error = running.exception()
+        if error is not None and not isinstance(error, TurnBusy):
             follower.pace = Pace.UNREAD
-        elif not running.result():
+        elif error is not None or not running.result():
             follower.offer(idle_frame(follower.session_id, None))
 
     def _is_here(self, follower: Follower) -> bool:

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import AsyncIterator
 
 import anyio
 
@@ -18,13 +19,12 @@ from tertuliad import limits
 log = logging.getLogger(__name__)
 
 
-async def wait_for_signal() -> str:
-    """The name of the signal that asks the daemon to stop."""
+async def signals() -> AsyncIterator[str]:
+    """The names of the signals that ask the daemon to stop, as they come."""
     wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    with anyio.open_signal_receiver(*wanted) as signals:
-        async for number in signals:
-            return signal.Signals(number).name
-    raise AssertionError("the signals ended")
+    with anyio.open_signal_receiver(*wanted) as received:
+        async for number in received:
+            yield signal.Signals(number).name
 
 
 async def wait_for_death(pid: int, *, is_parent: bool) -> None:

@@ -17,12 +17,18 @@ OUTBOX_HIGH_BYTES = 8 * MIB  # above: followers fall behind, lifecycle notices a
 OUTBOX_LOW_BYTES = 1 * MIB  # below: followers that fell behind catch up from the log
 OUTBOX_MAX_BYTES = 256 * MIB  # above: a peer that asks and never reads is closed
 REQUESTS_IN_FLIGHT = 2048  # per connection; refuse
+FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
-CONNECTIONS = 4096  # per daemon; a further one is closed at once
+CONNECTIONS = 4096  # per daemon; a further one is told so and closed
 
 # Sessions.
 PENDING_MESSAGES = 256  # queued behind a turn, per session; refuse
+READ_EVENTS = 200  # of one page of a log, where the caller does not say
+READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
+READ_WAIT_MS = 30_000  # a read waits for news so long at most, whatever the caller says
+LEFT_OVER_TURNS = 16  # at once, of messages that an earlier process left waiting
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse
+URGENT_COMMANDS = 1024  # beyond it, those that go first (abort): a full inbox does not stop them
 REMEMBERED_KEYS = 256  # callers' keys of the messages accepted last, per session
 HOT_SESSIONS = 64  # idle sessions kept in memory; the one used longest ago is let go
 SNAPSHOT_EVENTS = 256  # a snapshot is stored after so many events
@@ -36,6 +42,12 @@ TITLE_CHARS = 80
 TURN_IDLE_TIMEOUT_S = 300.0  # no byte from the model for so long ends the turn
 TURN_TIMEOUT_S = 3600.0  # one turn at most
 NOT_STREAMED_TIMEOUT_S = 600.0  # an answer that comes in one piece
+TURN_RETRIES = 4  # further tries of a call that failed before its first byte; then the turn fails
+RETRY_FIRST_WAIT_S = 0.5  # doubled before each further try
+RETRY_LONGEST_WAIT_S = 16.0
+RETRY_AFTER_S = 60.0  # a server that asks to wait longer is not asked again: the turn fails
+RETRY_WINDOW_S = 120.0  # no try begins later than this after the first
+TURNS_AT_ONCE = 4096  # turns that run in the daemon; a message that would start one more: refuse
 
 # Models' HTTP.
 CONNECT_TIMEOUT_S = 10.0
@@ -49,9 +61,18 @@ COMMIT_BATCH = 512  # operations of one transaction
 STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: refuse
 WAL_PAGES = 250  # of 4 KiB: the write-ahead log is folded back from this size on
 INDEXED_AT_ONCE = 64  # segments whose new words are indexed in one transaction
+LEASE_BEAT_S = 2.0  # how often a process that runs turns says that it lives
+LEASE_S = 15.0  # not heard of for so long, it is taken for stopped, and its turns are ended
 CATCH_UP_EVENTS = 512  # events read from the log at once for a follower that fell behind
 
+# Many sessions.
+LISTED_AT_ONCE = 1000  # rows of a page, where a limit is given; a higher one is this one
+FOUND_AT_ONCE = 200  # places of a search's page; a higher limit is this one
+METADATA_BYTES = 64 * KIB  # a session's own metadata, encoded; refuse
+INDEX_PAUSE_S = 3.0  # between something that was said and its being indexed
+
 # The process.
-SHUTDOWN_GRACE_S = 5.0  # turns and writers get so long when the daemon stops
+DRAIN_GRACE_S = 3.0  # turns that run get so long to end by themselves after SIGTERM
+SHUTDOWN_GRACE_S = 5.0  # after that: the ends of turns, and writers, get so long
 EXIT_AFTER_SHUTDOWN_S = 15.0  # after runtime.shutdown, when nobody ends the process
 PARENT_POLL_S = 1.0  # where the platform cannot tell of a parent's death

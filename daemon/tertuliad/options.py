@@ -11,6 +11,7 @@ import msgspec
 
 from tertulia_protocol import VERSION, layout
 from tertuliad import limits
+from tertuliad.sessions.retry import TurnLimits
 
 LOG_LEVELS = ("none", "error", "warning", "info", "debug", "all")
 
@@ -38,6 +39,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     parent_pid: int | None
     log_level: str
     max_body: int
+    turn_limits: TurnLimits = TurnLimits()
+    drain_grace_s: float = limits.DRAIN_GRACE_S
 
 
 def parse(argv: list[str]) -> Options:
@@ -58,6 +61,12 @@ def parse(argv: list[str]) -> Options:
         parent_pid=given.parent_pid,
         log_level=given.log_level,
         max_body=given.max_body,
+        turn_limits=TurnLimits(
+            retries=given.turn_retries,
+            timeout_s=given.turn_timeout,
+            idle_timeout_s=given.turn_idle_timeout,
+        ),
+        drain_grace_s=given.drain_grace,
     )
 
 
@@ -90,7 +99,37 @@ def _parser() -> argparse.ArgumentParser:
         help="the largest message that is taken [%(default)s]",
     )
     what.add_argument("--log-level", choices=LOG_LEVELS, default="warning", help="[%(default)s]")
+    turns = parser.add_argument_group("how it has models answer")
+    turns.add_argument(
+        "--turn-retries",
+        type=_count,
+        default=limits.TURN_RETRIES,
+        metavar="N",
+        help="further tries of a call that failed before its first byte [%(default)s]",
+    )
+    turns.add_argument(
+        "--turn-timeout",
+        type=_seconds,
+        default=limits.TURN_TIMEOUT_S,
+        metavar="S",
+        help="the most seconds that a turn may take [%(default)g]",
+    )
+    turns.add_argument(
+        "--turn-idle-timeout",
+        type=_seconds,
+        metavar="S",
+        help="the most seconds without a byte from the model"
+        f" [{limits.TURN_IDLE_TIMEOUT_S:g}, not streamed {limits.NOT_STREAMED_TIMEOUT_S:g}]",
+    )
     life = parser.add_argument_group("how long it lives")
+    life.add_argument(
+        "--drain-grace",
+        type=_seconds,
+        default=limits.DRAIN_GRACE_S,
+        metavar="S",
+        help="after SIGTERM, turns get so many seconds to end; a second signal gives none"
+        " [%(default)g]",
+    )
     life.add_argument("--parent-pid", type=int, metavar="PID", help="end when this process does")
     life.add_argument("--headless", action="store_true", help="a program owns it: end with it")
     life.add_argument("--server", action="store_true", help="the same as --headless")
@@ -108,6 +147,20 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError("a port is between 0 and 65535")
     return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 0 <= count <= 100:
+        raise argparse.ArgumentTypeError("it has to be between 0 and 100")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 7 * 86_400:
+        raise argparse.ArgumentTypeError("it has to be between 0 and a week, in seconds")
+    return seconds
 
 
 def _bytes(text: str) -> int:

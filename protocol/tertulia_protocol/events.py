@@ -91,6 +91,13 @@ class SessionTitleChanged(EventData):
     title: str
 
 
+class SessionSnapshotRewind(EventData):
+    """The event `up_to_event_id` and those behind it are left out of the log from now on."""
+
+    up_to_event_id: str
+    events_removed: int
+
+
 class SessionInfo(EventData):
     info_type: str
     message: str
@@ -247,8 +254,17 @@ class SessionShutdown(EventData):
     error_reason: str | None = None
 
 
+class AssistantTurnRetry(EventData):
+    """The turn's model call failed before anything of its answer came, and is tried again."""
+
+    turn_id: str
+    model: str | None = None
+    reason: str | None = None
+
+
 class ModelCallFailure(EventData):
-    """One model call failed; `session.error` says what that means for the turn."""
+    """One model call failed; `session.error` or `assistant.turn_retry` says what that means for
+    the turn."""
 
     source: Literal["top_level", "subagent", "mcp_sampling"]
     model: str | None = None
@@ -289,12 +305,14 @@ EVENTS: dict[str, EventType] = {
         _stored("session.error", SessionError, "The turn failed; session.idle follows."),
         _live("session.idle", SessionIdle, "The last event of a turn."),
         _live("session.title_changed", SessionTitleChanged, "The session has a new title."),
+        _live("session.snapshot_rewind", SessionSnapshotRewind, "The log was rewound."),
         _stored("session.info", SessionInfo, "A note for people."),
         _stored("session.warning", SessionWarning, "A warning for people."),
         _stored("session.model_change", SessionModelChange, "Later turns go to another model."),
         _stored("user.message", UserMessage, "A message was taken up by a turn."),
         _live("pending_messages.modified", PendingMessagesModified, "The queue has changed."),
         _stored("assistant.turn_start", AssistantTurnStart, "A model call begins."),
+        _live("assistant.turn_retry", AssistantTurnRetry, "The model call is tried again."),
         _live("assistant.message_start", AssistantMessageStart, "The first delta is near."),
         _stored("assistant.reasoning", AssistantReasoning, "What the model thought, whole."),
         _live("assistant.reasoning_delta", AssistantReasoningDelta, "A piece of its thinking."),
@@ -307,7 +325,9 @@ EVENTS: dict[str, EventType] = {
         _stored("abort", Abort, "A client ended the turn."),
         _stored("session.shutdown", SessionShutdown, "The daemon let the session go."),
         _live(
-            "model.call_failure", ModelCallFailure, "A model call failed; session.error follows."
+            "model.call_failure",
+            ModelCallFailure,
+            "A model call failed; session.error or assistant.turn_retry follows.",
         ),
     )
 }

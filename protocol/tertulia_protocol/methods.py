@@ -12,7 +12,7 @@ is optional and says so.
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -27,7 +27,15 @@ from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.events import AbortReason, AgentMode, ModelChangeSource
 from tertulia_protocol.models import ModelInfo
 from tertulia_protocol.provider_config import ProviderConfig
-from tertulia_protocol.shapes import Method, NoParams, Params, Result, SessionParams, Success
+from tertulia_protocol.shapes import (
+    Method,
+    NoParams,
+    Params,
+    Result,
+    SessionMeta,
+    SessionParams,
+    Success,
+)
 
 # The connection
 
@@ -120,43 +128,37 @@ class SessionOpened(Result, frozen=True, kw_only=True):
     resumed: bool = False
 
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class SessionFilter(Params, frozen=True, kw_only=True):
-    """Each member given has to be equal to the session's."""
+    """Each member given has to be equal to the session's. Those from `archived` on are ours:
+    archived sessions are left out unless it says otherwise, `prefix` is that of the id."""
 
     cwd: str | None = None
     git_root: str | None = None
     repository: str | None = None
     branch: str | None = None
+    archived: bool | Literal["any"] | None = None
+    named: bool | None = None
+    metadata: dict[str, str | bool | Int64 | float] | None = None
+    prefix: str | None = None
 
 
 class SessionListParams(Params, frozen=True, kw_only=True):
+    """All but `filter` are ours. `cursor` is one that the page before gave, in the same order."""
+
     filter: SessionFilter | None = None
-
-
-class SessionContext(Result, frozen=True, kw_only=True):
-    cwd: str
-    git_root: str | None = None
-    repository: str | None = None
-    branch: str | None = None
-
-
-class SessionMeta(Result, frozen=True, kw_only=True):
-    """A row of the list. `summary` is the first message's beginning, `name` the title."""
-
-    session_id: str
-    start_time: str
-    modified_time: str
-    is_remote: bool
-    summary: str | None = None
-    name: str | None = None
-    client_name: str | None = None
-    context: SessionContext | None = None
+    order: Literal["modified", "created", "title"] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    cursor: str | None = None
 
 
 class SessionListResult(Result, frozen=True, kw_only=True):
-    """Most recently modified first."""
+    """`cursor` is ours: there are more rows than the limit."""
 
     sessions: list[SessionMeta]
+    cursor: str | None = None
 
 
 class SessionGetMetadataResult(Result, frozen=True, kw_only=True):
@@ -181,7 +183,8 @@ class SessionGetForegroundResult(Result, frozen=True, kw_only=True):
 
 class SessionSendParams(Params, frozen=True, kw_only=True):
     """A message. `attachments` stay as they came: `attachments.view` types them. `display_prompt`
-    is shown in place of the prompt, `request_headers` go to the model's endpoint."""
+    is shown in place of the prompt, `request_headers` go to the model's endpoint. Ours are
+    `idempotency_key`, `if_idle` and `expected_seq`."""
 
     session_id: str
     prompt: str
@@ -197,6 +200,9 @@ class SessionSendParams(Params, frozen=True, kw_only=True):
     required_tool: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    if_idle: bool | None = None
+    expected_seq: int | None = None
 
 
 class SessionSendResult(Result, frozen=True, kw_only=True):
@@ -436,20 +442,24 @@ def _check(params: Any) -> None:
     if (given := getattr(params, "session_id", None)) is not None:
         session_id.check(given)
     if isinstance(params, SessionSendParams):
-        _check_message(params)
+        _check_message(params, "$")
+    if isinstance(params, methods_log.SessionQueueInsertAtParams):
+        _check_message(params.message, "$.message")
+    if isinstance(params, methods_log.SessionQueueUpdateTextParams) and not params.prompt:
+        raise _invalid("$.prompt", "the message is empty: take it out with removeAt instead")
     if isinstance(params, SessionNameSetParams) and not params.name.strip():
         raise _invalid("$.name", "the name is empty")
 
 
-def _check_message(message: SessionSendParams) -> None:
+def _check_message(message: SessionSendParams | methods_log.QueueMessage, at: str) -> None:
     if not message.prompt and not message.attachments:
-        raise _invalid("$.prompt", "the message is empty: it needs a prompt or an attachment")
+        raise _invalid(f"{at}.prompt", "the message is empty: it needs a prompt or an attachment")
     for index, attachment in enumerate(message.attachments or ()):
         try:
             attachments.view(attachment)
         except msgspec.ValidationError as error:
             path, fault = faults.explain(str(error))
-            raise _invalid(f"$.attachments[{index}]{path[1:]}", fault) from None
+            raise _invalid(f"{at}.attachments[{index}]{path[1:]}", fault) from None
 
 
 def _invalid(path: str, fault: str) -> InvalidParams:

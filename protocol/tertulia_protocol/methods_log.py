@@ -5,6 +5,197 @@ The names are the SDKs' (sections 3.1 and 3.2 of the wire's reference).
 
 from __future__ import annotations
 
-from tertulia_protocol.shapes import Method
+from typing import Annotated, Literal
 
-TABLE: tuple[Method, ...] = ()
+import msgspec
+
+from tertulia_protocol import attachments
+from tertulia_protocol.events import AgentMode
+from tertulia_protocol.shapes import Method, Params, Result, SessionParams
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+SomeNames = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+# The log
+
+
+class SessionEventLogReadParams(Params, frozen=True, kw_only=True):
+    """`cursor` is one that an earlier read or `tail` gave; it knows its direction. `wait_ms` is how
+    long to wait where there is nothing new. `agent_ids` are of subagents."""
+
+    session_id: str
+    cursor: str | None = None
+    max: AtLeastOne | None = None
+    wait_ms: Count | None = None
+    types: Literal["*"] | SomeNames | None = None
+    agent_scope: Literal["primary", "all"] | None = None
+    agent_ids: SomeNames | None = None
+    direction: Literal["forward", "backward"] | None = None
+    include_ephemeral: bool | None = None
+
+
+class SessionEventLogReadResult(Result, frozen=True, kw_only=True):
+    """`events` are the oldest first in either direction. `has_more`: the cursor has more to give
+    at once. "expired": the cursor is of no use here, and the read began anew."""
+
+    events: list[msgspec.Raw]
+    cursor: str
+    has_more: bool
+    cursor_status: Literal["ok", "expired"]
+
+
+class SessionEventLogTailResult(Result, frozen=True, kw_only=True):
+    """A forward cursor behind the last event. `seq` is ours: what `session.send` takes as
+    `expectedSeq`."""
+
+    cursor: str
+    seq: int
+
+
+# The queue
+
+
+class QueueItem(Result, frozen=True, kw_only=True):
+    """A message that waits for its turn; `id` is its message id."""
+
+    id: str
+    message_id: str
+    kind: Literal["message"]
+    display_text: str
+    agent_mode: AgentMode
+    source: str | None = None
+
+
+class SessionQueuePendingItemsResult(Result, frozen=True, kw_only=True):
+    """`items` in the order of their turns. `steering_messages` go before them, as text. `paused`
+    is ours."""
+
+    items: list[QueueItem]
+    steering_messages: list[str]
+    paused: bool = False
+
+
+class QueueItemParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    id: str
+
+
+class SessionQueueMoveItemParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    id: str
+    to_position: int
+
+
+class Changed(Result, frozen=True, kw_only=True):
+    changed: bool
+
+
+class QueueMessage(Params, frozen=True, kw_only=True):
+    """A message as `session.send` takes it."""
+
+    prompt: str
+    display_prompt: str | None = None
+    attachments: list[attachments.Attachment] | None = None
+    agent_mode: AgentMode | None = None
+    source: str | None = None
+    billable: bool | None = None
+    required_tool: str | None = None
+    request_headers: dict[str, str] | None = None
+    mode: Literal["enqueue", "immediate"] | None = None
+    prepend: bool | None = None
+    wait: bool | None = None
+    delivery: str | None = None
+
+
+class SessionQueueInsertAtParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    position: int
+    message: QueueMessage
+
+
+class ItemId(Result, frozen=True, kw_only=True):
+    id: str
+
+
+class Removed(Result, frozen=True, kw_only=True):
+    removed: bool
+
+
+class SessionQueueUpdateTextParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    id: str
+    prompt: str
+    display_prompt: str | None = None
+
+
+class Updated(Result, frozen=True, kw_only=True):
+    updated: bool
+
+
+class SessionQueueSetDrainPausedParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    paused: bool
+
+
+class Steered(Result, frozen=True, kw_only=True):
+    steered: bool
+
+
+# The end
+
+
+class SessionShutdownParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    type: Literal["routine", "error"] | None = None
+    reason: str | None = None
+
+
+TABLE: tuple[Method, ...] = (
+    Method(
+        "session.eventLog.read",
+        SessionEventLogReadParams,
+        SessionEventLogReadResult,
+        "Stored events behind a cursor; waits for news if asked.",
+        "in a task",
+    ),
+    Method(
+        "session.eventLog.tail", SessionParams, SessionEventLogTailResult, "A cursor at the end."
+    ),
+    Method(
+        "session.queue.pendingItems",
+        SessionParams,
+        SessionQueuePendingItemsResult,
+        "The messages that wait for their turn.",
+    ),
+    Method(
+        "session.queue.moveItem", SessionQueueMoveItemParams, Changed, "Put one at another place."
+    ),
+    Method(
+        "session.queue.insertAt", SessionQueueInsertAtParams, ItemId, "Put a message at a place."
+    ),
+    Method("session.queue.removeAt", QueueItemParams, Removed, "Take one out."),
+    Method(
+        "session.queue.updateText",
+        SessionQueueUpdateTextParams,
+        Updated,
+        "Give one other words.",
+    ),
+    Method("session.queue.duplicateAt", QueueItemParams, ItemId, "Put a copy behind one."),
+    Method(
+        "session.queue.setDrainPaused",
+        SessionQueueSetDrainPausedParams,
+        None,
+        "Take up no message, or go on.",
+    ),
+    Method("session.queue.sendNow", QueueItemParams, Steered, "Put one before all others."),
+    Method("session.queue.removeMostRecent", SessionParams, Removed, "Take the last one back."),
+    Method("session.queue.clear", SessionParams, None, "Take all of them out."),
+    Method("session.suspend", SessionParams, None, "End the turn and let the session rest."),
+    Method(
+        "session.shutdown",
+        SessionShutdownParams,
+        None,
+        "End the turn, write the totals, and let the session rest.",
+    ),
+)

@@ -34,6 +34,36 @@ class Success(Result, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class SessionContext(Result, frozen=True, kw_only=True):
+    """Where a session works. Absolute paths."""
+
+    cwd: str
+    git_root: str | None = None
+    repository: str | None = None
+    branch: str | None = None
+
+
+class SessionMeta(Result, frozen=True, kw_only=True):
+    """A row of the list. `summary` and `name` are the title. Ours are the members from `named` on:
+    whether somebody chose the name, the caller's own metadata, what the session was forked from,
+    and how many messages wait."""
+
+    session_id: str
+    start_time: str
+    modified_time: str
+    is_remote: bool
+    summary: str | None = None
+    name: str | None = None
+    client_name: str | None = None
+    context: SessionContext | None = None
+    named: bool = False
+    model: str | None = None
+    archived: bool = False
+    metadata: msgspec.Raw | None = None
+    parent_session_id: str | None = None
+    pending: int = 0
+
+
 Runs = Literal["at once", "in a task"]
 
 

@@ -539,3 +539,22 @@ async def test_any_order_of_requests_gets_one_answer_each(script: list[Any]) -> 
 
 def test_the_framer_and_the_daemon_agree_on_the_largest_frame() -> None:
     assert limits.MAX_BODY_BYTES == framing.MAX_BODY_BYTES
+
+
+async def test_a_client_that_floods_does_not_hold_up_another(tmp_path: Path) -> None:
+    """Ten thousand requests in one piece are answered a few at a time, in turn with the others."""
+    count = 10_000
+    async with pair(tmp_path) as (flooder, room):
+        other = room.connect()
+        await other.request("ping", {"message": "hello"})
+        flood = b"".join(ping_frame(number) for number in range(count))
+        before_flood = len(flooder.answers())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flooder.send_raw, flood)
+            await flooder.answer(0)
+            asked = await other.ask("ping", {"message": "hello"}, "in between")
+            await other.answer(asked)
+            ahead = len(flooder.answers()) - before_flood
+            assert ahead < count / 10, f"{ahead} of another client's answers came before it"
+        await flooder.answer(count - 1)
+        assert [answer["id"] for answer in flooder.answers()] == list(range(count))

@@ -16,7 +16,7 @@ from tertulia_protocol.framing import Body, Framer
 from tertuliad import limits
 from tertuliad.follow import Hub
 from tertuliad.sessions.sealed import event_frame
-from tertuliad.store.base import Record, Store
+from tertuliad.store.base import Range, Record, Store
 
 ROOM = "room"
 IDLE = "session.idle"
@@ -30,9 +30,9 @@ class HeldReads:
         self.asked: list[tuple[int, int | None, Future[list[Record]]]] = []
         self.found: list[tuple[list[Record] | Exception, Future[list[Record]]]] = []
 
-    def read(self, session_id: str, after: int, limit: int | None) -> Future[list[Record]]:
+    def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
         future: Future[list[Record]] = Future()
-        self.asked.append((after, limit, future))
+        self.asked.append((wanted.after, wanted.limit, future))
         return future
 
     def carry_out(self, error: Exception | None = None) -> None:
@@ -342,7 +342,7 @@ def test_a_read_for_a_follower_that_left_and_came_back_is_dropped() -> None:
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("stored"), st.integers(1, 3)),
-        st.tuples(st.just("internal"), st.just(0)),
+        st.tuples(st.sampled_from(["internal", "elsewhere"]), st.just(0)),
         st.tuples(st.just("live"), st.just(0)),
         st.tuples(st.sampled_from(["fill", "fill after 2", "drain"]), st.integers(0, 1)),
         st.tuples(st.sampled_from(["carry out", "answer", "fail"]), st.just(0)),
@@ -357,11 +357,13 @@ def test_whatever_the_pace_a_follower_sees_the_log_without_gap_or_repeat(
 ) -> None:
     desk = Desk()
     outlets = [desk.join(), desk.join()]
+    desk.stored()  # from here on they follow
     for step, number in script:
         _act(desk, outlets, step, number)
         for outlet in outlets:
             stored = [name for name in outlet.seen if name.startswith("e")]
             assert stored == _shown(desk)[: len(stored)]
+    desk.store.do_all()
     desk.stored()
     for outlet in outlets:
         desk.drained(outlet)
@@ -376,6 +378,9 @@ def _act(desk: Desk, outlets: list[Outlet], step: str, number: int) -> Any:
         case "internal":
             seq = len(desk.store.log) + 1
             desk.store.log.append(_record(seq, "tertulia.named"))
+            desk.hub.publish(ROOM, [], seq - 1, seq)
+        case "elsewhere":
+            desk.store.log.append(_record(len(desk.store.log) + 1))
         case "live":
             desk.live()
         case "fill":

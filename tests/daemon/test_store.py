@@ -24,14 +24,19 @@ from tertuliad.store.base import (
     AlreadyThere,
     Append,
     HeadMoved,
-    ListFilter,
+    Fork,
+    ListQuery,
     Log,
+    NotThere,
+    Page,
+    Range,
     Record,
     Row,
     Store,
 )
 from tertuliad.store.owners import Owners
-from tertuliad.store.sqlite import FILE_NAME, SCHEMA_VERSION, SqliteStore
+from tertuliad.store.schema import FILE_NAME, SCHEMA_VERSION
+from tertuliad.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +80,18 @@ def append(session_id: str, behind: int, count: int = 1, **more: Any) -> Append:
     return Append(behind, row(session_id, head, **more), records(behind + 1, head))
 
 
+def size(first: int, last: int) -> int:
+    """The bytes of such records."""
+    return sum(len(record.body) for record in records(first, last))
+
+
+async def listed(store: Store, **wanted: Any) -> list[Row]:
+    """All rows that are wanted."""
+    page = await done(store.rows(ListQuery(**wanted)))
+    assert page.cursor is None
+    return page.rows
+
+
 async def filled(store: Store, session_id: str, events: int = 2) -> None:
     await done(store.create(append(session_id, 0, events)))
 
@@ -85,7 +102,7 @@ async def filled(store: Store, session_id: str, events: int = 2) -> None:
 async def test_what_was_created_is_there(open_store: Open) -> None:
     store = open_store()
     await filled(store, "a", 3)
-    assert await done(store.load("a")) == Log(row("a", 3), list(records(1, 3)))
+    assert await done(store.load("a")) == Log(row("a", 3), None, list(records(1, 3)))
     assert await done(store.row("a")) == row("a", 3)
 
 
@@ -103,14 +120,14 @@ async def test_an_id_is_given_once(open_store: Open) -> None:
     await filled(store, "a", 2)
     with pytest.raises(AlreadyThere):
         await done(store.create(append("a", 0, 5)))
-    assert await done(store.read("a", 0, None)) == list(records(1, 2))
+    assert await done(store.read("a", Range())) == list(records(1, 2))
 
 
 async def test_ids_differ_by_case(open_store: Open) -> None:
     store = open_store()
     await filled(store, "a")
     await filled(store, "A")
-    assert {found.id for found in await done(store.rows(ListFilter()))} == {"a", "A"}
+    assert {found.id for found in await listed(store)} == {"a", "A"}
 
 
 async def test_an_append_stands_behind_the_head_it_names(open_store: Open) -> None:
@@ -118,7 +135,7 @@ async def test_an_append_stands_behind_the_head_it_names(open_store: Open) -> No
     await filled(store, "a", 2)
     await done(store.append(append("a", 2, 3, title="new")))
     found = await done(store.load("a"))
-    assert found == Log(row("a", 5, title="new"), list(records(1, 5)))
+    assert found == Log(row("a", 5, title="new"), None, list(records(1, 5)))
 
 
 @pytest.mark.parametrize("behind", [0, 1, 3])
@@ -129,7 +146,7 @@ async def test_an_append_behind_another_head_is_refused_whole(
     await filled(store, "a", 2)
     with pytest.raises(HeadMoved):
         await done(store.append(append("a", behind, 2, title="new")))
-    assert await done(store.load("a")) == Log(row("a", 2), list(records(1, 2)))
+    assert await done(store.load("a")) == Log(row("a", 2), None, list(records(1, 2)))
 
 
 async def test_an_append_to_no_session_is_refused(open_store: Open) -> None:
@@ -137,7 +154,7 @@ async def test_an_append_to_no_session_is_refused(open_store: Open) -> None:
     with pytest.raises(HeadMoved):
         await done(store.append(append("never", 0)))
     await filled(store, "a")
-    await done(store.delete("a"))
+    await done(store.delete(["a"]))
     with pytest.raises(HeadMoved):
         await done(store.append(append("a", 2)))
     assert await done(store.load("a")) is None
@@ -156,7 +173,7 @@ async def test_a_refusal_leaves_its_neighbours_alone(open_store: Open) -> None:
     ]
     outcomes = [type(await _outcome(future)) for future in waiting]
     assert outcomes == [type(None), HeadMoved, AlreadyThere, type(None), type(None)]
-    heads = {found.id: found.head for found in await done(store.rows(ListFilter()))}
+    heads = {found.id: found.head for found in await listed(store)}
     assert heads == {"a": 2, "b": 1, "c": 2, "d": 1}
 
 
@@ -178,7 +195,7 @@ async def test_an_append_that_cannot_be_stored_leaves_its_neighbours_alone(
     waiting = [store.append(append("a", 2)), store.append(twice), store.append(append("c", 2))]
     outcomes = [await _outcome(future) for future in waiting]
     assert [type(outcome) for outcome in outcomes] == [type(None), StoreFailed, type(None)]
-    heads = {found.id: found.head for found in await done(store.rows(ListFilter()))}
+    heads = {found.id: found.head for found in await listed(store)}
     assert heads == {"a": 3, "b": 2, "c": 3}
 
 
@@ -199,14 +216,14 @@ async def test_a_deleted_session_is_gone_and_its_id_free(open_store: Open) -> No
     store = open_store()
     await filled(store, "a", 3)
     await filled(store, "b", 1)
-    assert await done(store.delete("a")) is True
-    assert await done(store.delete("a")) is False
+    assert await done(store.delete(["a"])) == {"a": size(1, 3)}
+    assert await done(store.delete(["a"])) == {}
     assert await done(store.load("a")) is None
     assert await done(store.row("a")) is None
-    assert await done(store.read("a", 0, None)) == []
+    assert await done(store.read("a", Range())) == []
     await filled(store, "a", 1)
-    assert await done(store.load("a")) == Log(row("a", 1), list(records(1, 1)))
-    assert await done(store.read("b", 0, None)) == list(records(1, 1))
+    assert await done(store.load("a")) == Log(row("a", 1), None, list(records(1, 1)))
+    assert await done(store.read("b", Range())) == list(records(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -218,16 +235,18 @@ async def test_a_log_is_read_in_pages(
 ) -> None:
     store = open_store()
     await filled(store, "a", 9)
-    assert await done(store.read("a", after, limit)) == list(records(first, last))
+    assert await done(store.read("a", Range(after=after, limit=limit))) == list(
+        records(first, last)
+    )
 
 
 async def test_the_list_begins_with_what_was_modified_last(open_store: Open) -> None:
     store = open_store()
-    assert await done(store.rows(ListFilter())) == []
+    assert await listed(store) == []
     assert await done(store.last_id()) is None
     for name, modified in (("a", 30), ("b", 10), ("c", 20), ("d", 20)):
         await done(store.create(append(name, 0, modified_ms=modified)))
-    assert [found.id for found in await done(store.rows(ListFilter()))] == ["a", "d", "c", "b"]
+    assert [found.id for found in await listed(store)] == ["a", "d", "c", "b"]
     assert await done(store.last_id()) == "a"
     await done(store.append(append("b", 1, modified_ms=40)))
     assert await done(store.last_id()) == "b"
@@ -237,16 +256,16 @@ async def test_the_list_is_filtered_by_folder(open_store: Open) -> None:
     store = open_store()
     for name, cwd in (("a", "/x"), ("b", "/y"), ("c", None), ("d", "/x")):
         await done(store.create(append(name, 0, cwd=cwd)))
-    found = await done(store.rows(ListFilter(cwd="/x")))
+    found = await listed(store, cwd="/x")
     assert {each.id for each in found} == {"a", "d"}
-    assert await done(store.rows(ListFilter(cwd="/"))) == []
+    assert await listed(store, cwd="/") == []
 
 
 async def test_what_was_answered_is_there_after_reopening(open_store: Open) -> None:
     first = open_store()
     await filled(first, "a", 2)
     first.close()
-    assert await done(open_store().read("a", 0, None)) == list(records(1, 2))
+    assert await done(open_store().read("a", Range())) == list(records(1, 2))
 
 
 async def test_closing_does_what_was_asked_before(open_store: Open) -> None:
@@ -255,7 +274,7 @@ async def test_closing_does_what_was_asked_before(open_store: Open) -> None:
     store.close()
     for future in waiting:
         await done(future)
-    assert len(await done(open_store().rows(ListFilter()))) == 20
+    assert len(await listed(open_store())) == 20
 
 
 async def test_a_closed_store_says_so(open_store: Open) -> None:
@@ -292,7 +311,7 @@ async def test_two_writers_of_one_session_make_one_log(open_store: Open) -> None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer, stores[0], b"x")
         tasks.start_soon(writer, stores[1], b"y")
-    log = await done(open_store().read("a", 1, None))
+    log = await done(open_store().read("a", Range(after=1)))
     assert [record.seq for record in log] == list(range(2, 102))
     assert {record.seq: record.body for record in log} == won
 
@@ -304,7 +323,7 @@ async def test_of_two_hundred_appends_at_one_head_one_is_taken(open_store: Open)
     outcomes = [await _outcome(future) for future in waiting]
     assert outcomes.count(None) == 1
     assert sum(isinstance(outcome, HeadMoved) for outcome in outcomes) == 199
-    assert await done(stores[1].read("a", 0, None)) == list(records(1, 2))
+    assert await done(stores[1].read("a", Range())) == list(records(1, 2))
 
 
 async def test_two_that_make_the_same_session_at_once_agree(open_store: Open) -> None:
@@ -349,7 +368,7 @@ async def refused(open_store: Open) -> str:
     with pytest.raises(StoreFailed) as writing:
         await done(store.create(append("a", 0)))
     with pytest.raises(StoreFailed):
-        await done(store.rows(ListFilter()))
+        await listed(store)
     return writing.value.message
 
 
@@ -374,7 +393,7 @@ async def test_only_the_user_can_read_the_files(open_store: Open, home: Path) ->
 async def test_a_closed_store_leaves_one_file(open_store: Open, home: Path) -> None:
     store = open_store()
     await filled(store, "a")
-    await done(store.rows(ListFilter()))
+    await listed(store)
     store.close()
     assert [path.name for path in home.iterdir()] == [FILE_NAME]
 
@@ -423,7 +442,7 @@ async def test_a_store_that_failed_to_open_is_tried_again(open_store: Open, home
         await done(store.create(append("a", 0)))
     home.unlink()
     await filled(store, "a")
-    assert await done(store.read("a", 0, None)) == list(records(1, 2))
+    assert await done(store.read("a", Range())) == list(records(1, 2))
 
 
 async def test_a_full_disk_refuses_and_loses_nothing(
@@ -446,7 +465,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(
     with pytest.raises(StoreFailed, match="disk space"):
         await done(waiting[0])
     await done(waiting[1])
-    assert await done(store.read("a", 0, None)) == list(records(1, 1))
+    assert await done(store.read("a", Range())) == list(records(1, 1))
     await done(store.append(append("a", 1)))
 
 
@@ -466,7 +485,7 @@ async def test_a_lock_that_is_held_for_too_long_is_told_to_all_at_once(
             for future in waiting:
                 with pytest.raises(StoreFailed, match="try again"):
                     await asyncio.wrap_future(future)
-        assert await done(store.read("a", 0, None)) == list(records(1, 1))
+        assert await done(store.read("a", Range())) == list(records(1, 1))
     finally:
         other.execute("ROLLBACK")
         other.close()

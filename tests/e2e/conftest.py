@@ -31,7 +31,7 @@ def stdio(home: Path) -> Iterator[DaemonProcess]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """A daemon on TCP that lets anyone in, for the tests of one module."""
+    """A daemon on TCP that lets anyone in, for the tests of one module. It tries a model once."""
     home = tmp_path_factory.mktemp("shared") / "home"
-    with tcp_daemon(home, "--allow-anonymous", token=None) as daemon:
+    with tcp_daemon(home, "--allow-anonymous", "--turn-retries", "0", token=None) as daemon:
         yield daemon

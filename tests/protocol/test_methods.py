@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia_protocol import attachments
+from tertulia_protocol import attachments, methods_library, methods_log
 from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.methods import METHODS, NO_CAPABILITIES, SessionOpened, decode
@@ -68,8 +68,11 @@ def fault(method: str, raw: Any) -> tuple[str, str]:
 
 
 def test_the_registry_holds_the_methods_that_are_answered() -> None:
-    assert list(METHODS) == NAMES
-    assert [m.name for m in METHODS.values() if m.runs == "in a task"] == ["models.list"]
+    others = (*methods_library.TABLE, *methods_log.TABLE)
+    assert list(METHODS) == NAMES + [method.name for method in others]
+    in_a_task = {m.name for m in METHODS.values() if m.runs == "in a task"}
+    assert in_a_task & set(NAMES) == {"models.list"}
+    assert in_a_task >= {"session.eventLog.read"}
 
 
 @pytest.mark.parametrize(
@@ -311,8 +314,20 @@ def members(kind: Any) -> str:
     return ", ".join(f"`{f.encode_name}`{'' if f.required else '?'}" for f in fields) or "none"
 
 
-def test_every_method_has_its_section_and_every_section_its_method() -> None:
-    page = (SPEC / "methods.md").read_text("utf-8")
-    assert re.findall(r"^## `([^`]+)`", page, re.M) == NAMES
+PAGES = {
+    "methods.md": NAMES,
+    "methods-library.md": [method.name for method in methods_library.TABLE],
+    "methods-log.md": [method.name for method in methods_log.TABLE],
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_method_has_its_section_in_its_page(name: str) -> None:
+    page = (SPEC / name).read_text("utf-8")
+    assert re.findall(r"^## `([^`]+)`", page, re.M) == PAGES[name]
+
+
+def test_every_section_has_the_members_of_its_method() -> None:
+    page = "\n".join((SPEC / name).read_text("utf-8") for name in PAGES)
     sections = {s["name"]: (s["params"], s["result"]) for s in SECTION.finditer(page)}
     assert sections == {m.name: (members(m.params), members(m.result)) for m in METHODS.values()}

@@ -26,9 +26,12 @@ SDK_FLAGS = ("--headless", "--no-auto-update", "--no-auto-login")
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a daemon of a test sees: its data folder, and nothing of the machine's own settings."""
+    """What a daemon of a test sees: its data folder, and nothing of the machine's own settings but
+    where the code is."""
     home.mkdir(parents=True, exist_ok=True)
+    code = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     return {
+        **code,
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "LANG": "C.UTF-8",

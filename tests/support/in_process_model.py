@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 
@@ -55,8 +56,11 @@ class Call:
             self.say(text)
         self._put(Done(finish_reason=finish_reason, usage=Usage(7, 3), call_id="call-1"))
 
-    def fail(self, kind: FailureKind = "server_error", message: str = "the model broke") -> None:
-        self._put(ProviderFailed(kind, message))
+    def fail(
+        self, kind: FailureKind = "server_error", message: str = "the model broke", **more: Any
+    ) -> None:
+        """`more` is `ProviderFailed`'s: retryable, retry_after."""
+        self._put(ProviderFailed(kind, message, **more))
 
     def _put(self, piece: Delta | Done | ProviderFailed) -> None:
         self._pieces.append(piece)

@@ -31,12 +31,14 @@ from tertuliad.providers.base import Target
 from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
 from tertuliad.sessions.registry import Sessions
+from tertuliad.sessions.retry import TurnLimits
 from tertuliad.sessions.world import World
 from tertuliad.store.owners import Owners
 from tertuliad.store.sqlite import SqliteStore
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import InProcessModel
 
+ONE_TRY = TurnLimits(retries=0)
 PIPE_CHUNKS = 4
 """What a pipe holds: a peer that does not read stops the other side's writer after so many."""
 
@@ -72,7 +74,13 @@ class Models:
 class Room:
     """The daemon of one test. Ends with `pair`."""
 
-    def __init__(self, home: Path, tasks: anyio.abc.TaskGroup, token: str | None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        tasks: anyio.abc.TaskGroup,
+        token: str | None,
+        turn_limits: TurnLimits,
+    ) -> None:
         self.model = InProcessModel()
         self.audience = Audience()
         self.owners = Owners(home / "run")
@@ -90,6 +98,8 @@ class Room:
             credentials={},
             request_headers={},
             version="0",
+            turn_limits=turn_limits,
+            draining=lambda: self.draining,
         )
         self.sessions = Sessions(self.world)
         self.draining = False
@@ -121,6 +131,7 @@ class Room:
         given = {"authenticated": True, "is_socket": False, **options}
         connection = Connection(stream, self.handlers, is_draining=lambda: self.draining, **given)
         connection.on_low = lambda: self.hub.on_low(connection)
+        connection.on_end = lambda: self.hub.end_waits(connection)
         return connection
 
     def connect(self, **options: Any) -> FramesClient:
@@ -149,10 +160,12 @@ class Room:
 
 
 @asynccontextmanager
-async def pair(home: Path, *, token: str | None = None) -> AsyncIterator[tuple[FramesClient, Room]]:
+async def pair(
+    home: Path, *, token: str | None = None, turn_limits: TurnLimits = ONE_TRY
+) -> AsyncIterator[tuple[FramesClient, Room]]:
     """A client that is connected to a whole daemon, and that daemon."""
     async with anyio.create_task_group() as tasks:
-        room = Room(home, tasks, token)
+        room = Room(home, tasks, token, turn_limits)
         try:
             yield room.connect(authenticated=token is None), room
         finally:

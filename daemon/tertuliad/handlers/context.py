@@ -22,6 +22,8 @@ class Caller(Outlet, Protocol):
     """The connection that a request came from."""
 
     authenticated: bool
+    ending: bool
+    """It asks no more, and waits only for answers."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

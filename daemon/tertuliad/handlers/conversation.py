@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import events, methods, shapes
+from tertulia_protocol import events, methods, methods_log, shapes
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import InvalidParams, NotSupported
@@ -25,26 +26,54 @@ from tertuliad.store.base import Range, Record
 
 def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
-    _check_size(params)
-    message = MessageQueued(
-        message_id=str(uuid.uuid4()),
-        content=params.prompt,
-        attachments=[echoed(item) for item in params.attachments or ()] or None,
-        agent_mode=params.agent_mode,
-        source=params.source,
-        first=params.mode == "immediate" or bool(params.prepend),
-    )
-    if params.request_headers:
-        ctx.world.request_headers[message.message_id] = params.request_headers
-    put = _put_with_files if message.attachments else _put
-    reply = put(ctx, params.session_id, message)
+
+    def command(state: SessionState, message: MessageQueued) -> Decision:
+        return decide.send(
+            state,
+            msgspec.structs.replace(message, key=params.idempotency_key),
+            lambda message_id: message_id,
+            if_idle=bool(params.if_idle),
+            expected_seq=params.expected_seq,
+        )
+
+    put = put_message(ctx, params.session_id, params, command)
+    reply = mapped(put, lambda accepted: methods.SessionSendResult(message_id=accepted))
     return _after_turn(ctx, params.session_id, reply) if params.wait else reply
 
 
-def _check_size(params: methods.SessionSendParams) -> None:
-    size = len(params.prompt) + sum(
-        len(item.get("data") or "") for item in params.attachments or ()
+Given = methods.SessionSendParams | methods_log.QueueMessage
+PutMessage = Callable[[SessionState, MessageQueued], Decision]
+"""What accepting a message makes of the state; its result is the id that stands for it."""
+
+
+def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage) -> Reply:
+    """Have a new message accepted; answers the id that stands for it."""
+    _check_size(given)
+    message = MessageQueued(
+        message_id=str(uuid.uuid4()),
+        content=given.prompt,
+        attachments=[echoed(item) for item in given.attachments or ()] or None,
+        agent_mode=given.agent_mode,
+        source=given.source,
+        display=given.display_prompt,
+        first=given.mode == "immediate" or bool(given.prepend),
     )
+    put = _put_with_files if message.attachments else _put
+    headers = ctx.world.request_headers
+    if given.request_headers:
+        headers[message.message_id] = given.request_headers
+
+    def forget_unused(done: Any) -> None:
+        if done.exception() is not None or done.result() != message.message_id:
+            headers.pop(message.message_id, None)
+
+    reply = put(ctx, session_id, message, command)
+    reply.add_done_callback(forget_unused)
+    return reply
+
+
+def _check_size(given: Given) -> None:
+    size = len(given.prompt) + sum(len(item.get("data") or "") for item in given.attachments or ())
     if size > limits.PROMPT_BYTES:
         raise InvalidParams(
             f"$.prompt: the message has {size} characters, more than the {limits.PROMPT_BYTES}"
@@ -53,15 +82,13 @@ def _check_size(params: methods.SessionSendParams) -> None:
         )
 
 
-def _put(ctx: Context, session_id: str, message: MessageQueued) -> Reply:
-    return ctx.sessions.post(session_id, lambda state: decide.send(state, message, _accepted))
+def _put(ctx: Context, session_id: str, message: MessageQueued, command: PutMessage) -> Reply:
+    return ctx.sessions.post(session_id, lambda state: command(state, message))
 
 
-def _accepted(message_id: str) -> methods.SessionSendResult:
-    return methods.SessionSendResult(message_id=message_id)
-
-
-def _put_with_files(ctx: Context, session_id: str, message: MessageQueued) -> Reply:
+def _put_with_files(
+    ctx: Context, session_id: str, message: MessageQueued, command: PutMessage
+) -> Reply:
     """Read what is attached off the event loop, then put the message."""
     final = Reply()
 
@@ -72,7 +99,7 @@ def _put_with_files(ctx: Context, session_id: str, message: MessageQueued) -> Re
                 attached.prompt_with, message.content, message.attachments or [], cwd
             )
             whole = msgspec.structs.replace(message, transformed_content=text)
-            _put(ctx, session_id, whole).add_done_callback(final.follow)
+            _put(ctx, session_id, whole, command).add_done_callback(final.follow)
         except Exception as error:  # noqa: BLE001 - the gate maps it
             final.fail(error)
 
@@ -175,9 +202,7 @@ def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     return ctx.sessions.post(
         params.session_id,
-        lambda state: Decision(
-            result=methods.SessionNameGetResult(name=state.name or state.config.name)
-        ),
+        lambda state: Decision(result=methods.SessionNameGetResult(name=state.given_name)),
     )
 
 

@@ -19,6 +19,7 @@ from tertulia_protocol.config import (
     refusal,
 )
 from tertulia_protocol.errors import NotSupported, SessionExists
+from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import decide
@@ -86,7 +87,7 @@ def _resume(
 
     def attached() -> None:
         _attach(ctx, caller, session_id, config)
-        ctx.sessions.post(session_id, decide.go_on)
+        ctx.sessions.go_on(session_id)
 
     return on_success(ctx.sessions.post(session_id, command), attached)
 
@@ -145,20 +146,33 @@ def _opened(
 
 def listed(ctx: Context, caller: Caller, params: methods.SessionListParams) -> Reply:
     wanted = params.filter or methods.SessionFilter()
+    archived = wanted.archived or False
     if wanted.git_root or wanted.repository or wanted.branch:
         # No session knows its repository, so none can be equal to it.
         reply = Reply()
         reply.give(methods.SessionListResult(sessions=[]))
         return reply
-    pages = ctx.world.store.rows(ListQuery(cwd=wanted.cwd))
+    query = ListQuery(
+        cwd=wanted.cwd,
+        archived=None if archived == "any" else archived,
+        named=wanted.named,
+        metadata=wanted.metadata,
+        prefix=wanted.prefix,
+        order=params.order or "modified",
+        limit=None if params.limit is None else min(params.limit, limits.LISTED_AT_ONCE),
+        after=params.cursor,
+    )
     return mapped(
-        pages,
-        lambda page: methods.SessionListResult(sessions=[_meta(row) for row in page.rows]),
+        ctx.world.store.rows(query),
+        lambda page: methods.SessionListResult(
+            sessions=[meta_of(row) for row in page.rows], cursor=page.cursor
+        ),
     )
 
 
-def _meta(row: Row) -> methods.SessionMeta:
-    return methods.SessionMeta(
+def meta_of(row: Row) -> shapes.SessionMeta:
+    """A row as clients get it."""
+    return shapes.SessionMeta(
         session_id=row.id,
         start_time=iso(row.created_ms),
         modified_time=iso(row.modified_ms),
@@ -166,14 +180,20 @@ def _meta(row: Row) -> methods.SessionMeta:
         summary=row.title,
         name=row.title,
         client_name=row.client_name,
-        context=methods.SessionContext(cwd=row.cwd) if row.cwd else None,
+        context=shapes.SessionContext(cwd=row.cwd) if row.cwd else None,
+        named=row.named,
+        model=row.model,
+        archived=row.archived,
+        metadata=None if row.metadata is None else msgspec.Raw(row.metadata.encode()),
+        parent_session_id=row.parent,
+        pending=row.pending,
     )
 
 
 def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     return mapped(
         ctx.world.store.row(params.session_id),
-        lambda row: methods.SessionGetMetadataResult(session=_meta(row) if row else None),
+        lambda row: methods.SessionGetMetadataResult(session=meta_of(row) if row else None),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from tertuliad.handlers import conversation, runtime, sessions
+from tertuliad.handlers import conversation, history, library, log, queue, runtime, sessions
 from tertuliad.handlers.context import Context
 
 HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
@@ -38,6 +38,42 @@ HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
     "session.options.update": conversation.update_options,
     "session.eventLog.registerInterest": conversation.register_interest,
     "session.eventLog.releaseInterest": conversation.release_interest,
+    "session.eventLog.read": log.read,
+    "session.eventLog.tail": log.tail,
+    "session.queue.pendingItems": queue.pending_items,
+    "session.queue.moveItem": queue.move,
+    "session.queue.insertAt": queue.insert,
+    "session.queue.removeAt": queue.remove,
+    "session.queue.updateText": queue.edit,
+    "session.queue.duplicateAt": queue.duplicate,
+    "session.queue.setDrainPaused": queue.set_paused,
+    "session.queue.sendNow": queue.send_now,
+    "session.queue.removeMostRecent": queue.remove_most_recent,
+    "session.queue.clear": queue.clear,
+    "session.suspend": queue.suspend,
+    "session.shutdown": queue.shutdown,
+    "session.history.truncate": history.truncate,
+    "session.history.rewind": history.rewind,
+    "session.history.listRewindPoints": history.rewind_points,
+    "session.name.setAuto": history.set_auto_name,
+    "session.metadata.snapshot": history.snapshot,
+    "session.metadata.isProcessing": history.is_processing,
+    "session.metadata.activity": history.activity,
+    "session.metadata.update": history.describe,
+    "session.metadata.get": history.metadata,
+    "session.usage.getMetrics": history.usage,
+    "session.export": library.export,
+    "session.import": library.import_,
+    "sessions.fork": library.fork,
+    "sessions.search": library.search,
+    "sessions.findByPrefix": library.find_by_prefix,
+    "sessions.getLastForContext": library.last_for_context,
+    "sessions.getSizes": library.sizes,
+    "sessions.checkInUse": library.in_use,
+    "sessions.bulkDelete": library.bulk_delete,
+    "sessions.pruneOld": library.prune,
+    "sessions.close": library.close,
+    "sessions.save": library.save,
 }
 
 

@@ -26,7 +26,7 @@ from tertulia_protocol.errors import Overloaded, SeqMoved, TurnBusy
 from tertuliad import limits
 from tertuliad.providers.base import Done, ProviderFailed, Target
 from tertuliad.sessions import facts
-from tertuliad.sessions.state import OpenTurn, SessionState, title_of
+from tertuliad.sessions.state import OpenTurn, SessionState, title_of, with_added
 
 LOG_VERSION = 1
 PRODUCER = "tertulia"
@@ -147,12 +147,13 @@ def send(
     expected_seq: int | None = None,
 ) -> Decision:
     """Start a turn, or put the message behind the one that runs. `result` gets the message's id:
-    that of the first one, where a message with the same key was accepted before."""
+    that of the first one, where a message with the same key was accepted before. Where messages
+    were left waiting, sending one lets them go on."""
     if message.key is not None and message.key in state.keys:
         return Decision(result=result(state.keys[message.key]))
     _check_conditions(state, if_idle, expected_seq)
     answer = result(message.message_id)
-    if state.turn is None and not state.pending:
+    if state.turn is None and not state.pending and not state.paused:
         drafts = [Draft(events.PendingMessagesModified())]
         if state.title is None:
             drafts.append(Draft(events.SessionTitleChanged(title=title_of(message.content))))
@@ -165,7 +166,11 @@ def send(
             f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already;"
             " wait for session.idle."
         )
-    return Decision(drafts=_drafts(message, events.PendingMessagesModified()), result=answer)
+    drafts = [Draft(message), Draft(events.PendingMessagesModified())]
+    if state.turn is not None or state.paused:
+        return Decision(drafts=tuple(drafts), result=answer)
+    drafts += _begin(state, with_added(state.pending, message)[0], "queued")
+    return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
 
 
 def _check_conditions(state: SessionState, if_idle: bool, expected_seq: int | None) -> None:
@@ -344,7 +349,34 @@ def failed(
     turn = state.turn
     if turn is None or not _current(state, progress):
         return Decision()
-    call = events.ModelCallFailure(
+    error = events.SessionError(
+        error_type=failure.kind,
+        message=failure.message,
+        error_code=failure.code,
+        status_code=failure.status,
+        originating_message_id=turn.message_id,
+    )
+    return _end(state, turn, [Draft(_call_failure(failure, model))], error)
+
+
+def retrying(
+    state: SessionState,
+    progress: Progress,
+    failure: ProviderFailed,
+    model: str | None,
+    wait_s: float,
+) -> Decision:
+    """The model call failed and will be tried again: those who watch see that, and the log does
+    not change."""
+    if not _current(state, progress):
+        return Decision()
+    reason = f"{failure.message} Trying again in {wait_s:.1f} s."
+    retry = events.AssistantTurnRetry(turn_id=progress.turn_id, model=model, reason=reason)
+    return Decision(drafts=_drafts(_call_failure(failure, model), retry))
+
+
+def _call_failure(failure: ProviderFailed, model: str | None) -> events.ModelCallFailure:
+    return events.ModelCallFailure(
         source="top_level",
         model=model,
         error_type=failure.kind,
@@ -354,22 +386,44 @@ def failed(
         failure_kind="api" if failure.status is not None else "transport",
         is_byok=True,
     )
-    error = events.SessionError(
-        error_type=failure.kind,
-        message=failure.message,
-        error_code=failure.code,
-        status_code=failure.status,
-        originating_message_id=turn.message_id,
-    )
-    return _end(state, turn, [Draft(call)], error)
 
 
-def abort(state: SessionState, reason: Any, result: Any) -> Decision:
-    """End the running turn; what is pending keeps its turn. Nothing runs: nothing to do."""
+def abort(state: SessionState, reason: Any, result: Any, *, go_on: bool = True) -> Decision:
+    """End the running turn; what is pending keeps its turn, or without `go_on` stays pending.
+    Nothing runs: nothing to do."""
     if state.turn is None:
         return Decision(result=result)
-    decision = _end(state, state.turn, [Draft(events.Abort(reason=reason))], None, aborted=True)
+    drafts = [Draft(events.Abort(reason=reason))]
+    decision = _end(state, state.turn, drafts, None, aborted=True, go_on=go_on)
     return msgspec.structs.replace(decision, result=result, stops_turn=True)
+
+
+def shutdown(state: SessionState, kind: Any, reason: str | None) -> Decision:
+    """End the running turn and write what the session took in all; it can be resumed."""
+    ended = abort(state, "user_initiated", None, go_on=False)
+    last = events.SessionShutdown(
+        shutdown_type=kind,
+        session_start_time=state.created_ms,
+        total_api_duration_ms=sum(one.duration_ms for one in state.usage.values()),
+        code_changes=events.CodeChanges(lines_added=0, lines_removed=0, files_modified=[]),
+        model_metrics={model: _metrics(totals) for model, totals in state.usage.items()},
+        current_model=state.config.model,
+        error_reason=reason,
+    )
+    return msgspec.structs.replace(ended, drafts=(*ended.drafts, Draft(last)))
+
+
+def _metrics(totals: facts.Totals) -> dict[str, Any]:
+    return {
+        "requests": {"count": totals.calls},
+        "usage": {
+            "inputTokens": totals.input_tokens,
+            "outputTokens": totals.output_tokens,
+            "cacheReadTokens": totals.cached_tokens,
+            "cacheWriteTokens": 0,
+            "reasoningTokens": totals.reasoning_tokens,
+        },
+    }
 
 
 def interrupt(state: SessionState, message: str = INTERRUPTED, *, go_on: bool = True) -> Decision:
@@ -452,3 +506,52 @@ def describe(
     )
     unchanged = described == facts.Described(metadata=state.metadata, archived=state.archived)
     return Decision(drafts=() if unchanged else _drafts(described), result=result)
+
+
+def auto_name(state: SessionState, summary: str, result: Callable[[bool], Any]) -> Decision:
+    """Give the session a title that a client made, unless somebody chose one."""
+    if state.named:
+        return Decision(result=result(False))
+    title = title_of(summary)
+    drafts = _drafts(facts.Named(title, auto=True), events.SessionTitleChanged(title=title))
+    return Decision(drafts=drafts, result=result(True))
+
+
+def rewind(
+    state: SessionState,
+    event_id: str,
+    *,
+    expected_seq: int,
+    kept: int,
+    removed: int,
+    first_words: str | None,
+    result: Any,
+) -> Decision:
+    """Leave out the event and what is behind it. `kept` is the seq before it; `removed` counts the
+    shown events that go, and `first_words` are those of the first message that stays, both as of
+    `expected_seq`."""
+    if state.turn is not None:
+        raise TurnBusy(
+            "A turn runs in this session. Wait for session.idle, or end it with session.abort.",
+            {"sessionId": state.id},
+        )
+    _check_conditions(state, False, expected_seq)
+    carried = facts.Carried(
+        config=state.config,
+        turns=state.turns,
+        name=state.name,
+        auto_name=state.auto_name,
+        first_words=first_words,
+        metadata=state.metadata,
+        archived=state.archived,
+        parent=state.parent,
+        pending=state.pending,
+        paused=state.paused,
+        keys=state.keys,
+        usage=state.usage,
+    )
+    drafts = _drafts(
+        facts.Rewound(kept=kept, removed=removed, carried=carried),
+        events.SessionSnapshotRewind(up_to_event_id=event_id, events_removed=removed),
+    )
+    return Decision(drafts=drafts, result=result, keep_to=kept)

@@ -17,9 +17,11 @@ class Configured(EventData):
 
 
 class Named(EventData):
-    """Somebody gave the session a name; None takes it back."""
+    """Somebody gave the session a name; None takes it back. `auto`: a client made it from what was
+    said, and it gives way to one that somebody chose."""
 
     name: str | None
+    auto: bool = False
 
 
 class Described(EventData):
@@ -71,12 +73,42 @@ class Used(EventData):
     duration_ms: float = 0
 
 
+class Totals(EventData):
+    """What a session's calls to one model took: tokens, and ms."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    duration_ms: float = 0
+
+
+class Carried(EventData, kw_only=True):
+    """What a rewind takes along: the conversation goes back, and nothing else does. `first_words`
+    are those of the first message that stays."""
+
+    config: SessionConfig
+    turns: int
+    name: str | None = None
+    auto_name: str | None = None
+    first_words: str | None = None
+    metadata: dict[str, Any] | None = None
+    archived: bool = False
+    parent: str | None = None
+    pending: list[MessageQueued]
+    paused: bool = False
+    keys: dict[str, str]
+    usage: dict[str, Totals]
+
+
 class Rewound(EventData):
     """The log goes on from the event with seq `kept`; `removed` shown events behind it are left
     out."""
 
     kept: int
     removed: int
+    carried: Carried
 
 
 class Forked(EventData):

@@ -1,7 +1,8 @@
 """Decisions about the messages that wait for their turn: looked at, edited, put in another order.
 
-Each edit stores the queue as it is then, in one fact. Positions count from 0. An id is that of the
-message, as `session.send` answered it.
+Each edit stores the queue as it is then, in one fact. Messages that steer come first. Positions
+count those behind them, from 0, and one outside of the queue is its nearer end. An id is that of
+the message, as `session.send` answered it.
 """
 
 from __future__ import annotations
@@ -38,25 +39,41 @@ def _place(state: SessionState, message_id: str) -> int | None:
     return ids.index(message_id) if message_id in ids else None
 
 
+def steering(state: SessionState) -> Pending:
+    """The messages that go before all others."""
+    return [item for item in state.pending if item.first]
+
+
+def waiting(state: SessionState) -> Pending:
+    """The messages that can be put in another order."""
+    return [item for item in state.pending if not item.first]
+
+
+def _within(position: int, pending: Pending) -> int:
+    return min(max(position, 0), len(pending))
+
+
 def move(
     state: SessionState, message_id: str, position: int, result: Callable[[bool], Any]
 ) -> Decision:
-    """Put a message at `position`; one behind the end is the end."""
-    place = _place(state, message_id)
-    if place is None or place == min(position, len(state.pending) - 1):
+    """Put a waiting message at `position`."""
+    before = waiting(state)
+    moved = [item for item in before if item.message_id == message_id]
+    after = [item for item in before if item.message_id != message_id]
+    place = _within(position, after)
+    after[place:place] = moved
+    if after == before:
         return Decision(result=result(False))
-    pending = list(state.pending)
-    pending.insert(position, pending.pop(place))
-    return _stored(state, pending, result(True))
+    return _stored(state, [*steering(state), *after], result(True))
 
 
 def insert(state: SessionState, message: MessageQueued, position: int, result: Any) -> Decision:
     """Put a new message at `position`. Where nothing runs, it is a turn at once."""
-    if state.turn is None and not state.pending and not state.paused:
+    if message.first or (state.turn is None and not state.pending and not state.paused):
         return decide.send(state, message, lambda _: result)
-    pending = list(state.pending)
-    pending.insert(position, message)
-    return _stored(state, pending, result)
+    pending = waiting(state)
+    pending.insert(_within(position, pending), message)
+    return _stored(state, [*steering(state), *pending], result)
 
 
 def remove(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:
@@ -109,9 +126,9 @@ def duplicate(
 
 
 def send_now(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:
-    """Put a waiting message before all others, as one that steers."""
+    """Put a waiting message before all others, as one that steers the running turn."""
     place = _place(state, message_id)
-    if place is None:
+    if place is None or state.turn is None:
         return Decision(result=result(False))
     first = msgspec.structs.replace(state.pending[place], first=True)
     pending = [first, *state.pending[:place], *state.pending[place + 1 :]]

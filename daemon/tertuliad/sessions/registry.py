@@ -16,6 +16,7 @@ from tertuliad.replies import Reply
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.session import Decide, Session
+from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
 
 
@@ -40,6 +41,15 @@ class Sessions:
         """Have `command` done by a session, which is brought back if need be."""
         session = self._brought_back(session_id)
         return self._watched(session, session.post(command, first=first))
+
+    def go_on(self, session_id: str) -> Reply:
+        """Start the turn of a message that was left waiting, unless it waits for a key."""
+
+        def command(state: SessionState) -> Decision:
+            has_keys = self._world.has_keys(session_id, state.config)
+            return decide.go_on(state) if has_keys else Decision()
+
+        return self.post(session_id, command)
 
     def delete(self, session_id: str) -> Reply:
         """Remove a session, live or stored; answers the bytes it had, None: there was none."""
@@ -81,6 +91,12 @@ class Sessions:
         idle = [session for session in self._live.values() if not session.running]
         for session in idle[:over]:
             del self._live[session.id]
+
+    def release(self, session_id: str) -> None:
+        """Drop one session from memory, unless it has something to do."""
+        session = self._slot(session_id)
+        if session is not None and not session.running:
+            del self._live[session_id]
 
     def _brought_back(self, session_id: str) -> Session:
         session = self._slot(session_id)

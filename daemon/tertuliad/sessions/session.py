@@ -6,7 +6,9 @@ The rules of this file:
 - There is no task here. A command that stores nothing is done inside `post`; otherwise the store's
   answer carries on, and commands wait in the inbox meanwhile. An idle session costs this object.
 - A refused commit forgets the folded state: the log is folded anew. Where another process had
-  written (`HeadMoved`), the command is decided again.
+  written (`HeadMoved`), the command is decided again; a turn that ran here is lost then, and those
+  who watch are told.
+- `world.running` has the session from the decision to start a turn here to the turn's end.
 - Whatever happens, the command's reply is completed, and a turn that began ends.
 """
 
@@ -22,19 +24,26 @@ from functools import partial
 import msgspec
 
 from tertulia_protocol import events
-from tertulia_protocol.errors import Overloaded, RpcError, SessionExists, SessionNotFound, TurnBusy
+from tertulia_protocol.errors import (
+    Draining,
+    Overloaded,
+    RpcError,
+    SessionExists,
+    SessionNotFound,
+    TurnBusy,
+)
 from tertuliad import limits
 from tertuliad.providers.base import Message, ProviderFailed
-from tertuliad.replies import Reply, settled
+from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import decide, history
 from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
+from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import Sealed, event_frame, now_ms, seal
 from tertuliad.sessions.state import (
     SessionState,
     apply,
-    fold,
+    folded,
     folded_history,
-    from_snapshot,
     snapshot,
 )
 from tertuliad.sessions.turn import Plan, Turn, TurnEvents
@@ -43,7 +52,10 @@ from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Range, Re
 
 log = logging.getLogger(__name__)
 
-_encoder = msgspec.json.Encoder()
+TAKEN_OVER = (
+    "Another daemon on the same data folder has taken this session over, since this one did not"
+    " answer for a while. The turn's answer is lost; send the message again."
+)
 
 Decide = Callable[[SessionState], Decision]
 """What a command makes of the state. Called again where the log had to be folded anew."""
@@ -75,6 +87,10 @@ class Session:
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
         self._turn: Turn | None = None
+        self._lost_turn = False
+        """Another process has ended the turn that ran here; who watches was not told yet."""
+        self._told_seq = 0
+        """The last stored seq that was published or read."""
         self._waiting: list[Reply] = []
         """Who waits for the session to be idle."""
         self.gone = False
@@ -87,10 +103,11 @@ class Session:
         return turn or self._busy or bool(self._inbox)
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
-        """Have a command done when it is its turn; `first`: before those that wait."""
+        """Have a command done when it is its turn; `first`: while a turn runs, before those that
+        wait. Where none does, what it means to stop may be among them."""
         if self.gone:
             return _refused(SessionNotFound.of(self.id))
-        if len(self._inbox) >= limits.INBOX_COMMANDS:
+        if len(self._inbox) >= limits.INBOX_COMMANDS + limits.URGENT_COMMANDS * first:
             return _refused(Overloaded(f"Too many requests wait in session {self.id}; try again."))
         return self._enqueue(decide, first=first)
 
@@ -126,7 +143,7 @@ class Session:
 
     def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
         command = Command(decide, Reply())
-        if first:
+        if first and self._state is not None and self._state.turn is not None:
             self._inbox.appendleft(command)
         else:
             self._inbox.append(command)
@@ -140,24 +157,33 @@ class Session:
                 self._world.store.load(self.id).add_done_callback(self._loaded)
                 return
             command = self._inbox.popleft()
-            try:
-                self._do(command, self._state)
-            except RpcError as error:
-                command.reply.fail(error)
-            except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
-                self._state = None
-                command.reply.fail(error)
+            self._busy = True  # what an answer's receiver posts comes after what is published
+            if not self._done(command, self._state):
+                return
+            self._busy = False
 
-    def _do(self, command: Command, state: SessionState) -> None:
+    def _done(self, command: Command, state: SessionState) -> bool:
+        """Do a command; False: its commit is under way, or was answered at once."""
+        try:
+            return self._do(command, state)
+        except RpcError as error:
+            command.reply.fail(error)
+        except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
+            self._state = None
+            self._forget_start()
+            command.reply.fail(error)
+        return True
+
+    def _do(self, command: Command, state: SessionState) -> bool:
         decision = command.decide(state)
         if decision.starts_turn:
-            self._world.owners.claim()
+            decision = self._may_start(command, state, decision)
         self._modified_ms = now_ms()
         sealed = seal(state, decision.drafts, self._modified_ms)
         stored = [item for item in sealed if item.seq]
         if not stored:
             self._finish(command, decision, sealed)
-            return
+            return True
         known_head = state.seq
         for item in stored:
             apply(state, item.seq, item.type, item.id, item.data)
@@ -169,8 +195,25 @@ class Session:
             self._due_snapshot(state, decision),
         )
         submit = self._world.store.create if self._is_new else self._world.store.append
-        self._busy = True
         submit(append).add_done_callback(partial(self._committed, command, decision, sealed))
+        return False
+
+    def _may_start(self, command: Command, state: SessionState, decision: Decision) -> Decision:
+        """The decision, as far as a daemon may take up a turn that is stopping: messages that wait
+        go on waiting, and others are refused."""
+        world = self._world
+        if world.draining():
+            if state.turn is None:
+                raise Draining("The daemon is stopping and starts no more turns.")
+            return command.decide(msgspec.structs.replace(state, pending=[]))
+        waits_for_answer = decision.result is not None and state.turn is None
+        if waits_for_answer and len(world.running) >= limits.TURNS_AT_ONCE:
+            raise Overloaded(
+                f"{limits.TURNS_AT_ONCE} turns run at once in this daemon, and it takes no more."
+            )
+        world.owners.claim()
+        world.running.add(self.id)
+        return decision
 
     def _due_snapshot(self, state: SessionState, decision: Decision) -> bytes | None:
         """A snapshot every so many events, so that the session comes back quickly."""
@@ -182,13 +225,15 @@ class Session:
     def _committed(
         self, command: Command, decision: Decision, sealed: list[Sealed], done: Future[None]
     ) -> None:
-        self._busy = False
         error = done.exception()
-        if error is None:
-            self._finish(command, decision, sealed)
-        else:
-            self._not_committed(error, command, decision)
-        self._work()
+        try:
+            if error is None:
+                self._finish(command, decision, sealed)
+            else:
+                self._not_committed(error, command, decision)
+        finally:
+            self._busy = False
+            self._work()
 
     def _finish(self, command: Command, decision: Decision, sealed: list[Sealed]) -> None:
         """The commit holds: answer, publish, and let the turn go on."""
@@ -202,6 +247,7 @@ class Session:
             return
         if self._state.turn is None:
             self._turn = None
+            self._world.running.discard(self.id)
             self._tell_waiting()
         if decision.starts_turn and not self.gone:
             self._start_turn(self._state)
@@ -215,8 +261,8 @@ class Session:
         assert self._state is not None
         frames = [event_frame(self.id, item.body) for item in sealed if item.shown]
         added = sum(1 for item in sealed if item.seq)
-        if frames:
-            seq = self._state.seq
+        seq = self._told_seq = self._state.seq
+        if sealed:
             self._world.publish(self.id, frames, seq - added, seq)
         if added:
             was_new, self._is_new = self._is_new, False
@@ -230,22 +276,8 @@ class Session:
             self._publish(seal(self._state, drafts, now_ms()))
 
     def _row(self, state: SessionState) -> Row:
-        config = state.config
-        return Row(
-            id=self.id,
-            created_ms=state.created_ms,
-            modified_ms=self._modified_ms,
-            head=state.seq,
-            title=state.title,
-            named=state.named,
-            model=config.model,
-            cwd=config.working_directory,
-            client_name=config.client_name,
-            owner=self._world.owners.me if state.turn is not None else None,
-            archived=state.archived,
-            metadata=None if state.metadata is None else _encoder.encode(state.metadata).decode(),
-            parent=state.parent,
-        )
+        owner = self._world.owners.me if state.turn is not None else None
+        return row_of(state, self._modified_ms, owner)
 
     # Loading and losing
 
@@ -258,15 +290,28 @@ class Session:
             self._fail_all(error or SessionNotFound.of(self.id))
             return
         try:
-            state = _folded(found)
+            state = folded(found)
         except (msgspec.MsgspecError, ValueError) as fault:
             log.error("session %s cannot be folded: %s", self.id, fault)
             self._fail_all(_unreadable(self.id))
             return
+        if state is None:
+            self._load_whole(found.row)
+            return
         self._snapshot_seq = state.seq - len(found.records)
         self._state = state
+        self._told_seq = state.seq
+        if self._lost_turn:
+            self._tell_lost()
         self._recover(state, found.row.owner)
         self._work()
+
+    def _load_whole(self, row: Row) -> None:
+        """The snapshot is of another version: fold the log from its beginning."""
+        self._busy = True
+        read = self._world.store.read(self.id, Range(before=row.head + 1))
+        whole = mapped(read, lambda records: Log(row, None, records))
+        whole.add_done_callback(self._loaded)
 
     def _recover(self, state: SessionState, owner: str | None) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
@@ -277,15 +322,18 @@ class Session:
             self._state = None
             self._fail_all(_runs_elsewhere(self.id))
             return
-        self._inbox.appendleft(Command(decide.interrupt, Reply()))
+        go_on = self._world.has_keys(self.id, state.config)
+        self._inbox.appendleft(Command(partial(decide.interrupt, go_on=go_on), Reply()))
 
     def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
         was_new, self._state = self._is_new, None
+        self._forget_start()
         if isinstance(error, AlreadyThere):
             self._is_new = False
             command.reply.fail(exists(self.id))
         elif isinstance(error, HeadMoved) and command.tries < limits.COMMIT_TRIES:
             command.tries += 1
+            self._lost_turn = self._lost_turn or self._turn is not None
             self._stop_turn()
             self._inbox.appendleft(command)
         else:
@@ -293,6 +341,13 @@ class Session:
             command.reply.fail(error)
             if was_new:
                 self._fail_all(error)
+
+    def _tell_lost(self) -> None:
+        """The log says how the turn ended: who follows reads that, and has this besides."""
+        self._lost_turn = False
+        error = events.SessionError(error_type="interrupted", message=TAKEN_OVER)
+        self._tell_live(error, events.SessionIdle())
+        self._tell_waiting()
 
     def _fail_all(self, error: BaseException) -> None:
         while self._inbox:
@@ -311,10 +366,12 @@ class Session:
         )
         told = TurnEvents(
             delta=partial(self._on_delta, progress),
+            retrying=partial(self._on_retry, progress),
             done=partial(self._on_done, progress),
             failed=partial(self._on_failed, progress),
         )
         self._turn = Turn(plan, self._world, told)
+        self._world.owners.beat_while(self._world.running, self._world.spawn)
         self._world.spawn(self._turn.run)
 
     async def _history(self, state: SessionState) -> list[Message]:
@@ -326,10 +383,16 @@ class Session:
                 state.history = folded_history(records)
         return list(state.history)
 
+    def _forget_start(self) -> None:
+        """The turn that was decided to start does not."""
+        if self._turn is None:
+            self._world.running.discard(self.id)
+
     def _stop_turn(self) -> None:
         if self._turn is not None:
             self._turn.stop()
             self._turn = None
+            self._world.running.discard(self.id)
 
     def _on_delta(self, progress: Progress, text: str, reasoning: str) -> None:
         """Pieces that come while a commit is under way wait together and leave as one."""
@@ -338,6 +401,13 @@ class Session:
         if not progress.unsent:
             progress.unsent = True
             self._enqueue(partial(decide.delta, progress=progress))
+
+    def _on_retry(
+        self, progress: Progress, failure: ProviderFailed, model: str | None, wait_s: float
+    ) -> None:
+        self._enqueue(
+            partial(decide.retrying, progress=progress, failure=failure, model=model, wait_s=wait_s)
+        )
 
     def _on_done(self, progress: Progress, outcome: Outcome) -> None:
         self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
@@ -374,17 +444,8 @@ class Session:
         )
         nowhere = self._state or SessionState(id=self.id, created_ms=self._modified_ms)
         frames = [event_frame(self.id, item.body) for item in seal(nowhere, drafts, now_ms())]
-        self._world.publish(self.id, frames, nowhere.seq, nowhere.seq)
-
-
-def _folded(found: Log) -> SessionState:
-    """The state of a stored session, from its snapshot where that is of our form."""
-    state = from_snapshot(found.snapshot) if found.snapshot is not None else None
-    if state is None:
-        state = SessionState(id=found.row.id, created_ms=found.row.created_ms)
-    state.id, state.created_ms = found.row.id, found.row.created_ms
-    fold(state, [record for record in found.records if record.seq > state.seq])
-    return state
+        self._world.publish(self.id, frames, self._told_seq, self._told_seq)
+        self._tell_waiting()
 
 
 def _refused(error: RpcError) -> Reply:

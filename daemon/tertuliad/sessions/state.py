@@ -19,7 +19,7 @@ from tertulia_protocol.config import SessionConfig
 from tertuliad import limits
 from tertuliad.providers.base import Message
 from tertuliad.sessions import facts, history
-from tertuliad.store.base import Record
+from tertuliad.store.base import Log, Record
 
 SNAPSHOT_FORM = 1
 
@@ -30,17 +30,6 @@ class OpenTurn(msgspec.Struct, frozen=True):
     id: str
     message_id: str | None
     model: str | None
-
-
-class Totals(msgspec.Struct):
-    """What a session's calls to one model took: tokens, and ms."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    duration_ms: float = 0
 
 
 class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -57,6 +46,7 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     shown_events: int = 0
     config: SessionConfig = msgspec.field(default_factory=SessionConfig)
     name: str | None = None
+    auto_name: str | None = None
     first_words: str | None = None
     metadata: dict[str, Any] | None = None
     archived: bool = False
@@ -70,13 +60,18 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     turn: OpenTurn | None = None
     turns: int = 0
     last_message_id: str | None = None
-    usage: dict[str, Totals] = {}
+    usage: dict[str, facts.Totals] = {}
     last_usage: tuple[int, int] = (0, 0)
 
     @property
     def title(self) -> str | None:
-        """The name somebody gave, else the beginning of the first message."""
-        return self.name or self.config.name or self.first_words
+        """The name somebody gave, else one made for it, else the beginning of the first message."""
+        return self.given_name or self.first_words
+
+    @property
+    def given_name(self) -> str | None:
+        """The name somebody gave, else one made for it."""
+        return self.name or self.config.name or self.auto_name
 
     @property
     def named(self) -> bool:
@@ -136,6 +131,20 @@ def fold(state: SessionState, records: list[Record]) -> None:
         apply(state, record.seq, record.type, event_id, data)
 
 
+def folded(found: Log, upto: int | None = None) -> SessionState | None:
+    """The state of a stored session, as it was at `upto`, if that is given. None where the
+    snapshot is of no use: another version wrote it, or it is of a later time."""
+    state: SessionState | None = SessionState(id=found.row.id, created_ms=found.row.created_ms)
+    if found.snapshot is not None:
+        state = from_snapshot(found.snapshot)
+    if state is None or (upto is not None and state.seq > upto):
+        return None
+    state.id, state.created_ms = found.row.id, found.row.created_ms
+    wanted = [r for r in found.records if r.seq > state.seq and (upto is None or r.seq <= upto)]
+    fold(state, wanted)
+    return state
+
+
 def folded_history(records: list[Record]) -> list[Message]:
     """The history alone, from records of `history.TYPES`."""
     messages: list[Message] = []
@@ -167,7 +176,10 @@ def _configured(state: SessionState, data: facts.Configured) -> None:
 
 
 def _named(state: SessionState, data: facts.Named) -> None:
-    state.name = data.name
+    if data.auto:
+        state.auto_name = data.name
+    else:
+        state.name = data.name
 
 
 def _described(state: SessionState, data: facts.Described) -> None:
@@ -176,10 +188,15 @@ def _described(state: SessionState, data: facts.Described) -> None:
 
 def _queued(state: SessionState, data: facts.MessageQueued) -> None:
     _remember(state, data.key, data.message_id)
-    if data.first:
-        state.pending.insert(sum(1 for item in state.pending if item.first), data)
-    else:
-        state.pending.append(data)
+    state.pending = with_added(state.pending, data)
+
+
+def with_added(
+    pending: list[facts.MessageQueued], message: facts.MessageQueued
+) -> list[facts.MessageQueued]:
+    """The queue with one more message: at the end, or behind the others that steer."""
+    place = sum(1 for item in pending if item.first) if message.first else len(pending)
+    return [*pending[:place], message, *pending[place:]]
 
 
 def _queue_changed(state: SessionState, data: facts.QueueChanged) -> None:
@@ -221,7 +238,7 @@ def _turn_end(state: SessionState, _: events.AssistantTurnEnd) -> None:
 
 
 def _used(state: SessionState, data: facts.Used) -> None:
-    totals = state.usage.setdefault(data.model, Totals())
+    totals = state.usage.setdefault(data.model, facts.Totals())
     totals.calls += 1
     totals.input_tokens += data.input_tokens
     totals.output_tokens += data.output_tokens
@@ -248,6 +265,13 @@ def _forked(state: SessionState, data: facts.Forked) -> None:
     state.metadata, state.archived = None, False
 
 
+def _rewound(state: SessionState, data: facts.Rewound) -> None:
+    """What is folded until here is the conversation up to `kept`; all else is as it was."""
+    state.turn = None
+    for name in facts.Carried.__struct_fields__:
+        setattr(state, name, getattr(data.carried, name))
+
+
 _CHANGES: dict[type[events.EventData], Callable[[SessionState, Any], None]] = {
     facts.Configured: _configured,
     facts.Named: _named,
@@ -257,6 +281,7 @@ _CHANGES: dict[type[events.EventData], Callable[[SessionState, Any], None]] = {
     facts.Accepted: _accepted,
     facts.Used: _used,
     facts.Forked: _forked,
+    facts.Rewound: _rewound,
     events.UserMessage: _user_message,
     events.AssistantTurnStart: _turn_start,
     events.AssistantMessage: _assistant_message,

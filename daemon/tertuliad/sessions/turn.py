@@ -1,7 +1,8 @@
-"""A running turn: one model call, from the session's history to its outcome.
+"""A running turn: one answer of the model, from the session's history to its outcome.
 
 The turn posts what happens to its session and decides nothing. It ends in exactly one of `done` and
-`failed`, or is cancelled by its session; idle and absolute time-outs end it as a failure.
+`failed`, or is cancelled by its session; idle and absolute time-outs end it as a failure. A call
+that fails before anything of its answer came is tried again, as `retry` says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers, offered_tools
 from tertulia_protocol.errors import RpcError
-from tertuliad import limits
 from tertuliad.providers.base import (
     Delta,
     Done,
@@ -30,6 +30,7 @@ from tertuliad.providers.base import (
 from tertuliad.sessions import system_message
 from tertuliad.sessions.decide import Outcome
 from tertuliad.sessions.history import text_chars
+from tertuliad.sessions.retry import Tried, wait_before_retry
 from tertuliad.sessions.world import World
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,11 @@ LEAST_BYTES_A_TOKEN = 6
 
 
 class TurnEvents(msgspec.Struct, frozen=True):
-    """Where a turn says what happens to it."""
+    """Where a turn says what happens to it. `failed` and `retrying` name the model, if one was
+    found, and `retrying` the seconds until the next try."""
 
     delta: Callable[[str, str], None]
+    retrying: Callable[[ProviderFailed, str | None, float], None]
     done: Callable[[Outcome], None]
     failed: Callable[[ProviderFailed, str | None], None]
 
@@ -56,13 +59,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn:
-    """Dies with its model call."""
+    """Dies with its model call, or with the last one that is tried."""
 
     def __init__(self, plan: Plan, world: World, events: TurnEvents) -> None:
         self._plan = plan
         self._world = world
         self._events = events
         self._scope = anyio.CancelScope()
+        self._answered = False
+        """Something of the answer was given on."""
 
     def stop(self) -> None:
         """Close the call to the model; nothing is posted any more."""
@@ -70,18 +75,33 @@ class Turn:
 
     async def run(self) -> None:
         with self._scope:
-            target: Target | None = None
-            try:
-                target = await self._target()
-                outcome = await self._call(target)
-            except ProviderFailed as failure:
-                self._events.failed(
-                    self._explained(failure), target.display_name if target else None
-                )
-            except Exception as error:  # noqa: BLE001 - a turn always ends with an event
-                self._events.failed(_unexpected(error), None)
+            started, retries = time.monotonic(), 0
+            last = anyio.current_time() + self._world.turn_limits.timeout_s
+            while (wait := await self._try(last, started, retries)) is not None:
+                retries += 1
+                await anyio.sleep(wait)
+
+    async def _try(self, last: float, started: float, retries: int) -> float | None:
+        """Call the model, until the clock says `last`; seconds until it is called again."""
+        target: Target | None = None
+        try:
+            target = await self._target()
+            outcome = await self._call(target, last)
+        except ProviderFailed as failure:
+            name = target.display_name if target else None
+            tried = Tried(retries, time.monotonic() - started, self._answered)
+            jitter = os.urandom(1)[0] / 255
+            wait = wait_before_retry(failure, tried, self._world.turn_limits, jitter)
+            if wait is not None:
+                self._events.retrying(failure, name, wait)
             else:
-                self._events.done(outcome)
+                self._events.failed(self._explained(failure), name)
+            return wait
+        except Exception as error:  # noqa: BLE001 - a turn always ends with an event
+            self._events.failed(_unexpected(error), None)
+        else:
+            self._events.done(outcome)
+        return None
 
     async def _target(self) -> Target:
         plan = self._plan
@@ -104,19 +124,21 @@ class Turn:
             )
         return failure
 
-    async def _call(self, target: Target) -> Outcome:
+    async def _call(self, target: Target, last: float) -> Outcome:
         request = _request(self._plan, target, await self._plan.history())
         _check_window(request, target)
         started = time.monotonic()
         first: float | None = None
         done: Done | None = None
-        last = anyio.current_time() + limits.TURN_TIMEOUT_S
-        patience = limits.TURN_IDLE_TIMEOUT_S if request.stream else limits.NOT_STREAMED_TIMEOUT_S
-        with anyio.CancelScope(deadline=anyio.current_time() + patience) as scope:
+        patience = self._world.turn_limits.patience_s(request.stream)
+        with anyio.CancelScope(deadline=min(last, anyio.current_time() + patience)) as scope:
             async for piece in target.provider.stream(request):
+                if scope.cancel_called or self._scope.cancel_called:
+                    break  # it comes so fast that no cancellation gets between
                 if isinstance(piece, Delta):
                     if first is None:
                         first = time.monotonic()
+                    self._answered = True
                     self._events.delta(piece.text, piece.reasoning)
                     scope.deadline = min(last, anyio.current_time() + patience)
                 else:

@@ -7,16 +7,19 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.providers.base import Target
+from tertuliad.sessions.retry import TurnLimits
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
 
 
 class Publish(Protocol):
     """Give frames to whoever follows the session; `before` and `seq` are of the last stored event
-    before them, and of the last one before or in them. Never waits."""
+    before them, and of the last one before or in them. No frames: only the seq moves on. Never
+    waits."""
 
     def __call__(self, session_id: str, frames: list[bytes], before: int, seq: int) -> None: ...
 
@@ -38,3 +41,13 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """Headers for one message's model call, by message id; in memory only, as they may hold
     secrets."""
     version: str
+    turn_limits: TurnLimits = TurnLimits()
+    running: set[str] = msgspec.field(default_factory=set)
+    """The sessions that run a turn here."""
+    draining: Callable[[], bool] = lambda: False
+    """Whether the daemon is stopping: no turn begins any more."""
+
+    def has_keys(self, session_id: str, config: SessionConfig) -> bool:
+        """Whether a waiting message's turn can begin unasked: the keys that a client gave to an
+        earlier process are gone with it, until a client gives them again."""
+        return given_providers(config) is None or session_id in self.credentials

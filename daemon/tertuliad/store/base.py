@@ -41,7 +41,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session's list row. Times are in ms since 1970; `head` is the seq of its last event;
     `named` says that somebody chose the title; `owner` names the process that runs a turn of it;
-    `metadata` is the caller's own JSON object, as text; `parent` is what it was forked from."""
+    `metadata` is the caller's own JSON object, as text; `parent` is what it was forked from;
+    `pending` counts the messages that wait for their turn."""
 
     id: str
     created_ms: int
@@ -56,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     archived: bool = False
     metadata: str | None = None
     parent: str | None = None
+    pending: int = 0
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
@@ -97,12 +99,13 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     types: tuple[str, ...] | None = None
 
 
-Order = Literal["modified", "created", "title"]
+Order = Literal["modified", "created", "title", "id"]
 
 
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which rows to list; None filters nothing. Orders by time begin with the newest. `after` is
-    the cursor that the page before gave. `prefix` is of the id, `metadata` of equal members."""
+    the cursor that the page before gave. `prefix` is of the id, `metadata` of equal members;
+    `pending` says whether messages have to wait."""
 
     cwd: str | None = None
     archived: bool | None = None
@@ -110,6 +113,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     prefix: str | None = None
     modified_before_ms: int | None = None
     metadata: dict[str, Any] | None = None
+    pending: bool | None = None
     order: Order = "modified"
     limit: int | None = None
     after: str | None = None
@@ -128,6 +132,7 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
 
     row: Row
     seq: int
+    event_id: str
     type: str
     snippet: str
 
@@ -148,11 +153,15 @@ class Store(Protocol):
         ...
 
     def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
-        """Remove sessions, and what of their logs nobody else shares; the bytes of each that was
-        there."""
+        """Remove sessions, and what of their logs nobody else shares; the bytes that each of those
+        that were there has freed."""
         ...
 
     def load(self, session_id: str) -> Future[Log | None]: ...
+
+    def whole(self, session_id: str) -> Future[Log | None]:
+        """The same without a snapshot: all of the log, at one moment."""
+        ...
 
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]: ...
 
@@ -167,7 +176,8 @@ class Store(Protocol):
     def search(
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:
-        """What was said that has all of the words of `text`, the best first."""
+        """What was said that has all of the words of `text`, the best first, and the cursor for
+        what is behind it. `limit` counts places: one that forks share is a hit for each."""
         ...
 
     def sizes(self) -> Future[dict[str, int]]:

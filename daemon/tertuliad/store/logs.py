@@ -93,21 +93,28 @@ def find(db: sqlite3.Connection, segment: int, wanted_id: str) -> int | None:
     return None
 
 
-def collect(db: sqlite3.Connection, segment: int) -> None:
-    """Remove `segment` and what is before it, as far as no log leads through them any more."""
-    while True:
+def collect(db: sqlite3.Connection, segment: int | None) -> int:
+    """Remove `segment` and what is before it, as far as no log leads through them any more; the
+    bytes of the events that went."""
+    freed = 0
+    while segment is not None:
         used = db.execute(
             "SELECT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
             " OR EXISTS (SELECT 1 FROM segments WHERE parent = ?1)",
             (segment,),
         ).fetchone()[0]
         if used:
-            return
-        parent = db.execute("SELECT parent FROM segments WHERE id = ?", (segment,)).fetchone()
+            break
+        freed += _bytes(db, segment)
+        parent = _parent(db, segment)
         _remove(db, segment)
-        if parent is None or parent[0] is None:
-            return
-        segment = parent[0]
+        segment = parent
+    return freed
+
+
+def _parent(db: sqlite3.Connection, segment: int) -> int | None:
+    row = db.execute("SELECT parent FROM segments WHERE id = ?", (segment,)).fetchone()
+    return None if row is None else row[0]
 
 
 def _remove(db: sqlite3.Connection, segment: int) -> None:
@@ -121,6 +128,39 @@ def _remove(db: sqlite3.Connection, segment: int) -> None:
 
 
 def bytes_of(db: sqlite3.Connection, segment: int) -> int:
+    """The bytes of the events of the log that ends in `segment`, without those that it shares with
+    the log it was forked from."""
+    size = _bytes(db, segment)
+    parent = _parent(db, segment)
+    while parent is not None and _continued_once(db, parent):
+        size += _bytes(db, parent)
+        parent = _parent(db, parent)
+    return size
+
+
+def _continued_once(db: sqlite3.Connection, segment: int) -> bool:
+    """Whether the segment only stands before one other, since a log was rewound."""
+    row = db.execute(
+        "SELECT NOT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
+        " AND (SELECT count(*) FROM segments WHERE parent = ?1) = 1",
+        (segment,),
+    ).fetchone()
+    return bool(row[0])
+
+
+def newest_snapshot(db: sqlite3.Connection, segment: int) -> tuple[int, bytes] | None:
+    """(seq, snapshot) nearest to the end of the log that ends in `segment`; it may be of the log
+    that it was forked from."""
+    for part, upto in reversed(chain(db, segment)):
+        found = db.execute(
+            "SELECT seq, body FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)
+        ).fetchone()
+        if found is not None:
+            return found[0], found[1]
+    return None
+
+
+def _bytes(db: sqlite3.Connection, segment: int) -> int:
     row = db.execute(
         "SELECT coalesce(sum(length(body)), 0) FROM events WHERE id BETWEEN ? AND ?",
         (event_id(segment, 0), event_id(segment, _MAX_SEQ)),

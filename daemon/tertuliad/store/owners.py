@@ -1,41 +1,77 @@
 """Which daemon processes of a data folder are alive.
 
 Each process holds an advisory lock on a file of its own under `<home>/run`; the kernel drops it
-however the process ends. A session's row names the process that runs a turn of it, and whoever
-finds a turn left open asks here whether it may be ended.
+however the process ends. While it runs turns it also touches the file every `LEASE_BEAT_S`, so that
+a process that is stopped, and cannot drop its lock, is known after `LEASE_S`. A session's row names
+the process that runs a turn of it, and whoever finds a turn left open asks here whether it may be
+ended. Taking over is safe at any moment: what the old owner writes later is refused by the store.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 import uuid
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
+from typing import Any
+
+import anyio
 
 from tertulia_protocol.errors import StoreFailed
+from tertuliad import limits
 
 SUFFIX = ".owner"
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class Owners:
     """This process's own mark, and the look at others'. Ends with the daemon."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` is made when the mark is first needed."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_s: float = limits.LEASE_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`folder` is made when the mark is first needed; `clock` is that of the files' times."""
         self._folder = folder
+        self._lease_s = lease_s
+        self._clock = clock
         self.me = uuid.uuid4().hex
         self._fd: int | None = None
+        self._beating = False
 
     def claim(self) -> None:
-        """Make and lock this process's mark, unless it is there. Raises `StoreFailed`."""
-        if self._fd is None:
-            try:
+        """Make and lock this process's mark, or touch it. Raises `StoreFailed`."""
+        try:
+            if self._fd is None:
                 self._make()
-            except OSError as error:
-                raise StoreFailed(
-                    f"The folder {self._folder} cannot be used: {error.strerror}. Check that the"
-                    " data folder exists and can be written."
-                ) from error
+            elif not self._beating:
+                os.utime(self._fd)
+        except OSError as error:
+            raise StoreFailed(
+                f"The folder {self._folder} cannot be used: {error.strerror}. Check that the"
+                " data folder exists and can be written."
+            ) from error
+
+    def beat_while(self, running: Collection[str], spawn: Spawn) -> None:
+        """Touch the mark again and again until nothing runs any more."""
+        if self._beating:
+            return
+        self._beating = True
+
+        async def beat() -> None:
+            try:
+                while running and self._fd is not None:
+                    os.utime(self._fd)
+                    await anyio.sleep(limits.LEASE_BEAT_S)
+            finally:
+                self._beating = False
+
+        spawn(beat)
 
     def _make(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -49,10 +85,19 @@ class Owners:
                 os.close(fd)  # another process swept it away before it was locked
 
     def alive(self, owner: str) -> bool:
-        """Whether the process `owner` still runs."""
+        """Whether the process `owner` still runs, and was heard of not too long ago."""
         if owner == self.me:
             return True
-        return not _take(self._file(owner))
+        path = self._file(owner)
+        return not _take(path) and not self._silent(path)
+
+    def _silent(self, path: Path) -> bool:
+        """Whether the mark was not touched for as long as a lease lasts."""
+        try:
+            touched = path.stat().st_mtime
+        except OSError:
+            return False
+        return self._clock() - touched > self._lease_s
 
     def close(self) -> None:
         if self._fd is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from tertulia_protocol.errors import InvalidParams
 from tertuliad.store.base import ListQuery, Order, Page, Row
 
 COLUMNS = Row.__struct_fields__
@@ -25,8 +26,12 @@ _FLAGS = ("named", "archived")
 _ORDERS: dict[Order, tuple[str, str]] = {
     "modified": ("modified_ms", "DESC"),
     "created": ("created_ms", "DESC"),
+    "id": ("id", "ASC"),
     "title": ("coalesce(title, '')", "ASC"),
 }
+
+
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 def exists(db: sqlite3.Connection, session_id: str) -> bool:
@@ -67,11 +72,11 @@ def segment(db: sqlite3.Connection, session_id: str) -> int | None:
 
 def page(db: sqlite3.Connection, wanted: ListQuery) -> Page:
     """One page. The cursor names the last row's place in the order, so that rows which come and go
-    meanwhile shift nothing. Raises `ValueError` for a cursor that no page gave."""
+    meanwhile shift nothing. Raises `InvalidParams` for a cursor that no page gave."""
     key, direction = _ORDERS[wanted.order]
     conditions, arguments = _conditions(wanted)
     if wanted.after is not None:
-        place, pk = _place(wanted.after)
+        place, pk = _place(wanted.after, wanted.order)
         conditions.append(f"({key}, pk) {'<' if direction == 'DESC' else '>'} (?, ?)")
         arguments += [place, pk]
     limit = -1 if wanted.limit is None else wanted.limit + 1
@@ -83,15 +88,25 @@ def page(db: sqlite3.Connection, wanted: ListQuery) -> Page:
     ).fetchall()
     more = wanted.limit is not None and len(found) > wanted.limit
     shown = found[: wanted.limit] if more else found
-    cursor = json.dumps(shown[-1][:2]) if more else None
+    cursor = json.dumps([wanted.order, *shown[-1][:2]]) if more else None
     return Page([made(values[2:]) for values in shown], cursor)
 
 
-def _place(cursor: str) -> tuple[Any, int]:
-    place, pk = json.loads(cursor)
-    if not isinstance(place, int | str) or not isinstance(pk, int):
-        raise TypeError(cursor)
+def _place(cursor: str, order: Order) -> tuple[Any, int]:
+    try:
+        named, place, pk = msgspec.json.decode(cursor, type=tuple[str, _Int64 | str, _Int64])
+    except msgspec.MsgspecError:
+        raise bad_cursor() from None
+    if named != order:
+        raise bad_cursor()
     return place, pk
+
+
+def bad_cursor() -> InvalidParams:
+    return InvalidParams(
+        "$.cursor: no page with this order gave such a cursor; begin without one.",
+        {"path": "$.cursor"},
+    )
 
 
 def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
@@ -105,6 +120,8 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
 
     add("archived = ?", None if wanted.archived is None else int(wanted.archived))
     add("named = ?", None if wanted.named is None else int(wanted.named))
+    if wanted.pending is not None:
+        conditions.append("pending > 0" if wanted.pending else "pending = 0")  # as the index says
     add("cwd = ?", wanted.cwd)
     add("modified_ms < ?", wanted.modified_before_ms)
     if wanted.prefix:

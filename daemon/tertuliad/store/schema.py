@@ -40,9 +40,11 @@ CREATE TABLE sessions (
     owner TEXT,
     archived INTEGER NOT NULL,
     metadata TEXT,
-    parent TEXT
+    parent TEXT,
+    pending INTEGER NOT NULL
 );
 CREATE INDEX sessions_by_modified ON sessions (archived, modified_ms, pk);
+CREATE INDEX sessions_with_pending ON sessions (pk) WHERE pending > 0;
 CREATE TABLE segments (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     parent INTEGER,
@@ -74,14 +76,17 @@ PRAGMA user_version = {SCHEMA_VERSION};
 _opening = threading.Lock()
 
 
-def open_database(
-    path: Path, *, timeout_s: float = limits.STORE_BUSY_TIMEOUT_S
-) -> sqlite3.Connection:
+def open_database(path: Path) -> sqlite3.Connection:
     """A connection to the database at `path`, made if need be. Raises `StoreFailed`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            path,
+            timeout=limits.STORE_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         try:
             with _opening:
                 _make_ready(db, path)

@@ -20,9 +20,10 @@ _WORDS = (
 
 
 _FIND = (
-    "SELECT said.rowid, (SELECT type FROM events WHERE id = said.rowid),"  # noqa: S608 - constants
+    "SELECT events.id, json_extract(CAST(events.body AS TEXT), '$.id'), events.type,"  # noqa: S608
     f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
-    " FROM said WHERE said MATCH ? ORDER BY rank, said.rowid DESC LIMIT ? OFFSET ?"
+    " FROM said JOIN events ON events.id = said.rowid"
+    " WHERE said MATCH ? ORDER BY said.rank, said.rowid DESC LIMIT ? OFFSET ?"
 )
 
 
@@ -62,12 +63,14 @@ def unindex(db: sqlite3.Connection, segment: int) -> None:
 def query_of(text: str) -> str:
     """An FTS5 query for all of the words of `text`, whatever characters they have; the last word
     may be the beginning of one."""
-    words = [f'"{word}"' for word in text.replace('"', " ").split()]
+    words = [f'"{word}"' for word in text.replace('"', " ").replace("\0", " ").split()]
     return " ".join(words) + ("*" if words else "")
 
 
-def find(db: sqlite3.Connection, text: str, limit: int, offset: int) -> list[tuple[int, str, str]]:
-    """(event's row id, its type, snippet) of the places that match, the best first."""
+def find(
+    db: sqlite3.Connection, text: str, limit: int, offset: int
+) -> list[tuple[int, str, str, str]]:
+    """(event's row id, its id, its type, snippet) of the places that match, the best first."""
     query = query_of(text)
     if not query:
         return []

@@ -58,6 +58,9 @@ class SqliteStore:
     def load(self, session_id: str) -> Future[Log | None]:
         return self._reads.submit(lambda db: _load(db, session_id))
 
+    def whole(self, session_id: str) -> Future[Log | None]:
+        return self._reads.submit(lambda db: _load(db, session_id, snapshots=False))
+
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
         return self._reads.submit(lambda db: _read(db, session_id, wanted))
 
@@ -73,7 +76,7 @@ class SqliteStore:
     def search(
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:
-        return self._writes.submit(lambda db: _search(db, text, limit, int(after or 0)))
+        return self._writes.submit(lambda db: _search(db, text, limit, after))
 
     def sizes(self) -> Future[dict[str, int]]:
         return self._reads.submit(_sizes)
@@ -149,21 +152,18 @@ def _delete(db: sqlite3.Connection, session_ids: list[str]) -> dict[str, int]:
         segment = rows.segment(db, session_id)
         if segment is None:
             continue
-        freed[session_id] = logs.bytes_of(db, segment)
         db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-        logs.collect(db, segment)
+        freed[session_id] = logs.collect(db, segment)
     return freed
 
 
-def _load(db: sqlite3.Connection, session_id: str) -> Log | None:
+def _load(db: sqlite3.Connection, session_id: str, *, snapshots: bool = True) -> Log | None:
     db.execute("BEGIN")  # one moment for the row and its log
     try:
         row, segment = rows.get(db, session_id), rows.segment(db, session_id)
         if row is None or segment is None:
             return None
-        kept = db.execute(
-            "SELECT seq, body FROM snapshots WHERE segment = ?", (segment,)
-        ).fetchone()
+        kept = logs.newest_snapshot(db, segment) if snapshots else None
         after, snapshot = kept or (0, None)
         return Log(row, snapshot, logs.read(db, segment, Range(after=after)))
     finally:
@@ -194,14 +194,17 @@ SELECT {rows.LISTED} FROM sessions JOIN later USING (segment) ORDER BY pk
 
 
 def _search(
-    db: sqlite3.Connection, text: str, limit: int, offset: int
+    db: sqlite3.Connection, text: str, limit: int, after: str | None
 ) -> tuple[list[Hit], str | None]:
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 10):
+        raise rows.bad_cursor()
+    offset = int(after or 0)
     while search.index(db, limits.INDEXED_AT_ONCE):
         pass
     found = search.find(db, text, limit + 1, offset)
     hits = [
-        Hit(rows.made(values), seq_of(row_id), kind, snippet)
-        for row_id, kind, snippet in found[:limit]
+        Hit(rows.made(values), seq_of(row_id), event_id, kind, snippet)
+        for row_id, event_id, kind, snippet in found[:limit]
         for values in db.execute(_WHOSE, (segment_of(row_id), seq_of(row_id)))
     ]
     return hits, str(offset + limit) if len(found) > limit else None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.errors import InvalidParams, StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import AlreadyThere, HeadMoved, NotThere
 
@@ -25,7 +25,7 @@ Open = Callable[[], sqlite3.Connection]
 CallSoon = Callable[[Callable[[], None]], Any]
 """Runs a function on the event loop's thread, from any thread."""
 
-REFUSALS = (HeadMoved, AlreadyThere, NotThere)
+REFUSALS = (HeadMoved, AlreadyThere, NotThere, InvalidParams)
 """Raised by work before it has changed anything."""
 
 
@@ -93,17 +93,21 @@ class Worker:
     def _do(self, db: sqlite3.Connection, group: list[Job]) -> list[Any]:
         if self._batch == 1:
             return [_outcome(db, group[0][0])]
-        try:
-            return _commit(db, [work for work, _ in group])
-        except (sqlite3.Error, OSError, MemoryError) as error:
-            if len(group) == 1:
-                return [failure(error)]
-        outcomes = []
-        for work, _ in group:
+        outcomes: list[Any] = []
+        for works in ([work for work, _ in group], *([work] for work, _ in group)):
             try:
-                outcomes += _commit(db, [work])
-            except (sqlite3.Error, OSError, MemoryError) as error:
-                outcomes.append(failure(error))
+                done = _commit(db, works)
+            except _Busy as busy:
+                # Tried alone, each would wait as long again.
+                left = len(group) - len(outcomes)
+                return outcomes + [failure(busy.error)] * left
+            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+                if len(works) == 1:
+                    outcomes.append(failure(error))
+            else:
+                outcomes += done
+            if len(outcomes) == len(group):
+                break
         return outcomes
 
     def _report(self, group: list[Job], outcomes: list[Any]) -> None:
@@ -120,9 +124,20 @@ class Worker:
             return  # the event loop is gone, and with it all who waited
 
 
+class _Busy(Exception):
+    """Another process has held the write lock for as long as we wait."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def _commit(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
     """Do `works` in one transaction; what it raises has undone all of them."""
-    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise _Busy(error) from error
     try:
         outcomes = [_outcome(db, work) for work in works]
         db.execute("COMMIT")

@@ -1,0 +1,242 @@
+"""Methods about one session as a whole: gone back, named, described, measured.
+
+The caller has to be attached, but for the caller's own metadata: whoever keeps a list of sessions
+archives one without opening it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from tertulia_protocol import methods_library as methods
+from tertulia_protocol import shapes
+from tertulia_protocol.errors import InvalidParams, SeqMoved, SessionNotFound, TurnBusy
+from tertuliad import limits
+from tertuliad.handlers.context import Caller, Context
+from tertuliad.replies import Reply, mapped, settled
+from tertuliad.sessions import branching, decide
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.sealed import iso
+from tertuliad.sessions.state import SessionState
+from tertuliad.store.base import Range, Record, Row
+
+_encoder = msgspec.json.Encoder()
+
+
+async def truncate(
+    ctx: Context, caller: Caller, params: methods.SessionHistoryTruncateParams
+) -> methods.SessionHistoryTruncateResult:
+    ctx.need_attached(caller, params.session_id)
+    removed = await _rewound(ctx, params.session_id, params.event_id)
+    return methods.SessionHistoryTruncateResult(events_removed=removed)
+
+
+async def _rewound(ctx: Context, session_id: str, event_id: str) -> int:
+    """Leave out the event and what is behind it; how many events that were. What another client
+    writes meanwhile goes too, and is counted."""
+    tries = 0
+    while True:
+        cut = await branching.cut_before(ctx.world.store, session_id, event_id)
+
+        def command(state: SessionState, cut: branching.Cut = cut) -> Decision:
+            return decide.rewind(
+                state,
+                event_id,
+                expected_seq=cut.head,
+                kept=cut.kept,
+                removed=cut.removed,
+                first_words=cut.first_words,
+                result=cut.removed,
+            )
+
+        try:
+            removed: int = await ctx.sessions.post(session_id, command).settled()
+            return removed
+        except SeqMoved:
+            tries += 1
+            if tries > limits.COMMIT_TRIES:
+                raise
+
+
+async def rewind(
+    ctx: Context, caller: Caller, params: methods.SessionHistoryRewindParams
+) -> methods.SessionHistoryRewindResult:
+    ctx.need_attached(caller, params.session_id)
+    if params.mode == "conversation-and-files":
+        return methods.SessionHistoryRewindResult(
+            outcome="file-change-tracking-disabled",
+            restored_files=[],
+            skipped_files=[],
+            error="Changes of files are not tracked; rewind the conversation alone.",
+        )
+    try:
+        removed = await _rewound(ctx, params.session_id, params.event_id)
+    except TurnBusy as busy:
+        return methods.SessionHistoryRewindResult(
+            outcome="session-busy", restored_files=[], skipped_files=[], error=busy.message
+        )
+    return methods.SessionHistoryRewindResult(
+        outcome="success", events_removed=removed, restored_files=[], skipped_files=[]
+    )
+
+
+class _Message(msgspec.Struct):
+    content: str
+
+
+class _UserEvent(msgspec.Struct):
+    id: str
+    timestamp: str
+    data: _Message
+
+
+async def rewind_points(
+    ctx: Context, caller: Caller, params: shapes.SessionParams
+) -> methods.SessionHistoryListRewindPointsResult:
+    ctx.need_attached(caller, params.session_id)
+    busy = await ctx.sessions.running(params.session_id).settled()
+    wanted = Range(types=("user.message",))
+    records = await settled(ctx.world.store.read(params.session_id, wanted))
+    return methods.SessionHistoryListRewindPointsResult(
+        file_change_tracking_enabled=False,
+        unavailable_reason="session-busy" if busy else None,
+        points=[_point(record) for record in records],
+    )
+
+
+def _point(record: Record) -> methods.RewindPoint:
+    event = msgspec.json.decode(record.body, type=_UserEvent)
+    return methods.RewindPoint(
+        event_id=event.id,
+        user_message=event.data.content,
+        timestamp=event.timestamp,
+        can_restore_files=False,
+        file_count=0,
+        turn_changed_files=False,
+        lines_added=0,
+        lines_removed=0,
+        is_autopilot_continuation=False,
+    )
+
+
+def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAutoParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    summary = params.summary
+    if not summary.strip():
+        raise InvalidParams("$.summary: the summary is empty.", {"path": "$.summary"})
+
+    def applied(was: bool) -> methods.SessionNameSetAutoResult:
+        return methods.SessionNameSetAutoResult(applied=was)
+
+    return ctx.sessions.post(
+        params.session_id, lambda state: decide.auto_name(state, summary, applied)
+    )
+
+
+def snapshot(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    others = ctx.hub.followers(params.session_id) - 1
+
+    def answer(row: Row | None) -> methods.SessionMetadataSnapshotResult:
+        if row is None:
+            raise SessionNotFound.of(params.session_id)
+        return methods.SessionMetadataSnapshotResult(
+            session_id=row.id,
+            start_time=iso(row.created_ms),
+            modified_time=iso(row.modified_ms),
+            is_remote=False,
+            already_in_use=others > 0,
+            workspace_path=None,
+            working_directory=row.cwd or os.getcwd(),
+            current_mode="interactive",
+            session_limits=None,
+            workspace=None,
+            initial_name=row.title if row.named else None,
+            client_name=row.client_name,
+            summary=row.title,
+            selected_model=row.model,
+        )
+
+    return mapped(ctx.world.store.row(params.session_id), answer)
+
+
+def is_processing(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return mapped(
+        ctx.sessions.running(params.session_id),
+        lambda running: methods.SessionMetadataIsProcessingResult(processing=running),
+    )
+
+
+def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+
+    def answer(state: SessionState) -> Decision:
+        runs = state.turn is not None
+        goes_on = bool(state.pending) and not state.paused
+        return Decision(
+            result=methods.SessionMetadataActivityResult(
+                abortable=runs, has_active_work=runs or goes_on
+            )
+        )
+
+    return ctx.sessions.post(params.session_id, answer)
+
+
+def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        decision = decide.describe(state, params.metadata, params.archived, None)
+        described: Any = decision.drafts[0].data if decision.drafts else state
+        if len(_encoder.encode(described.metadata)) > limits.METADATA_BYTES:
+            raise InvalidParams(
+                f"$.metadata: a session's metadata has at most {limits.METADATA_BYTES} bytes.",
+                {"path": "$.metadata"},
+            )
+        return msgspec.structs.replace(decision, result=_metadata(described))
+
+    return ctx.sessions.post(params.session_id, command)
+
+
+def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    return ctx.sessions.post(params.session_id, lambda state: Decision(result=_metadata(state)))
+
+
+def _metadata(of: Any) -> methods.SessionMetadataGetResult:
+    """Of a state, or of the fact that changes it."""
+    return methods.SessionMetadataGetResult(metadata=of.metadata or {}, archived=of.archived)
+
+
+def usage(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return ctx.sessions.post(params.session_id, lambda state: Decision(result=_usage(state)))
+
+
+def _usage(state: SessionState) -> methods.SessionUsageGetMetricsResult:
+    return methods.SessionUsageGetMetricsResult(
+        total_premium_request_cost=0,
+        total_user_requests=state.turns,
+        total_api_duration_ms=round(sum(each.duration_ms for each in state.usage.values()), 1),
+        session_start_time=iso(state.created_ms),
+        code_changes=methods.CodeChanges(
+            lines_added=0, lines_removed=0, files_modified_count=0, files_modified=[]
+        ),
+        model_metrics={
+            model: methods.ModelMetric(
+                requests=methods.ModelRequests(count=each.calls, cost=0),
+                usage=methods.ModelUsage(
+                    input_tokens=each.input_tokens,
+                    output_tokens=each.output_tokens,
+                    cache_read_tokens=each.cached_tokens,
+                    cache_write_tokens=0,
+                    reasoning_tokens=each.reasoning_tokens,
+                ),
+            )
+            for model, each in state.usage.items()
+        },
+        last_call_input_tokens=state.last_usage[0],
+        last_call_output_tokens=state.last_usage[1],
+        current_model=state.config.model,
+    )

@@ -1,0 +1,244 @@
+"""Methods about many sessions: found, forked, carried elsewhere, cleared away.
+
+None of them needs an attached caller.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from tertulia_protocol import methods_library as methods
+from tertulia_protocol import session_id as ids
+from tertulia_protocol import shapes
+from tertulia_protocol.errors import InvalidParams, SessionExists, SessionNotFound
+from tertuliad import limits
+from tertuliad.handlers.context import Caller, Context
+from tertuliad.handlers.sessions import meta_of
+from tertuliad.replies import Reply, mapped, settled
+from tertuliad.sessions import branching, decide, documents
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.sealed import now_ms
+from tertuliad.sessions.session import exists
+from tertuliad.store.base import AlreadyThere, Hit, ListQuery, Page, Row
+from tertuliad.store.search import MARKS
+
+_DAY_MS = 24 * 3600 * 1000
+_NOTHING = methods.Nothing()
+
+
+async def fork(
+    ctx: Context, caller: Caller, params: methods.SessionsForkParams
+) -> methods.SessionsForkResult:
+    new_id = params.new_session_id or str(uuid.uuid4())
+    if not ids.is_valid(new_id):
+        raise InvalidParams(f"$.newSessionId: {ids.RULE}.", {"path": "$.newSessionId"})
+    source = params.session_id
+    name = (params.name or "").strip() or None
+    with anyio.CancelScope(shield=True):  # what is stored is also told
+        row = await branching.fork(
+            ctx.world.store, source, new_id, before=params.to_event_id, name=name
+        )
+    if (given := ctx.world.credentials.get(source)) is not None:
+        ctx.world.credentials[new_id] = given
+    ctx.world.lifecycle("session.created", row)
+    return methods.SessionsForkResult(session_id=new_id, name=name)
+
+
+# Documents
+
+
+async def export(
+    ctx: Context, caller: Caller, params: shapes.SessionParams
+) -> methods.SessionExportResult:
+    log = await settled(ctx.world.store.whole(params.session_id))
+    if log is None:
+        raise SessionNotFound.of(params.session_id)
+    return methods.SessionExportResult(document=documents.document_of(log.row, log.records))
+
+
+async def import_(
+    ctx: Context, caller: Caller, params: methods.SessionImportParams
+) -> methods.MaybeSession:
+    wanted = params.session_id or params.document.session_id
+    if not ids.is_valid(wanted):
+        path = "$.document.sessionId"
+        raise InvalidParams(f"{path}: {ids.RULE}.", {"path": path})
+    try:
+        return await _imported(ctx, params.document, wanted)
+    except SessionExists:
+        if params.if_exists != "rename":
+            raise
+        return await _imported(ctx, params.document, str(uuid.uuid4()))
+
+
+async def _imported(
+    ctx: Context, document: methods.Document, session_id: str
+) -> methods.MaybeSession:
+    append = await anyio.to_thread.run_sync(documents.first_append, document, session_id)
+    with anyio.CancelScope(shield=True):
+        try:
+            await settled(ctx.world.store.create(append))
+        except AlreadyThere:
+            raise exists(session_id) from None
+    ctx.world.lifecycle("session.created", append.row)
+    return methods.MaybeSession(session_id=session_id)
+
+
+# Finding
+
+
+async def search(
+    ctx: Context, caller: Caller, params: methods.SessionsSearchParams
+) -> methods.SessionsSearchResult:
+    limit = min(params.limit or limits.FOUND_AT_ONCE, limits.FOUND_AT_ONCE)
+    hits, cursor = await settled(ctx.world.store.search(params.text, limit, params.cursor))
+    return methods.SessionsSearchResult(hits=[_hit(hit) for hit in hits], cursor=cursor)
+
+
+def _hit(hit: Hit) -> methods.SearchHit:
+    return methods.SearchHit(
+        session=meta_of(hit.row),
+        event_id=hit.event_id,
+        seq=hit.seq,
+        type=hit.type,
+        snippet=_snippet(hit.snippet),
+    )
+
+
+def _snippet(marked: str) -> methods.Snippet:
+    """The store's marks as offsets."""
+    text = ""
+    highlights = []
+    for number, piece in enumerate(marked.split(MARKS[0])):
+        word, mark, rest = piece.partition(MARKS[1])
+        if number and mark:
+            highlights.append((len(text), len(text) + len(word)))
+        text += word + rest
+    return methods.Snippet(text=text, highlights=highlights)
+
+
+def find_by_prefix(
+    ctx: Context, caller: Caller, params: methods.SessionsFindByPrefixParams
+) -> Reply:
+    prefix = params.prefix
+    if not ids.is_valid(prefix):
+        reply = Reply()
+        reply.give(methods.MaybeSession())
+        return reply
+
+    def answer(page: Page) -> methods.MaybeSession:
+        found = [row.id for row in page.rows]
+        whole = prefix if prefix in found else None
+        return methods.MaybeSession(session_id=found[0] if len(found) == 1 else whole)
+
+    # An id that is the prefix itself comes first: no other one sorts before it.
+    return mapped(ctx.world.store.rows(ListQuery(prefix=prefix, order="id", limit=2)), answer)
+
+
+def last_for_context(
+    ctx: Context, caller: Caller, params: methods.SessionsGetLastForContextParams
+) -> Reply:
+    cwd = params.context.cwd if params.context else None
+    rows = ctx.world.store.rows(ListQuery(cwd=cwd, archived=False, limit=1))
+
+    def answer(page: Page) -> methods.MaybeSession:
+        return methods.MaybeSession(session_id=page.rows[0].id if page.rows else None)
+
+    return mapped(rows, answer)
+
+
+def sizes(ctx: Context, caller: Caller, params: Any) -> Reply:
+    return mapped(
+        ctx.world.store.sizes(), lambda found: methods.SessionsGetSizesResult(sizes=found)
+    )
+
+
+async def in_use(
+    ctx: Context, caller: Caller, params: methods.SessionIds
+) -> methods.SessionsCheckInUseResult:
+    found = [await settled(ctx.world.store.row(each)) for each in params.session_ids]
+    return methods.SessionsCheckInUseResult(
+        in_use=[row.id for row in found if row is not None and _runs_elsewhere(ctx, row)]
+    )
+
+
+def _runs_elsewhere(ctx: Context, row: Row) -> bool:
+    owners = ctx.world.owners
+    return row.owner not in (None, owners.me) and owners.alive(row.owner or "")
+
+
+# Clearing away
+
+
+async def bulk_delete(
+    ctx: Context, caller: Caller, params: methods.SessionIds
+) -> methods.SessionsBulkDeleteResult:
+    freed = await _deleted(ctx, params.session_ids)
+    return methods.SessionsBulkDeleteResult(freed_bytes=freed)
+
+
+async def _deleted(ctx: Context, session_ids: list[str]) -> dict[str, int]:
+    """Delete those that are there, all at once; the bytes that each has freed."""
+    replies = {each: ctx.sessions.delete(each) for each in session_ids if ids.is_valid(each)}
+    freed = {}
+    for session_id, reply in replies.items():
+        size: int | None = await reply.settled()
+        if size is not None:
+            freed[session_id] = size
+            ctx.hub.close_room(session_id)
+            ctx.deleted(session_id)
+    return freed
+
+
+async def prune(
+    ctx: Context, caller: Caller, params: methods.SessionsPruneOldParams
+) -> methods.SessionsPruneOldResult:
+    before = now_ms() - round(params.older_than_days * _DAY_MS)
+    page = await settled(ctx.world.store.rows(ListQuery(modified_before_ms=before)))
+    excluded = set(params.exclude_session_ids or ())
+    stays = {
+        row.id
+        for row in page.rows
+        if row.id in excluded
+        or (row.named and not params.include_named)
+        or row.pending > 0
+        or row.id in ctx.world.running
+        or ctx.hub.followers(row.id) > 0
+        or _runs_elsewhere(ctx, row)
+    }
+    candidates = [row.id for row in page.rows]
+    going = [each for each in candidates if each not in stays]
+    freed = {} if params.dry_run else await _deleted(ctx, going)
+    return methods.SessionsPruneOldResult(
+        deleted=list(freed),
+        candidates=candidates,
+        skipped=[each for each in candidates if each in stays],
+        freed_bytes=sum(freed.values()),
+        dry_run=bool(params.dry_run),
+    )
+
+
+def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    """Detach; where nobody else is attached, also end the turn and forget what is in memory."""
+    session_id = params.session_id
+    ctx.hub.detach(caller, session_id)
+    if ctx.hub.followers(session_id):
+        return save(ctx, caller, params)
+
+    def answer(_: Any) -> methods.Nothing:
+        ctx.sessions.release(session_id)
+        return _NOTHING
+
+    ended = ctx.sessions.post(
+        session_id, lambda state: decide.abort(state, "user_initiated", None), first=True
+    )
+    return mapped(ended, answer)
+
+
+def save(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    """What was answered is stored; this waits for what was not answered yet."""
+    return ctx.sessions.post(params.session_id, lambda _: Decision(result=_NOTHING))

@@ -1,0 +1,133 @@
+"""Methods that read a session's log by pages, with a cursor. The caller has to be attached.
+
+A cursor is a place between two events and the direction in which it goes: `f` and the seq before
+it, or `b` and the seq behind it. Seqs are never used again, so a place stays good when what was
+around it is left out by a rewind: reading goes on from there.
+"""
+
+from __future__ import annotations
+
+import re
+
+import anyio
+import msgspec
+
+from tertulia_protocol import methods_log, shapes
+from tertulia_protocol.errors import SessionNotFound
+from tertuliad import limits
+from tertuliad.handlers.context import Caller, Context
+from tertuliad.replies import Reply, mapped, settled
+from tertuliad.sessions.facts import is_internal
+from tertuliad.store.base import Range, Record, Row
+
+_CURSOR = re.compile(r"([fb])(0|[1-9][0-9]{0,15})")
+
+
+class _Cursor(msgspec.Struct, frozen=True):
+    """Forward, events above `seq` follow; backward, those below it."""
+
+    backward: bool
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{'b' if self.backward else 'f'}{self.seq}"
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """`records` are the oldest first."""
+
+    records: list[Record]
+    cursor: _Cursor
+    has_more: bool
+
+
+def tail(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+
+    def answer(row: Row | None) -> methods_log.SessionEventLogTailResult:
+        if row is None:
+            raise SessionNotFound.of(params.session_id)
+        cursor = _Cursor(False, row.head)
+        return methods_log.SessionEventLogTailResult(cursor=str(cursor), seq=row.head)
+
+    return mapped(ctx.world.store.row(params.session_id), answer)
+
+
+async def read(
+    ctx: Context, caller: Caller, params: methods_log.SessionEventLogReadParams
+) -> methods_log.SessionEventLogReadResult:
+    ctx.need_attached(caller, params.session_id)
+    cursor, is_good = await _start(ctx, params)
+    patience = 0 if cursor.backward else min(params.wait_ms or 0, limits.READ_WAIT_MS)
+    with anyio.move_on_after(patience / 1000):
+        while True:
+            news = ctx.hub.news(caller, params.session_id)  # before reading: nothing is missed
+            with anyio.CancelScope(shield=True):
+                page = await _page(ctx, params, cursor)
+            if page.records or not patience or news is None or caller.ending:
+                break
+            cursor = page.cursor
+            await news.wait()
+    return methods_log.SessionEventLogReadResult(
+        events=[msgspec.Raw(record.body) for record in page.records],
+        cursor=str(page.cursor),
+        has_more=page.has_more,
+        cursor_status="ok" if is_good else "expired",
+    )
+
+
+async def _start(
+    ctx: Context, params: methods_log.SessionEventLogReadParams
+) -> tuple[_Cursor, bool]:
+    """Where to read from, and whether that is where the caller wants it."""
+    row = await settled(ctx.world.store.row(params.session_id))
+    if row is None:
+        raise SessionNotFound.of(params.session_id)
+    found = _CURSOR.fullmatch(params.cursor or "")
+    backward = found[1] == "b" if found else params.direction == "backward"
+    behind_end = row.head + 1
+    if found and int(found[2]) <= (behind_end if backward else row.head):
+        return _Cursor(backward, int(found[2])), True
+    return _Cursor(backward, behind_end if backward else 0), params.cursor is None
+
+
+async def _page(
+    ctx: Context, params: methods_log.SessionEventLogReadParams, cursor: _Cursor
+) -> _Page:
+    """The next events that are for clients."""
+    limit = min(params.max or limits.READ_EVENTS, limits.READ_EVENTS_MAX)
+    shown: list[Record] = []
+    while True:
+        found = await _next(ctx, params, cursor, limit + 1)
+        for record in found:
+            if not is_internal(record.type):
+                if len(shown) == limit:
+                    return _made(shown, cursor, has_more=True)
+                shown.append(record)
+            cursor = _Cursor(cursor.backward, record.seq)
+        if len(found) <= limit:
+            return _made(shown, cursor, has_more=False)
+
+
+async def _next(
+    ctx: Context, params: methods_log.SessionEventLogReadParams, cursor: _Cursor, limit: int
+) -> list[Record]:
+    """Records from the cursor on, in its direction."""
+    wanted = Range(
+        after=0 if cursor.backward else cursor.seq,
+        before=cursor.seq if cursor.backward else None,
+        limit=limit,
+        backward=cursor.backward,
+        types=_types(params),
+    )
+    return await settled(ctx.world.store.read(params.session_id, wanted))
+
+
+def _made(shown: list[Record], cursor: _Cursor, *, has_more: bool) -> _Page:
+    return _Page(shown[::-1] if cursor.backward else shown, cursor, has_more)
+
+
+def _types(params: methods_log.SessionEventLogReadParams) -> tuple[str, ...] | None:
+    if params.agent_ids is not None:
+        return ()  # there are no subagents, so no event is of one
+    return tuple(params.types) if isinstance(params.types, list) else None

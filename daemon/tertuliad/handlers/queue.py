@@ -1,0 +1,177 @@
+"""Methods about the messages that wait for their turn, and about letting a session rest. The caller
+has to be attached."""
+
+from __future__ import annotations
+
+import uuid
+
+from tertulia_protocol import methods_log, shapes
+from tertulia_protocol.errors import InvalidParams
+from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.handlers.conversation import put_message
+from tertuliad.replies import Reply, mapped
+from tertuliad.sessions import decide, queue
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.facts import MessageQueued
+from tertuliad.sessions.session import Decide
+from tertuliad.sessions.state import SessionState
+
+
+def pending_items(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        result = methods_log.SessionQueuePendingItemsResult(
+            items=[_item(message) for message in queue.waiting(state)],
+            steering_messages=[_shown(message) for message in queue.steering(state)],
+            paused=state.paused,
+        )
+        return Decision(result=result)
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+def _item(message: MessageQueued) -> methods_log.QueueItem:
+    return methods_log.QueueItem(
+        id=message.message_id,
+        message_id=message.message_id,
+        kind="message",
+        display_text=_shown(message),
+        agent_mode=message.agent_mode or "interactive",
+        source=message.source,
+    )
+
+
+def _shown(message: MessageQueued) -> str:
+    return message.display if message.display is not None else message.content
+
+
+def _post(ctx: Context, caller: Caller, session_id: str, command: Decide) -> Reply:
+    ctx.need_attached(caller, session_id)
+    return ctx.sessions.post(session_id, command)
+
+
+def move(ctx: Context, caller: Caller, params: methods_log.SessionQueueMoveItemParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        return queue.move(
+            state,
+            params.id,
+            params.to_position,
+            lambda changed: methods_log.Changed(changed=changed),
+        )
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertAtParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+
+    def command(state: SessionState, message: MessageQueued) -> Decision:
+        return queue.insert(state, message, params.position, message.message_id)
+
+    reply = put_message(ctx, params.session_id, params.message, command)
+    return mapped(reply, lambda accepted: methods_log.ItemId(id=accepted))
+
+
+def remove(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        return queue.remove(state, params.id, lambda removed: methods_log.Removed(removed=removed))
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+def remove_most_recent(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        return queue.remove_last(state, lambda removed: methods_log.Removed(removed=removed))
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+def clear(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    return _post(ctx, caller, params.session_id, lambda state: queue.clear(state, None))
+
+
+def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTextParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        return queue.edit(
+            state,
+            params.id,
+            params.prompt,
+            params.display_prompt,
+            lambda updated: methods_log.Updated(updated=updated),
+        )
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
+    new_id = str(uuid.uuid4())
+    headers = ctx.world.request_headers
+
+    def command(state: SessionState) -> Decision:
+        decision = queue.duplicate(
+            state, params.id, new_id, lambda copy: methods_log.ItemId(id=copy)
+        )
+        if decision is None:
+            raise InvalidParams(
+                f"$.id: no message {params.id} waits; session.queue.pendingItems lists them.",
+                {"path": "$.id"},
+            )
+        return decision
+
+    def with_headers() -> None:
+        if params.id in headers:
+            headers[new_id] = headers[params.id]
+
+    return on_success(_post(ctx, caller, params.session_id, command), with_headers)
+
+
+def set_paused(
+    ctx: Context, caller: Caller, params: methods_log.SessionQueueSetDrainPausedParams
+) -> Reply:
+    reply = _post(
+        ctx, caller, params.session_id, lambda state: queue.pause(state, params.paused, None)
+    )
+    if params.paused:
+        return reply
+    return on_success(reply, lambda: _go_on(ctx, params.session_id))
+
+
+def _go_on(ctx: Context, session_id: str) -> None:
+    ctx.sessions.go_on(session_id)
+
+
+def send_now(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        return queue.send_now(
+            state, params.id, lambda steered: methods_log.Steered(steered=steered)
+        )
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+# A session rests
+
+
+def suspend(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    return _rested(
+        ctx,
+        caller,
+        params.session_id,
+        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+    )
+
+
+def shutdown(ctx: Context, caller: Caller, params: methods_log.SessionShutdownParams) -> Reply:
+    kind = params.type or "routine"
+    return _rested(
+        ctx,
+        caller,
+        params.session_id,
+        lambda state: decide.shutdown(state, kind, params.reason),
+    )
+
+
+def _rested(ctx: Context, caller: Caller, session_id: str, command: Decide) -> Reply:
+    """Have `command` done before those that wait, and the session let go from memory."""
+    ctx.need_attached(caller, session_id)
+    reply = ctx.sessions.post(session_id, command, first=True)
+    return on_success(reply, lambda: ctx.sessions.release(session_id))

@@ -1,0 +1,124 @@
+"""Forks and rewinds: what has to be read of a log before either can be decided."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tertulia_protocol.errors import InvalidParams, SessionNotFound
+from tertuliad.replies import settled
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Draft
+from tertuliad.sessions.listing import row_of
+from tertuliad.sessions.sealed import now_ms, seal
+from tertuliad.sessions.session import exists
+from tertuliad.sessions.state import SessionState, apply, fold, folded, title_of
+from tertuliad.store.base import (
+    AlreadyThere,
+    Append,
+    Fork,
+    Log,
+    NotThere,
+    Range,
+    Record,
+    Row,
+    Store,
+)
+
+
+async def place_of(store: Store, session_id: str, event_id: str, path: str) -> int:
+    """The seq of an event. Raises `InvalidParams` where the log has none with this id, or where
+    nothing would be left before it."""
+    seq = await settled(store.find(session_id, event_id))
+    if seq is None:
+        raise InvalidParams(
+            f"{path}: event {event_id[:100]} not found in session {session_id}."
+            " session.getMessages lists its events.",
+            {"path": path},
+        )
+    if seq <= 1:
+        raise InvalidParams(f"{path}: this is the session's first event, which stays.")
+    return seq
+
+
+async def fork(
+    store: Store, source: str, new_id: str, *, before: str | None, name: str | None
+) -> Row:
+    """Store a session that shares the log of `source`, up to the event `before`, if that is given.
+    Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
+    found = await settled(store.load(source))
+    if found is None:
+        raise SessionNotFound.of(source)
+    upto = found.row.head
+    if before is not None:
+        upto = await place_of(store, source, before, "$.toEventId") - 1
+    state = await _folded_up_to(store, found, upto)
+    state.id, state.created_ms = new_id, now_ms()
+    append = _first_of(state, source, upto, name)
+    try:
+        await settled(store.fork(Fork(source, upto, append)))
+    except AlreadyThere:
+        raise exists(new_id) from None
+    except NotThere:
+        raise SessionNotFound.of(source) from None
+    return append.row
+
+
+async def _folded_up_to(store: Store, found: Log, upto: int) -> SessionState:
+    state = folded(found, upto)
+    if state is None:  # the snapshot is of a later time
+        records = await settled(store.read(found.row.id, Range(before=upto + 1)))
+        state = SessionState(id=found.row.id, created_ms=found.row.created_ms)
+        fold(state, records)
+    return state
+
+
+def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> Append:
+    """The fork's own first records, behind what it shares."""
+    drafts = [Draft(facts.Forked(source, upto))]
+    if name:
+        drafts.append(Draft(facts.Named(name)))
+    state.seq = upto
+    sealed = seal(state, tuple(drafts), state.created_ms)
+    for item in sealed:
+        apply(state, item.seq, item.type, item.id, item.data)
+    records = tuple(Record(item.seq, item.type, item.body) for item in sealed)
+    return Append(upto, row_of(state, state.created_ms), records)
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """What a rewind to before an event leaves and takes, as of the log's end at `head`."""
+
+    head: int
+    kept: int
+    removed: int
+    first_words: str | None
+
+
+async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:
+    """Raises `SessionNotFound` and `InvalidParams`."""
+    row = await settled(store.row(session_id))
+    if row is None:
+        raise SessionNotFound.of(session_id)
+    kept = await place_of(store, session_id, event_id, "$.eventId") - 1
+    removed = await settled(store.read(session_id, Range(after=kept, before=row.head + 1)))
+    first = await settled(
+        store.read(session_id, Range(before=kept + 1, types=("user.message",), limit=1))
+    )
+    return Cut(
+        head=row.head,
+        kept=kept,
+        removed=sum(1 for record in removed if not facts.is_internal(record.type)),
+        first_words=_words(first[0]) if first else None,
+    )
+
+
+class _Said(msgspec.Struct):
+    content: str
+
+
+class _Message(msgspec.Struct):
+    data: _Said
+
+
+def _words(record: Record) -> str:
+    return title_of(msgspec.json.decode(record.body, type=_Message).data.content)

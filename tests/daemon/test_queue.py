@@ -1,0 +1,349 @@
+"""The messages that wait: shown, edited, put in another order, paused; and sessions that rest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tertulia_protocol import errors
+from tertuliad import limits
+from tests.support.frames_client import FramesClient
+from tests.support.in_process_model import Call, last_words
+from tests.support.pair import Room, pair
+
+pytestmark = pytest.mark.anyio
+
+S = "a-session"
+
+
+class Desk:
+    """A session whose first message, `running`, is being answered, while others wait behind it."""
+
+    def __init__(self, client: FramesClient, room: Room, call: Call) -> None:
+        self.client = client
+        self.room = room
+        self.running = call
+        self.ids: dict[str, str] = {}
+
+    async def put(self, *prompts: str, **more: Any) -> None:
+        for prompt in prompts:
+            params = {"sessionId": S, "prompt": prompt, **more}
+            self.ids[prompt] = (await self.client.request("session.send", params))["messageId"]
+
+    async def queue(self, method: str, **params: Any) -> Any:
+        return await self.client.request(f"session.queue.{method}", {"sessionId": S, **params})
+
+    async def waiting(self) -> list[str]:
+        items = (await self.queue("pendingItems"))["items"]
+        return [item["displayText"] for item in items]
+
+    async def finish(self) -> None:
+        """Let the running turn end."""
+        self.running.finish("done")
+
+    async def next_turn(self) -> str:
+        """End the running turn; the prompt of the next one."""
+        await self.finish()
+        self.running = await self.room.model.next_call()
+        return last_words(self.running.request)
+
+    async def rest_of_turns(self) -> list[str]:
+        """Let all turns end; the prompts of those that came."""
+        count = len((await self.queue("pendingItems"))["items"])
+        said = [await self.next_turn() for _ in range(count)]
+        await self.finish()
+        await self.client.next_event("session.idle", S)
+        return said
+
+
+@asynccontextmanager
+async def desk(home: Path, *prompts: str) -> AsyncIterator[Desk]:
+    async with pair(home) as (client, room):
+        room.model.hold = True
+        await client.create(S)
+        await client.say(S, "running")
+        made = Desk(client, room, await room.model.next_call())
+        await made.put(*prompts)
+        yield made
+
+
+async def test_what_waits_is_shown_as_it_was_given(tmp_path: Path) -> None:
+    async with desk(tmp_path) as here:
+        assert await here.queue("pendingItems") == {"items": [], "steeringMessages": []}
+        await here.put("long words", displayPrompt="short", agentMode="plan", source="editor")
+        await here.put("plain")
+        await here.put("urgent", mode="immediate")
+        found = await here.queue("pendingItems")
+        assert found["steeringMessages"] == ["urgent"]
+        first, second = here.ids["long words"], here.ids["plain"]
+        assert found["items"] == [
+            {
+                "id": first,
+                "messageId": first,
+                "kind": "message",
+                "displayText": "short",
+                "agentMode": "plan",
+                "source": "editor",
+            },
+            {
+                "id": second,
+                "messageId": second,
+                "kind": "message",
+                "displayText": "plain",
+                "agentMode": "interactive",
+            },
+        ]
+        assert await here.next_turn() == "urgent"
+        assert await here.next_turn() == "long words"
+
+
+@pytest.mark.parametrize(
+    ("moved", "position", "order"),
+    [
+        ("a", 2, "bca"),
+        ("c", 0, "cab"),
+        ("b", 99, "acb"),
+        ("b", -5, "bac"),
+        ("a", 0, None),
+        ("c", 9, None),
+    ],
+)
+async def test_a_message_is_moved_and_the_turns_follow(
+    tmp_path: Path, moved: str, position: int, order: str | None
+) -> None:
+    async with desk(tmp_path, "a", "b", "c") as here:
+        answer = await here.queue("moveItem", id=here.ids[moved], toPosition=position)
+        assert answer == {"changed": order is not None}
+        assert await here.waiting() == list(order or "abc")
+        assert await here.rest_of_turns() == list(order or "abc")
+
+
+async def test_a_message_is_inserted_where_it_is_wanted(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b") as here:
+        new = await here.queue("insertAt", position=1, message={"prompt": "new"})
+        await here.queue("insertAt", position=99, message={"prompt": "last"})
+        await here.queue("insertAt", position=-1, message={"prompt": "first"})
+        await here.queue("insertAt", position=3, message={"prompt": "x", "mode": "immediate"})
+        found = await here.queue("pendingItems")
+        assert found["steeringMessages"] == ["x"]
+        assert await here.waiting() == ["first", "a", "new", "b", "last"]
+        assert new["id"] == found["items"][2]["id"]
+
+
+async def test_a_message_inserted_where_nothing_runs_is_a_turn(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, _):
+        await client.create(S)
+        params = {"sessionId": S, "position": 4, "message": {"prompt": "at once"}}
+        inserted = await client.request("session.queue.insertAt", params)
+        answer = await client.next_event("assistant.message", S)
+        assert answer["data"]["originatingMessageId"] == inserted["id"]
+
+
+@pytest.mark.parametrize(
+    ("message", "path"),
+    [
+        ({"prompt": ""}, "$.message.prompt"),
+        ({"prompt": "x", "attachments": [{"type": "file"}]}, "$.message.attachments[0]"),
+    ],
+)
+async def test_an_inserted_message_is_looked_at_as_a_sent_one(
+    tmp_path: Path, message: dict[str, Any], path: str
+) -> None:
+    async with desk(tmp_path) as here:
+        with pytest.raises(errors.InvalidParams) as refused:
+            await here.queue("insertAt", position=0, message=message)
+        assert refused.value.data is not None
+        assert str(refused.value.data["path"]).startswith(path)
+
+
+async def test_messages_are_taken_out(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b", "c", "d") as here:
+        assert await here.queue("removeAt", id=here.ids["b"]) == {"removed": True}
+        assert await here.queue("removeAt", id=here.ids["b"]) == {"removed": False}
+        assert await here.queue("removeMostRecent") == {"removed": True}
+        assert await here.rest_of_turns() == ["a", "c"]
+        assert await here.queue("removeMostRecent") == {"removed": False}
+
+
+async def test_a_cleared_queue_leaves_the_running_turn_alone(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b") as here:
+        assert await here.queue("clear") is None
+        assert await here.queue("clear") is None
+        assert await here.rest_of_turns() == []
+        stored = await here.client.request("session.getMessages", {"sessionId": S})
+        said = [e["data"]["content"] for e in stored["events"] if e["type"] == "user.message"]
+        assert said == ["running"]
+
+
+async def test_the_words_of_a_waiting_message_are_changed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("what was noted")
+    async with desk(tmp_path / "home", "a") as here:
+        attachment = {"type": "file", "path": str(tmp_path / "notes.txt"), "displayName": "n"}
+        await here.put("old", attachments=[attachment])
+        changed = await here.queue(
+            "updateText", id=here.ids["old"], prompt="new", displayPrompt="shown"
+        )
+        assert changed == {"updated": True}
+        assert await here.waiting() == ["a", "shown"]
+        assert await here.queue("updateText", id="nobody", prompt="x") == {"updated": False}
+        await here.next_turn()
+        read = await here.next_turn()
+        assert read.startswith("new\n")
+        assert "what was noted" in read
+        assert "old" not in read
+
+
+async def test_a_message_is_doubled(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b") as here:
+        copy = await here.queue("duplicateAt", id=here.ids["a"])
+        assert copy["id"] not in here.ids.values()
+        assert await here.rest_of_turns() == ["a", "a", "b"]
+        with pytest.raises(errors.InvalidParams, match="pendingItems"):
+            await here.queue("duplicateAt", id=here.ids["a"])
+
+
+async def test_a_message_is_sent_before_all_others(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b", "c") as here:
+        await here.put("urgent", mode="immediate")
+        assert await here.queue("sendNow", id=here.ids["c"]) == {"steered": True}
+        assert await here.queue("sendNow", id="nobody") == {"steered": False}
+        assert (await here.queue("pendingItems"))["steeringMessages"] == ["c", "urgent"]
+        assert [await here.next_turn() for _ in range(4)] == ["c", "urgent", "a", "b"]
+
+
+async def test_a_paused_queue_waits_until_it_may_go_on(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a") as here:
+        assert await here.queue("setDrainPaused", paused=True) is None
+        await here.finish()
+        await here.client.next_event("session.idle", S)
+        await here.put("b")
+        found = await here.queue("pendingItems")
+        assert found["paused"] is True
+        assert await here.waiting() == ["a", "b"]
+        assert await here.queue("sendNow", id=here.ids["b"]) == {"steered": False}
+        assert len(here.room.model.calls) == 1
+
+        await here.queue("setDrainPaused", paused=False)
+        here.running = await here.room.model.next_call()
+        assert last_words(here.running.request) == "a"
+        assert await here.next_turn() == "b"
+
+
+async def test_a_message_sent_to_an_idle_paused_session_waits(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create(S)
+        await client.request("session.queue.setDrainPaused", {"sessionId": S, "paused": True})
+        await client.say(S, "later")
+        assert room.model.calls == []
+        await client.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+        answer = await client.next_event("assistant.message", S)
+        assert answer["data"]["content"] == "answer 1 to later"
+
+
+async def test_a_full_queue_takes_no_more(tmp_path: Path) -> None:
+    async with desk(tmp_path) as here:
+        await here.put(*(str(n) for n in range(limits.PENDING_MESSAGES)))
+        for method, params in (
+            ("duplicateAt", {"id": here.ids["0"]}),
+            ("insertAt", {"position": 0, "message": {"prompt": "x"}}),
+        ):
+            with pytest.raises(errors.Overloaded):
+                await here.queue(method, **params)
+        with pytest.raises(errors.Overloaded):
+            await here.put("one more")
+
+
+async def test_an_edited_queue_comes_back_after_a_crash(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b", "c") as here:
+        await here.queue("setDrainPaused", paused=True)
+        await here.queue("moveItem", id=here.ids["c"], toPosition=0)
+        await here.queue("removeAt", id=here.ids["a"])
+        wanted = await here.queue("pendingItems")
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": S})
+        found = await client.request("session.queue.pendingItems", {"sessionId": S})
+        assert found == wanted
+        assert room.model.calls == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("pendingItems", {}),
+        ("moveItem", {"id": "x", "toPosition": 0}),
+        ("insertAt", {"position": 0, "message": {"prompt": "x"}}),
+        ("removeAt", {"id": "x"}),
+        ("updateText", {"id": "x", "prompt": "x"}),
+        ("duplicateAt", {"id": "x"}),
+        ("setDrainPaused", {"paused": True}),
+        ("sendNow", {"id": "x"}),
+        ("removeMostRecent", {}),
+        ("clear", {}),
+    ],
+)
+async def test_only_who_is_attached_touches_a_queue(
+    tmp_path: Path, method: str, params: dict[str, Any]
+) -> None:
+    async with desk(tmp_path, "a") as here:
+        stranger = here.room.connect()
+        with pytest.raises(errors.SessionNotFound):
+            await stranger.request(f"session.queue.{method}", {"sessionId": S, **params})
+        assert await here.waiting() == ["a"]
+
+
+# A session rests
+
+
+async def test_a_suspended_session_keeps_what_waits_for_a_resume(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b") as here:
+        assert await here.client.request("session.suspend", {"sessionId": S}) is None
+        idle = await here.client.next_event("session.idle", S)
+        assert idle["data"] == {"aborted": True}
+        await here.running.ended.wait()
+        assert await here.waiting() == ["a", "b"]
+        assert len(here.room.model.calls) == 1
+        assert await here.client.request("session.suspend", {"sessionId": S}) is None
+
+        other = here.room.connect()
+        await other.request("session.resume", {"sessionId": S})
+        here.running = await here.room.model.next_call()
+        assert last_words(here.running.request) == "a"
+        assert await here.next_turn() == "b"
+
+
+async def test_a_message_to_a_suspended_session_lets_what_waits_go_on(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a") as here:
+        await here.client.request("session.suspend", {"sessionId": S})
+        await here.put("b")
+        here.running = await here.room.model.next_call()
+        assert last_words(here.running.request) == "a"
+        assert await here.next_turn() == "b"
+
+
+async def test_a_session_that_is_shut_down_says_what_it_took(tmp_path: Path) -> None:
+    async with desk(tmp_path) as here:
+        await here.put("a")
+        await here.next_turn()
+        params = {"sessionId": S, "type": "error", "reason": "enough"}
+        assert await here.client.request("session.shutdown", params) is None
+        await here.client.next_event("abort", S)
+        await here.client.next_event("session.idle", S)
+        last = (await here.client.next_event("session.shutdown", S))["data"]
+        assert last["shutdownType"] == "error"
+        assert last["errorReason"] == "enough"
+        assert last["codeChanges"] == {"linesAdded": 0, "linesRemoved": 0, "filesModified": []}
+        (metric,) = last["modelMetrics"].values()
+        assert metric["requests"] == {"count": 1}
+        assert metric["usage"]["inputTokens"] == 7
+        assert metric["usage"]["outputTokens"] == 3
+        assert last["totalApiDurationMs"] >= 0
+        events = (await here.client.request("session.getMessages", {"sessionId": S}))["events"]
+        assert events[-1]["type"] == "session.shutdown"
+
+        await here.client.say(S, "again")
+        again = await here.room.model.next_call()
+        assert last_words(again.request) == "again"

@@ -1,0 +1,403 @@
+"""A turn always ends, in one way, whoever or whatever ends it; a model that fails at first is asked
+again while nobody has seen anything of its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tertulia_protocol.errors import Draining, Overloaded
+from tertuliad import limits
+from tertuliad.providers.base import FailureKind, ProviderFailed
+from tertuliad.sessions.retry import Tried, TurnLimits, wait_before_retry
+from tests.support.frames_client import FramesClient, Message
+from tests.support.pair import Room, pair
+
+pytestmark = pytest.mark.anyio
+
+PROMPT_RETRIES = TurnLimits(retries=2)
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other without a wait that a test would feel."""
+    monkeypatch.setattr(limits, "RETRY_FIRST_WAIT_S", 0.001)
+
+
+def types(client: FramesClient, session: str = "s") -> list[str]:
+    return [event["type"] for event in client.events(session)]
+
+
+def of(client: FramesClient, kind: str, session: str = "s") -> list[Message]:
+    return [event for event in client.events(session) if event["type"] == kind]
+
+
+def check_one_end(client: FramesClient, session: str = "s") -> None:
+    """`session.idle` came once, and last."""
+    order = types(client, session)
+    assert order.count("session.idle") == 1, order
+    assert order[-1] == "session.idle", order
+    assert order.count("assistant.turn_end") == order.count("assistant.turn_start")
+
+
+async def held(client: FramesClient, room: Room, **settings: Any) -> None:
+    """A session whose model waits for the test."""
+    room.model.hold = True
+    await client.create("s", streaming=True, **settings)
+
+
+# Which failure is tried again
+
+
+def failure(
+    kind: FailureKind = "server_error", *, retryable: bool = True, retry_after: float | None = None
+) -> ProviderFailed:
+    return ProviderFailed(kind, "it broke", retryable=retryable, retry_after=retry_after)
+
+
+FRESH = Tried(retries=0, elapsed_s=0.0, answered=False)
+BOUNDS = TurnLimits(retries=4)
+
+
+@pytest.mark.parametrize("kind", ["connection", "rate_limit", "server_error", "timeout"])
+def test_faults_that_pass_are_tried_again(kind: FailureKind) -> None:
+    assert wait_before_retry(failure(kind), FRESH, BOUNDS, 0.5) is not None
+
+
+@pytest.mark.parametrize(
+    "kind", ["authentication", "quota", "invalid_request", "interrupted", "bad_response"]
+)
+def test_faults_that_stay_are_not_tried_again(kind: FailureKind) -> None:
+    assert wait_before_retry(failure(kind), FRESH, BOUNDS, 0.5) is None
+
+
+def test_nothing_is_tried_again_once_something_of_the_answer_was_seen() -> None:
+    assert wait_before_retry(failure(), Tried(0, 0.0, True), BOUNDS, 0.5) is None
+
+
+def test_what_the_provider_calls_final_is_final() -> None:
+    assert wait_before_retry(failure(retryable=False), FRESH, BOUNDS, 0.5) is None
+
+
+def test_waits_grow_and_are_spread_and_end() -> None:
+    steps = [
+        (
+            wait_before_retry(failure(), Tried(n, 0.0, False), BOUNDS, 0.0),
+            wait_before_retry(failure(), Tried(n, 0.0, False), BOUNDS, 1.0),
+        )
+        for n in range(5)
+    ]
+    assert steps == [(0.25, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (None, None)]
+
+
+def test_a_wait_never_grows_beyond_its_bound() -> None:
+    many = TurnLimits(retries=100)
+    assert wait_before_retry(failure(), Tried(50, 0.0, False), many, 1.0) == 16.0
+
+
+def test_a_server_that_says_when_is_not_asked_earlier_and_not_at_all_if_that_is_late() -> None:
+    assert wait_before_retry(failure(retry_after=7.0), FRESH, BOUNDS, 0.0) == 7.0
+    assert wait_before_retry(failure(retry_after=0.0), FRESH, BOUNDS, 1.0) == 0.5
+    assert wait_before_retry(failure(retry_after=61.0), FRESH, BOUNDS, 0.0) is None
+
+
+def test_no_try_begins_after_the_window_or_the_turns_own_bound() -> None:
+    assert wait_before_retry(failure(), Tried(0, 119.0, False), BOUNDS, 1.0) == 0.5
+    assert wait_before_retry(failure(), Tried(0, 119.9, False), BOUNDS, 1.0) is None
+    short = TurnLimits(retries=4, timeout_s=5.0)
+    assert wait_before_retry(failure(), Tried(0, 4.9, False), short, 1.0) is None
+
+
+# Turns that are tried again
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_a_model_that_answers_at_the_second_try_has_answered(tmp_path: Path) -> None:
+    async with pair(tmp_path, turn_limits=PROMPT_RETRIES) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        (await room.model.next_call()).fail("rate_limit", "too many", retryable=True)
+        (await room.model.next_call()).finish("here it is")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        order = types(client)
+        assert order.index("model.call_failure") < order.index("assistant.turn_retry")
+        assert "session.error" not in order
+        [retry] = of(client, "assistant.turn_retry")
+        assert retry["ephemeral"] is True
+        assert retry["data"]["turnId"] == of(client, "assistant.turn_start")[0]["data"]["turnId"]
+        assert "too many" in retry["data"]["reason"]
+        assert [e["data"]["content"] for e in of(client, "assistant.message")] == ["here it is"]
+        stored = await client.request("session.getMessages", {"sessionId": "s"})
+        assert "assistant.turn_retry" not in [event["type"] for event in stored["events"]]
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_tries_end_and_the_last_fault_is_told(tmp_path: Path) -> None:
+    async with pair(tmp_path, turn_limits=PROMPT_RETRIES) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        for number in range(3):
+            (await room.model.next_call()).fail("connection", f"fault {number}", retryable=True)
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert len(of(client, "assistant.turn_retry")) == 2
+        assert len(of(client, "model.call_failure")) == 3
+        assert [e["data"]["message"] for e in of(client, "session.error")] == ["fault 2"]
+        assert len(room.model.calls) == 3
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_an_answer_that_was_seen_in_part_is_not_begun_again(tmp_path: Path) -> None:
+    async with pair(tmp_path, turn_limits=PROMPT_RETRIES) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        call.say("half an ans")
+        call.fail("server_error", "it broke", retryable=True)
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert of(client, "assistant.turn_retry") == []
+        assert len(of(client, "session.error")) == 1
+        assert len(room.model.calls) == 1
+
+
+async def test_a_silent_model_is_called_again_and_then_the_turn_ends(tmp_path: Path) -> None:
+    bounds = TurnLimits(retries=1, idle_timeout_s=0.01)
+    async with pair(tmp_path, turn_limits=bounds) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert len(room.model.calls) == 2
+        [error] = of(client, "session.error")
+        assert error["data"]["errorType"] == "timeout"
+
+
+async def test_a_turn_that_takes_too_long_in_all_ends_though_the_model_goes_on(
+    tmp_path: Path,
+) -> None:
+    bounds = TurnLimits(retries=3, timeout_s=0.2)
+    async with pair(tmp_path, turn_limits=bounds) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        with anyio.fail_after(limits.SHUTDOWN_GRACE_S * 4):
+            while not call.ended.is_set():
+                call.say("more and ")
+                await anyio.lowlevel.checkpoint()
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert [e["data"]["errorType"] for e in of(client, "session.error")] == ["timeout"]
+        assert len(room.model.calls) == 1
+
+
+# Aborts
+
+
+async def aborted(client: FramesClient) -> None:
+    assert (await client.request("session.abort", {"sessionId": "s"}))["success"] is True
+    idle = await client.next_event("session.idle", "s")
+    assert idle["data"]["aborted"] is True
+    check_one_end(client)
+    assert len(of(client, "abort")) == 1
+    assert of(client, "session.error") == []
+
+
+async def goes_on(client: FramesClient, room: Room) -> None:
+    """The next message has its turn, and the model knows nothing odd of the one before."""
+    room.model.hold = False
+    await client.turn("s", "and now")
+    roles = [message.role for message in room.model.calls[-1].request.messages]
+    assert roles.count("assistant") == 0
+    assert roles[-1] == "user"
+
+
+async def test_an_abort_before_the_first_byte(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        await aborted(client)
+        await call.ended.wait()
+        await goes_on(client, room)
+
+
+async def test_an_abort_in_the_middle_of_the_answer(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        call.say("half an ans")
+        await client.next_event("assistant.message_delta", "s")
+        await aborted(client)
+        await call.ended.wait()
+        call.say("wer that nobody wants")
+        await goes_on(client, room)
+        assert all("nobody" not in str(event) for event in client.events("s"))
+
+
+async def test_an_abort_while_a_failed_call_waits_for_its_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RETRY_FIRST_WAIT_S", 100.0)
+    monkeypatch.setattr(limits, "RETRY_LONGEST_WAIT_S", 100.0)
+    async with pair(tmp_path, turn_limits=PROMPT_RETRIES) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        (await room.model.next_call()).fail("server_error", "it broke", retryable=True)
+        await client.next_event("assistant.turn_retry", "s")
+        await aborted(client)
+        await goes_on(client, room)
+        assert len(room.model.calls) == 2
+
+
+async def test_an_abort_that_overtakes_the_commit_of_its_message(tmp_path: Path) -> None:
+    """Both are sent at once: the message is not stored yet when the abort comes."""
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        sent = await client.ask("session.send", {"sessionId": "s", "prompt": "hello"})
+        stop = await client.ask("session.abort", {"sessionId": "s"})
+        assert "result" in await client.answer(sent)
+        assert (await client.answer(stop))["result"]["success"] is True
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert types(client).index("user.message") < types(client).index("abort")
+        await goes_on(client, room)
+
+
+async def test_an_abort_that_overtakes_its_message_while_the_session_comes_back(
+    tmp_path: Path,
+) -> None:
+    """A session that is loaded first does them in the order in which they were sent."""
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        room.sessions.let_go()
+        sent = await client.ask("session.send", {"sessionId": "s", "prompt": "hello"})
+        stop = await client.ask("session.abort", {"sessionId": "s"})
+        assert "result" in await client.answer(sent)
+        assert "result" in await client.answer(stop)
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert len(of(client, "abort")) == 1
+
+
+async def test_an_abort_leaves_what_waits_its_turn(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        await client.say("s", "first")
+        first = await room.model.next_call()
+        await client.say("s", "second")
+        await client.request("session.abort", {"sessionId": "s"})
+        await first.ended.wait()
+        (await room.model.next_call()).finish("the second's answer")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        told = [e["data"]["content"] for e in of(client, "assistant.message")]
+        assert told == ["the second's answer"]
+
+
+async def test_two_aborts_end_one_turn_once(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        await room.model.next_call()
+        stops = [await client.ask("session.abort", {"sessionId": "s"}) for _ in range(2)]
+        answers = [await client.answer(stop) for stop in stops]
+        assert all("result" in answer for answer in answers)
+        check_one_end(client)
+        assert len(of(client, "abort")) == 1
+
+
+async def test_an_abort_where_nothing_runs_changes_nothing(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, _):
+        await client.create("s")
+        await client.request("session.abort", {"sessionId": "s"})
+        assert "session.idle" not in types(client)
+        assert "abort" not in types(client)
+
+
+async def test_an_abort_is_answered_though_the_inbox_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INBOX_COMMANDS", 8)
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        await room.model.next_call()
+        many = [
+            await client.ask("session.log", {"sessionId": "s", "message": str(n)})
+            for n in range(30)
+        ]
+        stop = await client.ask("session.abort", {"sessionId": "s"})
+        assert (await client.answer(stop))["result"]["success"] is True
+        await client.next_event("session.idle", "s")
+        answers = [await client.answer(one) for one in many]
+        refused = [answer["error"]["data"] for answer in answers if "error" in answer]
+        assert refused, "the inbox was never full"
+        assert all(data["kind"] == "overloaded" and data["retryMs"] > 0 for data in refused)
+
+
+# Bounds, and the end of the daemon
+
+
+async def test_more_turns_than_the_daemon_runs_at_once_are_refused_until_one_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TURNS_AT_ONCE", 2)
+    async with pair(tmp_path) as (client, room):
+        room.model.hold = True
+        for session in "abc":
+            await client.create(session)
+        asked = [await client.ask("session.send", {"sessionId": s, "prompt": "x"}) for s in "abc"]
+        answers = [await client.answer(one) for one in asked]
+        assert [("error" in answer) for answer in answers] == [False, False, True]
+        assert answers[2]["error"]["data"] == {"kind": "overloaded", "retryMs": 1000}
+        await client.say("a", "it may wait behind the one that runs")
+        (await room.model.next_call()).finish("done")
+        (await room.model.next_call()).finish("done")
+        await client.next_event("session.idle", "b")
+        await client.say("c", "now it is taken")
+        with pytest.raises(Overloaded):
+            await client.create("d")
+            await client.say("d", "full again")
+
+
+async def test_a_refused_message_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TURNS_AT_ONCE", 0)
+    async with pair(tmp_path) as (client, _):
+        await client.create("s")
+        with pytest.raises(Overloaded):
+            await client.say("s", "hello")
+        stored = await client.request("session.getMessages", {"sessionId": "s"})
+        assert [event["type"] for event in stored["events"]] == ["session.start"]
+        monkeypatch.undo()
+        await client.turn("s", "hello")
+
+
+async def test_a_daemon_that_is_stopping_lets_the_turn_end_and_keeps_what_waits(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await held(client, room)
+        await client.say("s", "first")
+        call = await room.model.next_call()
+        await client.say("s", "second")
+        room.draining = True
+        with pytest.raises(Draining):
+            await client.say("s", "third")
+        call.finish("the first's answer")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert len(room.model.calls) == 1
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": "s"})
+        await client.next_event("session.idle", "s")
+        stored = (await client.request("session.getMessages", {"sessionId": "s"}))["events"]
+        asked = [e["data"]["content"] for e in stored if e["type"] == "user.message"]
+        assert asked == ["first", "second"]
