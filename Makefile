@@ -20,7 +20,7 @@ HAS_SDK := $(NODE_MODULES)/.setup-sdk
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test lint check bench setup-model setup-dev clean
+.PHONY: help demo serve test lint check bench torture setup-model setup-dev clean
 
 help:
 	@echo "make demo    three conversations at once in one daemon, answered by a small local model"
@@ -28,6 +28,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, then the tests"
 	@echo "make bench   the benchmark"
+	@echo "make torture kills at random moments, and the check that nothing is lost"
 
 demo: $(HAS_MODEL)
 	@$(BIN)/tertulia demo
@@ -50,6 +51,9 @@ check: lint
 
 bench: $(HAS_DEV)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+torture: $(HAS_DEV)
+	@$(BIN)/python -m tests.torture $(TORTURE_ARGS)
 
 setup-model: $(HAS_MODEL)
 setup-dev: $(HAS_DEV) $(HAS_SDK)

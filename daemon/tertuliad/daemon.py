@@ -23,6 +23,7 @@ import anyio.lowlevel
 from tertulia_protocol import VERSION, layout
 from tertulia_protocol.envelope import encode_error
 from tertulia_protocol.errors import Overloaded
+from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.framing import encode_frame
 from tertuliad import lifetime, limits, listeners
 from tertuliad.audience import Audience
@@ -41,6 +42,8 @@ from tertuliad.sessions import left_over
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
 from tertuliad.stdio import StdioStream
+from tertuliad.store.base import Row
+from tertuliad.store.indexer import Indexer
 from tertuliad.store.owners import Owners
 from tertuliad.store.schema import FILE_NAME
 from tertuliad.store.sqlite import SqliteStore
@@ -67,13 +70,14 @@ class Daemon:
         self._catalog = Catalog(settings, self._http, self._embedded)
         self._owners = Owners(layout.run_folder(options.home))
         self._store = SqliteStore(options.home, _call_soon())
+        self._indexer = Indexer(self._store, self._spawn)
         self._hub = Hub(self._store, lambda session_id: self._sessions.running(session_id))
         self._world = World(
             store=self._store,
             owners=self._owners,
             resolve=self._catalog.resolve,
             publish=self._hub.publish,
-            lifecycle=self._audience.tell_changed,
+            lifecycle=self._changed,
             spawn=self._spawn,
             credentials={},
             request_headers={},
@@ -182,6 +186,11 @@ class Daemon:
                 deleted=self._audience.tell_deleted,
             )
         )
+
+    def _changed(self, kind: LifecycleType, row: Row) -> None:
+        """Something of a session was stored."""
+        self._audience.tell_changed(kind, row)
+        self._indexer.changed()
 
     async def _take_up(self) -> None:
         """Go on with what an earlier process left waiting."""

@@ -7,15 +7,21 @@ The first half is the conformance suite: it is written against `store.base.Store
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
@@ -23,8 +29,8 @@ from tertuliad.store import sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
-    HeadMoved,
     Fork,
+    HeadMoved,
     ListQuery,
     Log,
     NotThere,
@@ -35,7 +41,7 @@ from tertuliad.store.base import (
     Store,
 )
 from tertuliad.store.owners import Owners
-from tertuliad.store.schema import FILE_NAME, SCHEMA_VERSION
+from tertuliad.store.schema import FILE_NAME, SCHEMA_VERSION, open_database
 from tertuliad.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -347,6 +353,336 @@ async def test_futures_are_completed_on_the_loops_thread(open_store: Open) -> No
     assert told == [True]
 
 
+# Forks, rewinds, and what is left of them
+
+
+def forked(source: str, upto: int, new_id: str, count: int = 1, **more: Any) -> Fork:
+    """A session that shares `source` up to a seq, with so many records of its own."""
+    return Fork(source, upto, append(new_id, upto, count, parent=source, **more))
+
+
+async def rewound(store: Store, session_id: str, head: int, keep_to: int, count: int = 1) -> None:
+    """Leave out what is above `keep_to`, and put records behind the head."""
+    change = append(session_id, head, count)
+    await done(store.append(msgspec.structs.replace(change, keep_to=keep_to)))
+
+
+async def seqs(store: Store, session_id: str, **wanted: Any) -> list[int]:
+    return [found.seq for found in await done(store.read(session_id, Range(**wanted)))]
+
+
+async def test_a_fork_shares_what_it_was_made_from(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 6)
+    await done(store.fork(forked("a", 4, "b", 2)))
+    await done(store.append(append("a", 6)))
+    await done(store.append(append("b", 6)))
+    assert await done(store.load("b")) == Log(row("b", 7, parent="a"), None, list(records(1, 7)))
+    assert await seqs(store, "a") == [1, 2, 3, 4, 5, 6, 7]
+    await done(store.fork(forked("b", 2, "c")))
+    await done(store.fork(forked("b", 7, "d")))
+    assert await seqs(store, "c") == [1, 2, 3]
+    assert await seqs(store, "d") == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_a_fork_that_cannot_be_is_refused(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 2)
+    await filled(store, "b", 1)
+    with pytest.raises(AlreadyThere):
+        await done(store.fork(forked("a", 2, "b")))
+    with pytest.raises(NotThere):
+        await done(store.fork(forked("never", 2, "c")))
+    assert await seqs(store, "b") == [1]
+    assert await done(store.row("c")) is None
+
+
+async def test_a_rewind_leaves_out_and_never_uses_a_seq_again(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 6)
+    await rewound(store, "a", 6, 3)
+    assert await seqs(store, "a") == [1, 2, 3, 7]
+    await rewound(store, "a", 7, 7)
+    await rewound(store, "a", 8, 2, 2)
+    assert await seqs(store, "a") == [1, 2, 9, 10]
+    found = await done(store.row("a"))
+    assert found is not None
+    assert found.head == 10
+    with pytest.raises(HeadMoved):
+        await rewound(store, "a", 7, 1)
+
+
+async def test_a_rewind_leaves_forks_alone(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 6)
+    await done(store.fork(forked("a", 5, "b")))
+    await rewound(store, "a", 6, 2)
+    await rewound(store, "b", 6, 4)
+    assert await seqs(store, "a") == [1, 2, 7]
+    assert await seqs(store, "b") == [1, 2, 3, 4, 7]
+
+
+@pytest.mark.parametrize("order", ["abc", "acb", "bac", "bca", "cab", "cba"])
+async def test_a_log_stays_as_long_as_a_fork_needs_it(open_store: Open, order: str) -> None:
+    store = open_store()
+    await filled(store, "a", 3)
+    await done(store.fork(forked("a", 3, "b")))
+    await rewound(store, "b", 4, 2)
+    await done(store.fork(forked("b", 5, "c")))
+    logs = {"a": [1, 2, 3], "b": [1, 2, 5], "c": [1, 2, 5, 6]}
+    sizes = await done(store.sizes())
+    total = sum(sizes.values())
+    freed = 0
+    for gone in order:
+        freed += (await done(store.delete([gone])))[gone]
+        del logs[gone]
+        for name, wanted in logs.items():
+            assert await seqs(store, name) == wanted
+    assert freed >= total > 0
+
+
+async def test_nothing_is_left_when_all_are_gone(open_store: Open, tmp_path: Path) -> None:
+    store = open_store()
+    await filled(store, "a", 3)
+    await done(store.fork(forked("a", 2, "b")))
+    await rewound(store, "a", 3, 1)
+    await done(store.search("word", 5, None))
+    freed = await done(store.delete(["a", "b", "never"]))
+    assert set(freed) == {"a", "b"}
+    db = sqlite3.connect(tmp_path / "home" / FILE_NAME)
+    for table in ("sessions", "segments", "events", "snapshots"):
+        assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    db.close()
+
+
+async def test_a_log_is_read_backward_and_by_type(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 4)
+    await done(store.fork(forked("a", 3, "b", 3)))
+    assert await seqs(store, "b", backward=True) == [6, 5, 4, 3, 2, 1]
+    assert await seqs(store, "b", backward=True, limit=4) == [6, 5, 4, 3]
+    assert await seqs(store, "b", backward=True, before=5, after=1) == [4, 3, 2]
+    assert await seqs(store, "b", limit=4, after=1, before=9) == [2, 3, 4, 5]
+    other = Append(6, row("b", 7), (Record(7, "other", b"{}"),))
+    await done(store.append(other))
+    assert await seqs(store, "b", types=("other", "none")) == [7]
+    assert await seqs(store, "b", types=("type",), backward=True, limit=2) == [6, 5]
+    assert await seqs(store, "b", types=()) == []
+
+
+async def test_a_snapshot_stands_for_what_is_before_it(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 2)
+    for head in (2, 3):
+        change = msgspec.structs.replace(append("a", head), snapshot=b"at %d" % (head + 1))
+        await done(store.append(change))
+    await done(store.append(append("a", 4)))
+    assert await done(store.load("a")) == Log(row("a", 5), b"at 4", list(records(5, 5)))
+    assert await done(store.whole("a")) == Log(row("a", 5), None, list(records(1, 5)))
+    await done(store.fork(forked("a", 4, "late")))
+    await done(store.fork(forked("a", 3, "early")))
+    late, early = await done(store.load("late")), await done(store.load("early"))
+    assert late is not None
+    assert early is not None
+    assert (late.snapshot, [r.seq for r in late.records]) == (b"at 4", [5])
+    assert (early.snapshot, [r.seq for r in early.records]) == (None, [1, 2, 3, 4])
+    await rewound(store, "a", 5, 3)
+    back = await done(store.load("a"))
+    assert back is not None
+    assert (back.snapshot, [r.seq for r in back.records]) == (None, [1, 2, 3, 6])
+
+
+async def test_an_event_is_found_by_its_id(open_store: Open) -> None:
+    store = open_store()
+    made = tuple(Record(n, "type", b'{"id":"e%d"}' % n) for n in range(1, 6))
+    await done(store.create(Append(0, row("a", 5), made)))
+    await done(store.fork(forked("a", 3, "b")))
+    assert await done(store.find("a", "e5")) == 5
+    assert await done(store.find("b", "e3")) == 3
+    assert await done(store.find("b", "e4")) is None
+    assert await done(store.find("never", "e1")) is None
+    await rewound(store, "a", 5, 4)
+    assert await done(store.find("a", "e5")) is None
+
+
+OP = st.tuples(
+    st.sampled_from(["create", "append", "fork", "rewind", "delete"]),
+    st.sampled_from("abcd"),
+    st.sampled_from("abcd"),
+    st.integers(0, 20),
+)
+
+
+@given(st.lists(OP, max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_forks_and_rewinds_are_as_if_each_log_were_copied(ops: list[Any]) -> None:
+    model: dict[str, list[Record]] = {}
+    heads: dict[str, int] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(open_database(Path(folder) / FILE_NAME)) as db,
+    ):
+        for number, (kind, name, other, place) in enumerate(ops):
+            _both(db, model, heads, kind, name, other, place, b'{"n":%d}' % number)
+            for each, log in model.items():
+                found = sqlite._load(db, each)
+                assert found is not None
+                assert found.records == log
+        for each in list(model):
+            sqlite._delete(db, [each])
+        assert db.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM segments").fetchone() == (0,)
+
+
+def _both(
+    db: sqlite3.Connection,
+    model: dict[str, list[Record]],
+    heads: dict[str, int],
+    kind: str,
+    name: str,
+    other: str,
+    place: int,
+    body: bytes,
+) -> None:
+    """Do something to the database, and to lists."""
+    if kind == "create" and name not in model:
+        model[name], heads[name] = [Record(1, "type", body)], 1
+        sqlite._create(db, Append(0, row(name, 1), tuple(model[name])))
+    if name not in model:
+        return
+    head, log = heads[name], model[name]
+    new = Record(head + 1, "type", body)
+    kept = log[place % len(log)].seq
+    if kind == "append":
+        sqlite._append(db, Append(head, row(name, head + 1), (new,)))
+        model[name], heads[name] = [*log, new], head + 1
+    elif kind == "rewind":
+        sqlite._append(db, Append(head, row(name, head + 1), (new,), kept))
+        model[name] = [*(r for r in log if r.seq <= kept), new]
+        heads[name] = head + 1
+    elif kind == "fork" and other not in model:
+        first = Record(kept + 1, "type", body)
+        sqlite._fork(db, Fork(name, kept, Append(kept, row(other, kept + 1), (first,))))
+        model[other] = [*(r for r in log if r.seq <= kept), first]
+        heads[other] = kept + 1
+    elif kind == "delete":
+        sqlite._delete(db, [name])
+        del model[name], heads[name]
+
+
+# Lists and search
+
+
+async def test_a_list_comes_in_pages_that_nothing_shifts(open_store: Open) -> None:
+    store = open_store()
+    for number in range(5):
+        await done(store.create(append(f"s{number}", 0, modified_ms=10 + number // 2)))
+    first = await done(store.rows(ListQuery(limit=2)))
+    assert [found.id for found in first.rows] == ["s4", "s3"]
+    await done(store.create(append("new", 0, modified_ms=99)))
+    await done(store.delete(["s3"]))
+    second = await done(store.rows(ListQuery(limit=2, after=first.cursor)))
+    assert [found.id for found in second.rows] == ["s2", "s1"]
+    last = await done(store.rows(ListQuery(limit=2, after=second.cursor)))
+    assert last == Page([row("s0", 1, modified_ms=10)], None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        ({}, "abcd"),
+        ({"archived": True}, "b"),
+        ({"archived": False}, "acd"),
+        ({"named": True}, "bc"),
+        ({"prefix": "a"}, "a"),
+        ({"modified_before_ms": 30}, "ab"),
+        ({"pending": True}, "d"),
+        ({"metadata": {"k": "v"}}, "cd"),
+        ({"metadata": {"k": "v", "n": 1}}, "d"),
+        ({"metadata": {'dotted.key "x': True}}, "c"),
+        ({"metadata": {"k": "v"}, "named": True, "archived": False}, "c"),
+        ({"order": "created"}, "dcba"),
+        ({"order": "title"}, "dacb"),
+        ({"order": "id", "limit": 9}, "abcd"),
+    ],
+)
+async def test_a_list_has_what_was_asked_for(
+    open_store: Open, wanted: dict[str, Any], ids: str
+) -> None:
+    store = open_store()
+    rows: tuple[dict[str, Any], ...] = (
+        {"modified_ms": 10, "title": "B"},
+        {"modified_ms": 20, "title": "D", "named": True, "archived": True},
+        {
+            "modified_ms": 30,
+            "title": "C",
+            "named": True,
+            "metadata": json.dumps({"k": "v", 'dotted.key "x': True}),
+        },
+        {"modified_ms": 40, "metadata": '{"k":"v","n":1}', "pending": 2},
+    )
+    for number, (name, more) in enumerate(zip("abcd", rows, strict=True)):
+        await done(store.create(append(name, 0, created_ms=number, **more)))
+    found = [each.id for each in await listed(store, **wanted)]
+    assert found == list(ids) if "order" in wanted else set(found) == set(ids)
+
+
+def spoken(seq: int, text: str, kind: str = "user.message") -> Record:
+    body = json.dumps({"id": f"e{seq}", "data": {"content": text}})
+    return Record(seq, kind, body.encode())
+
+
+async def said_in(store: Store, text: str) -> list[tuple[str, int]]:
+    hits, cursor = await done(store.search(text, 50, None))
+    assert cursor is None
+    return sorted((hit.row.id, hit.seq) for hit in hits)
+
+
+async def test_a_search_finds_all_that_is_stored(open_store: Open) -> None:
+    store = open_store()
+    first = (spoken(1, "a red apple"), spoken(2, "a Pear", "assistant.message"))
+    await done(store.create(Append(0, row("a", 2), first)))
+    assert await said_in(store, "apple") == [("a", 1)]
+    more = (spoken(3, "red pears, sweet"), spoken(4, "red pear", "session.info"))
+    await done(store.append(Append(2, row("a", 4), more)))
+    assert await said_in(store, "pear") == [("a", 2), ("a", 3)]
+    assert await said_in(store, "swee red") == []  # only the last word may be a beginning
+    assert await said_in(store, "pears red") == [("a", 3)]
+    hits, _ = await done(store.search("apple", 1, None))
+    assert hits[0].snippet == "a red \x02apple\x03"
+    assert (hits[0].event_id, hits[0].type) == ("e1", "user.message")
+
+
+async def test_a_search_knows_forks_rewinds_and_deletions(open_store: Open) -> None:
+    store = open_store()
+    log = tuple(spoken(n, f"word number{n}") for n in range(1, 6))
+    await done(store.create(Append(0, row("a", 5), log)))
+    await done(store.fork(forked("a", 3, "b")))
+    assert await said_in(store, "number3") == [("a", 3), ("b", 3)]
+    assert await said_in(store, "number4") == [("a", 4)]
+    await rewound(store, "a", 5, 2)
+    assert await said_in(store, "word") == [("a", 1), ("a", 2), ("b", 1), ("b", 2), ("b", 3)]
+    await done(store.delete(["a"]))
+    assert await said_in(store, "word") == [("b", 1), ("b", 2), ("b", 3)]
+    await done(store.delete(["b"]))
+    assert await said_in(store, "word") == []
+
+
+async def test_hits_come_in_pages(open_store: Open) -> None:
+    store = open_store()
+    log = tuple(spoken(n, "word") for n in range(1, 6))
+    await done(store.create(Append(0, row("a", 5), log)))
+    seen: list[int] = []
+    cursor: str | None = None
+    while True:
+        hits, cursor = await done(store.search("word", 2, cursor))
+        seen += [hit.seq for hit in hits]
+        if cursor is None:
+            break
+        assert len(hits) == 2
+    assert sorted(seen) == [1, 2, 3, 4, 5]
+
+
 # The SQLite store
 
 
@@ -451,7 +787,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(
     store = open_store()
     await filled(store, "a", 1)
     store.close()
-    really_open = sqlite.open_database
+    really_open = open_database
 
     def small(path: Path) -> sqlite3.Connection:
         db = really_open(path)

@@ -401,3 +401,5 @@ async def test_a_daemon_that_is_stopping_lets_the_turn_end_and_keeps_what_waits(
         stored = (await client.request("session.getMessages", {"sessionId": "s"}))["events"]
         asked = [e["data"]["content"] for e in stored if e["type"] == "user.message"]
         assert asked == ["first", "second"]
+        seen = [event["id"] for event in client.events("s") if not event.get("ephemeral")]
+        assert seen == [event["id"] for event in stored][-len(seen) :], "a gap or a repeat"

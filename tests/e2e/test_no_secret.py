@@ -45,7 +45,7 @@ def providers(model: ModelThread) -> dict[str, dict[str, object]]:
 def test_a_secret_of_a_provider_is_nowhere_but_in_the_models_request(
     home: Path, model: ModelThread, way: str
 ) -> None:
-    with stdio_daemon(home, "--log-level", "all") as daemon:
+    with stdio_daemon(home, "--turn-retries", "0", "--log-level", "all") as daemon:
         wire = daemon.wire
         session = wire.create(providers(model)[way], streaming=True)
         for prompt in ("[[say:fine]]", "[[fake-e401]]", "[[fake-e500-plain]]", "[[fake-n2-cut1]]"):
@@ -66,7 +66,7 @@ def test_a_secret_of_a_provider_is_nowhere_but_in_the_models_request(
 def test_a_secret_for_one_message_is_nowhere_but_in_the_models_request(
     home: Path, model: ModelThread
 ) -> None:
-    with stdio_daemon(home, "--log-level", "all") as daemon:
+    with stdio_daemon(home, "--turn-retries", "0", "--log-level", "all") as daemon:
         session = daemon.wire.create(model.provider())
         headers = {"X-Trace": f"{MARK}-trace"}
         daemon.wire.turn(session, "[[say:once]]", requestHeaders=headers)
@@ -92,7 +92,7 @@ def test_a_key_of_the_environment_is_nowhere_but_in_the_models_request(
         "OPENAI_API_KEY": f"sk-{MARK}-env",
         "OPENAI_BASE_URL": model.base_url,
     }
-    with stdio_daemon(home, "--log-level", "all", env=env) as daemon:
+    with stdio_daemon(home, "--turn-retries", "0", "--log-level", "all", env=env) as daemon:
         listed = daemon.wire.call("models.list")["models"]
         fake = next(m["id"] for m in listed if m["id"].endswith("fake"))
         session = daemon.wire.create(model=fake)

@@ -23,7 +23,7 @@ from tests.support.daemon_process import (
     tcp_daemon,
 )
 from tests.support.model_thread import ModelThread
-from tests.support.wire import BOUND_S, frame, said, types
+from tests.support.wire import BOUND_S, Wire, frame, said, types
 
 BYSTANDER = Path(__file__).resolve().parents[1] / "support" / "bystander.py"
 
@@ -187,7 +187,7 @@ def test_the_end_of_a_client_stops_no_turn(shared: DaemonProcess, model: ModelTh
 def test_sigterm_during_a_turn_tells_every_client_and_the_history(
     home: Path, model: ModelThread, streaming: bool
 ) -> None:
-    with tcp_daemon(home) as daemon:
+    with tcp_daemon(home, "--drain-grace", "0") as daemon:
         asks, watches = daemon.connect("a-token"), daemon.connect("a-token")
         session = asks.create(model.provider(), streaming=streaming)
         watches.call("session.resume", sessionId=session)
@@ -207,3 +207,51 @@ def test_sigterm_during_a_turn_tells_every_client_and_the_history(
         errors = [e["data"]["errorType"] for e in stored if e["type"] == "session.error"]
         assert errors == ["interrupted"]
         assert said(again.wire.turn(session, "[[say:on we go]]")) == ["on we go"]
+
+
+def test_a_turn_may_end_within_the_grace_and_what_waits_stays_waiting(
+    home: Path, model: ModelThread
+) -> None:
+    with tcp_daemon(home, "--drain-grace", "60") as daemon:
+        wire = daemon.connect("a-token")
+        session = wire.create(model.provider(), streaming=True)
+        wire.call("session.send", sessionId=session, prompt="first [[fake-slowstart500-n2]]")
+        wire.call("session.send", sessionId=session, prompt="second [[say:later]]")
+        model.until_active(1)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert until_refused(wire, session) == "draining"
+        wire.event(session, "session.idle")
+        assert daemon.wait() == 0
+        assert len(said(wire.events(session))) == 1
+        assert "session.error" not in types(wire.events(session))
+    with stdio_daemon(home) as again:
+        again.wire.call("session.resume", sessionId=session, provider=model.provider())
+        again.wire.event(session, "session.idle")
+        log = again.wire.history(session)
+        asked = [e["data"]["content"][:6] for e in log if e["type"] == "user.message"]
+        assert asked == ["first ", "second"]
+        assert said(log)[-1] == "later"
+
+
+def until_refused(wire: Wire, session: str) -> str:
+    """The kind of the error that answers a request, once the daemon takes none."""
+    for _ in range(10_000):
+        asked = wire.ask("session.log", {"sessionId": session, "message": "still on"})
+        answer = wire.answer(asked)
+        if "error" in answer:
+            return str(answer["error"]["data"]["kind"])
+    raise AssertionError("it takes requests still")
+
+
+def test_a_second_signal_ends_the_grace(home: Path, model: ModelThread) -> None:
+    with tcp_daemon(home, "--drain-grace", "600") as daemon:
+        wire = daemon.connect("a-token")
+        session = wire.create(model.provider())
+        wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+        model.until_active(1)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert until_refused(wire, session) == "draining"
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert wire.event(session, "session.error")["data"]["errorType"] == "interrupted"
+        assert types(wire.events(session))[-1] == "session.idle"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_process import DaemonProcess
+from tests.support.daemon_process import DaemonProcess, stdio_daemon
 from tests.support.model_thread import ModelThread
 from tests.support.wire import Event, said, types
 
@@ -130,3 +131,42 @@ def test_a_failed_exchange_does_not_confuse_the_model_later(
         wire.turn(session, prompt)
     roles = [m["role"] for m in model.chats[-1].body["messages"] if m["role"] != "system"]
     assert roles in (["user", "assistant", "user", "user"], ["user", "assistant", "user"])
+
+
+def test_a_call_that_fails_is_made_again_as_often_as_the_daemon_was_told(
+    home: Path, model: ModelThread
+) -> None:
+    with stdio_daemon(home, "--turn-retries", "1") as daemon:
+        session = daemon.wire.create(model.provider(), streaming=True)
+        events = daemon.wire.turn(session, "[[fake-e503]]")
+        check_order(events)
+        assert len(model.chats) == 2
+        assert types(events).count("assistant.turn_retry") == 1
+        assert types(events).count("model.call_failure") == 2
+        daemon.wire.turn(session, "[[fake-e400]]")
+        assert len(model.chats) == 3, "what the server refuses is not asked again"
+
+
+def test_a_model_that_never_answers_is_given_up_after_the_time_that_the_daemon_was_told(
+    home: Path, model: ModelThread
+) -> None:
+    with stdio_daemon(home, "--turn-retries", "0", "--turn-idle-timeout", "0.3") as daemon:
+        session = daemon.wire.create(model.provider(), streaming=True)
+        for script in ("[[fake-hang]]", "[[fake-n9-stall3]]"):
+            events = daemon.wire.turn(session, script)
+            check_order(events)
+            assert error_of(events)["data"]["errorType"] == "timeout"
+        assert said(daemon.wire.turn(session, "[[say:all is well]]")) == ["all is well"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--turn-retries", "-1"), ("--turn-timeout", "nan"), ("--drain-grace", "soon")],
+    ids=lambda option: option[0],
+)
+def test_a_bound_that_makes_no_sense_is_refused_at_the_start(
+    home: Path, option: tuple[str, str]
+) -> None:
+    with DaemonProcess(home, "--stdio", *option) as daemon:
+        assert daemon.wait() == 2
+        assert option[0] in daemon.stderr

@@ -40,7 +40,7 @@ def noisy(tmp_path: Path) -> dict[str, str]:
 def test_every_byte_on_stdout_is_a_frame_through_turns_that_fail_and_turns_that_do_not(
     home: Path, model: ModelThread, level: str
 ) -> None:
-    with stdio_daemon(home, "--log-level", level) as daemon:
+    with stdio_daemon(home, "--turn-retries", "0", "--log-level", level) as daemon:
         session = daemon.wire.create(model.provider(), streaming=True)
         for prompt in ("[[say:fine]]", "[[fake-e500]]", "[[fake-n3-cut1]]", "[[fake-nonsense]]"):
             daemon.wire.turn(session, prompt)
@@ -55,7 +55,7 @@ def test_every_byte_on_stdout_is_a_frame_through_turns_that_fail_and_turns_that_
 def test_what_a_library_prints_goes_to_stderr(
     home: Path, model: ModelThread, noisy: dict[str, str]
 ) -> None:
-    with stdio_daemon(home, "--log-level", "all", env=noisy) as daemon:
+    with stdio_daemon(home, "--turn-retries", "0", "--log-level", "all", env=noisy) as daemon:
         session = daemon.wire.create(model.provider())
         assert said(daemon.wire.turn(session, "[[say:heard]]")) == ["heard"]
         daemon.wire.close()
@@ -80,7 +80,7 @@ def test_a_parent_that_never_reads_stderr_does_not_hold_the_daemon_up(
     except BlockingIOError:
         pass
     os.set_blocking(into, True)
-    with stdio_daemon(home, "--log-level", "all", stderr=into) as daemon:
+    with stdio_daemon(home, "--turn-retries", "0", "--log-level", "all", stderr=into) as daemon:
         os.close(into)
         session = daemon.wire.create(model.provider())
         for _ in range(3):

@@ -34,7 +34,7 @@ def model() -> Iterator[ModelThread]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A shared daemon that asks for a token."""
     home = tmp_path_factory.mktemp("running") / "home"
-    with tcp_daemon(home, token=TOKEN) as daemon:
+    with tcp_daemon(home, "--turn-retries", "0", token=TOKEN) as daemon:
         yield daemon
 
 
@@ -51,6 +51,6 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
     if request.param != "uri":
         yield Way(request.param, home)
         return
-    with tcp_daemon(home, token=TOKEN) as daemon:
+    with tcp_daemon(home, "--turn-retries", "0", token=TOKEN) as daemon:
         yield Way("uri", home, f"localhost:{daemon.port}", TOKEN)
         assert daemon.process.poll() is None, "a client that came does not end it"

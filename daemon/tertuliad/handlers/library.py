@@ -183,7 +183,8 @@ async def bulk_delete(
 
 async def _deleted(ctx: Context, session_ids: list[str]) -> dict[str, int]:
     """Delete those that are there, all at once; the bytes that each has freed."""
-    replies = {each: ctx.sessions.delete(each) for each in session_ids if ids.is_valid(each)}
+    wanted = [each for each in dict.fromkeys(session_ids) if ids.is_valid(each)]
+    replies = {each: ctx.sessions.delete(each) for each in wanted}
     freed = {}
     for session_id, reply in replies.items():
         size: int | None = await reply.settled()

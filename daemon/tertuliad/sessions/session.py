@@ -323,7 +323,15 @@ class Session:
             self._fail_all(_runs_elsewhere(self.id))
             return
         go_on = self._world.has_keys(self.id, state.config)
-        self._inbox.appendleft(Command(partial(decide.interrupt, go_on=go_on), Reply()))
+        reply = Reply()
+        reply.add_done_callback(self._recovered)
+        self._inbox.appendleft(Command(partial(decide.interrupt, go_on=go_on), reply))
+
+    def _recovered(self, done: Future[object]) -> None:
+        """Where the turn's end cannot be stored, nothing else can be done either."""
+        error = done.exception()
+        if error is not None:
+            self._fail_all(error)
 
     def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
         was_new, self._state = self._is_new, None

@@ -128,9 +128,10 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
         add("substr(id, 1, ?) = ?", len(wanted.prefix))
         arguments.append(wanted.prefix)
     for name, value in (wanted.metadata or {}).items():
-        conditions.append("json_extract(metadata, ?) IS ?")
-        quoted = name.replace('"', '\\"')
-        arguments += [f'$."{quoted}"', value]
+        conditions.append(
+            "EXISTS (SELECT 1 FROM json_each(metadata) AS m WHERE m.key = ? AND m.value IS ?)"
+        )
+        arguments += [name, value]
     return conditions, arguments
 
 

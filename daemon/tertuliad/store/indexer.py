@@ -1,0 +1,41 @@
+"""Full-text indexing off the path of a turn: a while after something was stored, never before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+
+from tertuliad import limits
+from tertuliad.replies import settled
+from tertuliad.store.sqlite import SqliteStore
+
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+
+
+class Indexer:
+    """Has a task only while something waits. What the end of the daemon leaves over is indexed by
+    the next search, or by the next daemon that stores something."""
+
+    def __init__(
+        self, store: SqliteStore, spawn: Spawn, *, pause_s: float = limits.INDEX_PAUSE_S
+    ) -> None:
+        self._store = store
+        self._spawn = spawn
+        self._pause_s = pause_s
+        self._waiting = False
+
+    def changed(self) -> None:
+        """Something was stored."""
+        if not self._waiting:
+            self._waiting = True
+            self._spawn(self._run)
+
+    async def _run(self) -> None:
+        try:
+            await anyio.sleep(self._pause_s)
+        finally:
+            self._waiting = False  # what is stored from here on may be too late for this one
+        while await settled(self._store.index()):
+            pass
