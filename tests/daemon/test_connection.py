@@ -518,8 +518,7 @@ async def all_answered(client: FramesClient, asked: Counter[Any]) -> None:
     def so_far() -> Counter[Any]:
         return Counter(answer["id"] for answer in client.answers())
 
-    for request_id, times in asked.items():
-        await client.wait_for(lambda _, i=request_id, n=times: so_far()[i] >= n)
+    await client.until(lambda: so_far() >= asked)
     await client.answer(await client.ask("ping", {}, "last"))
     assert so_far() == asked + Counter({"last": 1})
 

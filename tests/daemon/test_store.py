@@ -255,7 +255,8 @@ async def test_closing_does_what_was_asked_before(open_store: Open) -> None:
     store.close()
     for future in waiting:
         await done(future)
-    assert len(await done(open_store().rows(ListFilter()))) == 20
+    rows: list[Row] = await done(open_store().rows(ListFilter()))
+    assert len(rows) == 20
 
 
 async def test_a_closed_store_says_so(open_store: Open) -> None:

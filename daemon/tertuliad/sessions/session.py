@@ -59,6 +59,8 @@ class Session:
         self._state: SessionState | None = (
             SessionState(id=session_id, created_ms=self._modified_ms) if is_new else None
         )
+        self._head = 0
+        """The last seq that is known to be stored."""
         self._inbox: deque[Command] = deque()
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
@@ -188,6 +190,7 @@ class Session:
 
     def _publish(self, sealed: list[Sealed]) -> None:
         assert self._state is not None
+        self._head = self._state.seq
         frames = [event_frame(self.id, item.body) for item in sealed if item.shown]
         added = sum(1 for item in sealed if item.seq)
         if frames:
@@ -235,7 +238,7 @@ class Session:
             log.error("session %s cannot be folded: %s", self.id, fault)
             self._fail_all(_unreadable(self.id))
             return
-        self._state = state
+        self._state, self._head = state, state.seq
         self._recover(state, found.row.owner)
         self._work()
 
@@ -248,7 +251,15 @@ class Session:
             self._state = None
             self._fail_all(_runs_elsewhere(self.id))
             return
-        self._inbox.appendleft(Command(decide.interrupt, Reply()))
+        recovery = Command(decide.interrupt, Reply())
+        recovery.reply.add_done_callback(self._recovered)
+        self._inbox.appendleft(recovery)
+
+    def _recovered(self, done: Future[object]) -> None:
+        """Nothing is done while a turn is left open: who waits learns why, and may try again."""
+        error = done.exception()
+        if error is not None:
+            self._fail_all(error)
 
     def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
         was_new, self._state = self._is_new, None
@@ -326,6 +337,7 @@ class Session:
             if done.exception() is not None:
                 # Not even that: those who watch learn it, the log says it after a restart.
                 self._tell_stuck(str(done.exception()))
+                self._tell_waiting()
 
         reply.add_done_callback(check)
 
@@ -334,7 +346,9 @@ class Session:
             Draft(events.SessionError(error_type="store", message=message), live_only=True),
             Draft(events.SessionIdle()),
         )
-        nowhere = self._state or SessionState(id=self.id, created_ms=self._modified_ms)
+        nowhere = self._state or SessionState(
+            id=self.id, created_ms=self._modified_ms, seq=self._head
+        )
         frames = [event_frame(self.id, item.body) for item in seal(nowhere, drafts, now_ms())]
         self._world.publish(self.id, frames, nowhere.seq, nowhere.seq)
 
