@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,15 +21,13 @@ import anyio.lowlevel
 from tertulia_protocol import VERSION, layout
 from tertuliad import lifetime, limits, listeners
 from tertuliad.audience import Audience
-from tertuliad.config import ConfigError, EmbeddedSettings, load
+from tertuliad.config import ConfigError, load
 from tertuliad.connection import Connection
 from tertuliad.follow import Hub
 from tertuliad.handlers import table
 from tertuliad.handlers.context import Caller, Context
+from tertuliad.models import Models
 from tertuliad.options import Options
-from tertuliad.providers.catalog import Catalog
-from tertuliad.providers.embedded import EmbeddedModel
-from tertuliad.providers.http import Http
 from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
 from tertuliad.sessions.registry import Sessions
@@ -54,16 +51,14 @@ class Daemon:
         self._draining = False
         self._stopping = anyio.Event()
         settings = load(options.home, path=options.config)
-        self._http = Http()
-        self._embedded = _embedded(settings.embedded)
-        self._catalog = Catalog(settings, self._http, self._embedded)
+        self._models = Models(settings)
         self._owners = Owners(layout.run_folder(options.home))
         self._store = SqliteStore(options.home, _call_soon())
         self._hub = Hub(self._store, lambda session_id: self._sessions.running(session_id))
         self._world = World(
             store=self._store,
             owners=self._owners,
-            resolve=self._catalog.resolve,
+            resolve=self._models.resolve,
             publish=self._hub.publish,
             lifecycle=self._audience.tell_changed,
             spawn=self._spawn,
@@ -162,7 +157,7 @@ class Daemon:
                 world=self._world,
                 sessions=self._sessions,
                 hub=self._hub,
-                catalog=self._catalog,
+                models=self._models,
                 token=token,
                 shut_down=self._shut_down,
                 warm=self._warm,
@@ -173,7 +168,7 @@ class Daemon:
     def _warm(self) -> None:
         if not self._warmed:
             self._warmed = True
-            self._spawn(self._http.warm)
+            self._spawn(self._models.warm)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that outlives every connection; its failure is logged and ends nothing."""
@@ -230,19 +225,9 @@ class Daemon:
         for connection in list(self._audience.connections):
             connection.abort()
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S, shield=True):
-            await self._embedded.aclose()
-            await self._http.aclose()
+            await self._models.aclose()
         self._store.close()
         self._owners.close()
-
-
-def _embedded(settings: EmbeddedSettings) -> EmbeddedModel:
-    return EmbeddedModel(
-        model_path=Path(settings.model_path) if settings.model_path else None,
-        threads=settings.threads,
-        slots=settings.slots,
-        context=settings.context,
-    )
 
 
 async def _serve_listener(

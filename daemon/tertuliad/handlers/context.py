@@ -12,7 +12,7 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import SessionNotFound
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.follow import Hub, Outlet
-from tertuliad.providers.catalog import Catalog
+from tertuliad.models import Models
 from tertuliad.replies import Reply
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
@@ -30,7 +30,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     world: World
     sessions: Sessions
     hub: Hub
-    catalog: Catalog
+    models: Models
     token: str | None
     """What `connect` has to say where a connection is not trusted from the start."""
     shut_down: Callable[[Caller], Reply]

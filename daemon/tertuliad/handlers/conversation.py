@@ -148,7 +148,7 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
     )
 
     def command(state: SessionState) -> Decision:
-        ctx.catalog.check(model, given_providers(state.config))
+        ctx.models.check(model, given_providers(state.config))
         return decide.switch_model(state, model, params.reasoning_effort, result)
 
     return ctx.sessions.post(params.session_id, command)

@@ -104,7 +104,7 @@ def _check(ctx: Context, config: SessionConfig) -> None:
     if refused is not None:
         raise NotSupported(refused)
     if config.model is not None:
-        ctx.catalog.check(config.model, given_providers(config))
+        ctx.models.check(config.model, given_providers(config))
 
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
