@@ -42,6 +42,7 @@ class Connection:
         self.is_socket = is_socket
         self.on_low: Callable[[], None] | None = None
         """Called when the outbox has drained below its low mark after it was above the high."""
+        self.end_reason = "it closed its end"
         self._stream = stream
         self._is_draining = is_draining
         self._framer = Framer(max_body)
@@ -69,6 +70,7 @@ class Connection:
             return
         if self._outbox_bytes > limits.OUTBOX_MAX_BYTES:
             log.warning("a client asks and does not read: its connection is closed")
+            self.end_reason = "it does not read"
             self.abort()
             return
         self._push(frame)
@@ -92,7 +94,6 @@ class Connection:
         self._closing = True
         self._outbox.clear()
         self._outbox_bytes = 0
-        self._drained.set()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
@@ -118,6 +119,8 @@ class Connection:
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
             for frame in self._framer.feed(data):
+                if isinstance(frame, Broken):
+                    self.end_reason = frame.message
                 if isinstance(frame, Broken) and frame.foreign and self.is_socket:
                     return  # it may be a web page: not a word
                 self._gate.take(frame)

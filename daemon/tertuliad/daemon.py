@@ -122,8 +122,8 @@ class Daemon:
         self._tasks.start_soon(_serve_listener, listener, client, self._tasks)
 
     async def _serve_stdio(self, stream: StdioStream, handlers: dict[str, Handler]) -> None:
-        await self._serve(stream, handlers, authenticated=True, is_socket=False)
-        self.stop("the client's end of the pipe was closed")
+        reason = await self._serve(stream, handlers, authenticated=True, is_socket=False)
+        self.stop(reason)
 
     async def _serve(
         self,
@@ -132,7 +132,8 @@ class Daemon:
         *,
         authenticated: bool,
         is_socket: bool,
-    ) -> None:
+    ) -> str:
+        """Serve one client to its end; the reason of it."""
         connection = Connection(
             stream,
             handlers,
@@ -143,6 +144,7 @@ class Daemon:
         )
         connection.on_low = lambda: self._hub.on_low(connection)
         self._audience.connections.add(connection)
+        log.info("a client came; there are %d", len(self._audience.connections))
         try:
             await connection.serve()
         except Exception:
@@ -150,6 +152,8 @@ class Daemon:
         finally:
             self._audience.connections.discard(connection)
             self._hub.detach_all(connection)
+            log.info("a client went: %s", connection.end_reason)
+        return connection.end_reason
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
         return table.bound(
@@ -191,14 +195,11 @@ class Daemon:
             self._stopping.set()
 
     def _watch(self) -> None:
-        async def signals() -> None:
-            self.stop(await lifetime.wait_for_signal())
-
         async def parent(pid: int, is_parent: bool) -> None:
             await lifetime.wait_for_death(pid, is_parent=is_parent)
             self.stop(f"process {pid} is gone")
 
-        self._tasks.start_soon(signals)
+        self._tasks.start_soon(lifetime.on_signals, self.stop)
         if self._options.owned:
             self._tasks.start_soon(parent, os.getppid(), True)
         if self._options.parent_pid is not None:

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 
 import anyio
 
@@ -18,13 +19,13 @@ from tertuliad import limits
 log = logging.getLogger(__name__)
 
 
-async def wait_for_signal() -> str:
-    """The name of the signal that asks the daemon to stop."""
+async def on_signals(stop: Callable[[str], None]) -> None:
+    """Call `stop` with the name of each signal that asks the daemon to stop. It never returns: a
+    second signal must not cut the clean stop that the first one began."""
     wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     with anyio.open_signal_receiver(*wanted) as signals:
         async for number in signals:
-            return signal.Signals(number).name
-    raise AssertionError("the signals ended")
+            stop(signal.Signals(number).name)
 
 
 async def wait_for_death(pid: int, *, is_parent: bool) -> None:

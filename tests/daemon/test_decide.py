@@ -142,13 +142,16 @@ def test_pieces_that_wait_together_leave_as_one() -> None:
     paper.progress.text += ["a", "b", "c"]
     paper.progress.reasoning += ["x", "", "y"]
     shown = paper.do(decide.delta(paper.state, paper.progress))
-    assert [event["data"].get("deltaContent") for event in shown] == ["xy", None, "abc"]
+    assert [event["data"].get("deltaContent") for event in shown] == [None, "xy", "abc"]
 
 
 def test_reasoning_comes_before_the_answer_and_is_kept() -> None:
     paper = SessionOnPaper(streaming=True)
     paper.send(1)
-    assert types(paper.say(reasoning="hm")) == ["assistant.reasoning_delta"]
+    assert types(paper.say(reasoning="hm")) == [
+        "assistant.message_start",
+        "assistant.reasoning_delta",
+    ]
     paper.say("so")
     ended = paper.finish()
     assert types(ended) == ["assistant.reasoning", *END_OF_ANSWER, *IDLE]

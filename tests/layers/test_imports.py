@@ -111,7 +111,7 @@ RULES = (
             "tertuliad.follow",
             "tertuliad.replies",
             "tertuliad.limits",
-            "tertuliad.providers.catalog",
+            "tertuliad.models",
         ),
         "a handler decodes, calls the domain and encodes: it sees no stream and no SQL",
     ),

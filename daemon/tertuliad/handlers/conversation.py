@@ -11,7 +11,7 @@ import msgspec
 from tertulia_protocol import events, methods
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
-from tertulia_protocol.errors import InvalidParams, NotSupported
+from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply, mapped
@@ -20,10 +20,49 @@ from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.facts import MessageQueued, is_internal
 from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState
+from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Record
 
 
 def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
+    reply = _sent(ctx, caller, params)
+    return _after_turn(ctx, params.session_id, reply) if params.wait else reply
+
+
+def send_and_wait(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
+    final = Reply()
+
+    def sent(done: Any) -> None:
+        if done.exception() is not None:
+            final.follow(done)
+            return
+        ended = ctx.sessions.turn_of(params.session_id, done.result().message_id)
+        ended.add_done_callback(lambda end: final.follow(mapped(end, _turn_result)))
+
+    _sent(ctx, caller, params).add_done_callback(sent)
+    return final
+
+
+def _turn_result(end: TurnEnd) -> methods.SessionSendAndWaitResult:
+    """The answer, or the turn's failure as an error."""
+    if end.error is not None:
+        raise RpcError(
+            INTERNAL_ERROR,
+            end.error.message,
+            {
+                "kind": "turn_failed",
+                "errorType": end.error.error_type,
+                "completionEventId": end.error_id,
+            },
+        )
+    return methods.SessionSendAndWaitResult(
+        response=None if end.answer is None else msgspec.Raw(end.answer),
+        aborted=end.aborted,
+        completion_event_id=end.idle_id,
+    )
+
+
+def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     _check_size(params)
     message = MessageQueued(
@@ -37,8 +76,7 @@ def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Rep
     if params.request_headers:
         ctx.world.request_headers[message.message_id] = params.request_headers
     put = _put_with_files if message.attachments else _put
-    reply = put(ctx, params.session_id, message)
-    return _after_turn(ctx, params.session_id, reply) if params.wait else reply
+    return put(ctx, params.session_id, message)
 
 
 def _check_size(params: methods.SessionSendParams) -> None:

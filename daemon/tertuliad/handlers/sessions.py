@@ -72,8 +72,10 @@ def _resume(
 ) -> Reply:
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
 
+    names_a_model = config.model is not None or given_providers(config) is not None
+
     def command(state: SessionState) -> Decision:
-        _check(ctx, merged(state.config, config))
+        _check(ctx, merged(state.config, config), model=names_a_model)
         return decide.resume(
             state,
             config,
@@ -98,12 +100,13 @@ def _settings(params: SessionConfig) -> SessionConfig:
     )
 
 
-def _check(ctx: Context, config: SessionConfig) -> None:
-    """Raise for what this version does not do, and for a model that nobody answers for."""
+def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
+    """Raise for what this version does not do, and for a model that nobody answers for. Without
+    `model` that is left to the next turn: a history can be read whoever answers."""
     refused = refusal(config)
     if refused is not None:
         raise NotSupported(refused)
-    if config.model is not None:
+    if model and config.model is not None:
         ctx.models.check(config.model, given_providers(config))
 
 

@@ -66,6 +66,15 @@ class Sessions:
         reply.give(None)
         return reply
 
+    def turn_of(self, session_id: str, message_id: str) -> Reply:
+        """Completed with the `TurnEnd` of a message that the session has just accepted."""
+        session = self._slot(session_id)
+        if session is not None:
+            return session.turn_of(message_id)
+        reply = Reply()
+        reply.fail(SessionNotFound.of(session_id))
+        return reply
+
     def running(self, session_id: str) -> Reply:
         """Answers whether a turn of the session runs, once what was asked before is done."""
         session = self._slot(session_id)

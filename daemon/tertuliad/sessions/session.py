@@ -22,7 +22,14 @@ from functools import partial
 import msgspec
 
 from tertulia_protocol import events
-from tertulia_protocol.errors import Overloaded, RpcError, SessionExists, SessionNotFound, TurnBusy
+from tertulia_protocol.errors import (
+    Overloaded,
+    RpcError,
+    SessionExists,
+    SessionNotFound,
+    StoreFailed,
+    TurnBusy,
+)
 from tertuliad import limits
 from tertuliad.providers.base import ProviderFailed
 from tertuliad.replies import Reply
@@ -31,6 +38,7 @@ from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
 from tertuliad.sessions.sealed import Sealed, event_frame, now_ms, seal
 from tertuliad.sessions.state import SessionState, apply, fold
 from tertuliad.sessions.turn import Plan, Turn, TurnEvents
+from tertuliad.sessions.waits import Waits
 from tertuliad.sessions.world import World
 from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Record, Row
 
@@ -65,8 +73,7 @@ class Session:
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
         self._turn: Turn | None = None
-        self._waiting: list[Reply] = []
-        """Who waits for the session to be idle."""
+        self._waits = Waits()
         self.gone = False
         """Deleted, or never there: the slot has to be dropped."""
 
@@ -86,9 +93,11 @@ class Session:
 
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
-        reply = Reply()
-        self._waiting.append(reply)
-        return reply
+        return self._waits.for_idle()
+
+    def turn_of(self, message_id: str) -> Reply:
+        """Completed with the `TurnEnd` of a message that was just accepted."""
+        return self._waits.for_turn(message_id)
 
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers whether it was there."""
@@ -105,7 +114,8 @@ class Session:
                 reply.fail(error)
                 return
             self._fail_all(SessionNotFound.of(self.id))
-            self._tell_waiting()
+            self._waits.fail(SessionNotFound.of(self.id))
+            log.info("session %s was deleted", self.id)
             reply.give(done.result())
 
         self._world.store.delete(self.id).add_done_callback(deleted)
@@ -179,18 +189,14 @@ class Session:
         assert self._state is not None
         if self._state.turn is None:
             self._turn = None
-            self._tell_waiting()
+            self._waits.idle()
         if decision.starts_turn and not self.gone:
             self._start_turn(self._state)
-
-    def _tell_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for reply in waiting:
-            reply.give(None)
 
     def _publish(self, sealed: list[Sealed]) -> None:
         assert self._state is not None
         self._head = self._state.seq
+        self._waits.see(sealed)
         frames = [event_frame(self.id, item.body) for item in sealed if item.shown]
         added = sum(1 for item in sealed if item.seq)
         if frames:
@@ -199,6 +205,8 @@ class Session:
         if added:
             was_new, self._is_new = self._is_new, False
             row = self._row(self._state)
+            if was_new:
+                log.info("session %s was created", self.id)
             self._world.lifecycle("session.created" if was_new else "session.updated", row)
 
     def _tell_live(self, *data: events.EventData) -> None:
@@ -296,6 +304,9 @@ class Session:
             done=partial(self._on_done, progress),
             failed=partial(self._on_failed, progress),
         )
+        log.debug(
+            "session %s: turn %s begins, model %s", self.id, progress.turn_id, plan.config.model
+        )
         self._turn = Turn(plan, self._world, told)
         self._world.spawn(self._turn.run)
 
@@ -316,6 +327,7 @@ class Session:
         self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
 
     def _on_failed(self, progress: Progress, failure: ProviderFailed, model: str | None) -> None:
+        log.debug("session %s: turn %s failed: %s", self.id, progress.turn_id, failure.kind)
         self._end_turn(partial(decide.failed, progress=progress, failure=failure, model=model))
 
     def _end_turn(self, decide_end: Decide) -> None:
@@ -337,7 +349,7 @@ class Session:
             if done.exception() is not None:
                 # Not even that: those who watch learn it, the log says it after a restart.
                 self._tell_stuck(str(done.exception()))
-                self._tell_waiting()
+                self._waits.fail(StoreFailed(str(done.exception())))
 
         reply.add_done_callback(check)
 
