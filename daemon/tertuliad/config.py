@@ -247,6 +247,8 @@ def _from_table(place: Path, name: str, table: dict[str, Any]) -> ProviderSettin
             f"{place}: {at}.base_url: give an http:// or https:// address,"
             " for example https://api.openai.com/v1."
         )
+    if "@" in urlsplit(base_url).netloc:
+        raise ConfigError(f"{place}: {at}.base_url: it holds a name or password: {_NO_KEYS_HERE}")
     return ProviderSettings(
         name=name,
         base_url=base_url,
@@ -272,15 +274,6 @@ def _literal_keys(table: _ProviderTable) -> Iterator[tuple[str, str]]:
     for header in table.headers:
         if header.strip().lower() in _KEY_HEADERS:
             yield f"headers.{header}", _NO_KEYS_HERE
-    if table.base_url is not None and _has_user_info(table.base_url):
-        yield "base_url", f"there is a name or password before the @: {_NO_KEYS_HERE}"
-
-
-def _has_user_info(url: str) -> bool:
-    try:
-        return "@" in urlsplit(url).netloc
-    except ValueError:
-        return False  # and no URL either: refused with its own words
 
 
 def _models(place: Path, at: str, listed: list[str | ModelSettings]) -> Iterator[ModelSettings]:

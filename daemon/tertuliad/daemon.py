@@ -144,7 +144,7 @@ class Daemon:
         )
         connection.on_low = lambda: self._hub.on_low(connection)
         self._audience.connections.add(connection)
-        log.info("a client came; there are %d", len(self._audience.connections))
+        log.debug("a client came; there are %d", len(self._audience.connections))
         try:
             await connection.serve()
         except Exception:
@@ -152,7 +152,7 @@ class Daemon:
         finally:
             self._audience.connections.discard(connection)
             self._hub.detach_all(connection)
-            log.info("a client went: %s", connection.end_reason)
+            log.debug("a client went: %s", connection.end_reason)
         return connection.end_reason
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
@@ -190,7 +190,7 @@ class Daemon:
     def stop(self, reason: str) -> None:
         """Begin the clean stop; nothing to do the second time."""
         if not self._stopping.is_set():
-            log.info("stopping: %s", reason)
+            log.debug("stopping: %s", reason)
             lifetime.end_anyway(limits.SHUTDOWN_GRACE_S * 2)
             self._stopping.set()
 

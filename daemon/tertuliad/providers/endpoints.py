@@ -40,6 +40,10 @@ class Endpoints:
         self._first: dict[str, str] = {}  # the model taken where nobody names one
         self._windows: dict[tuple[str, str], int | None] = {}  # of what was listed
 
+    def known(self, name: str) -> ProviderSettings | None:
+        """The settings of that name."""
+        return self.configured.get(name) or self.local.get(name)
+
     def target(self, settings: ProviderSettings, model: str) -> Target:
         """`model` at that endpoint. Raises `ModelUnavailable` where its key is missing."""
         if fault := self.missing_key(settings):

@@ -115,7 +115,7 @@ class Session:
                 return
             self._fail_all(SessionNotFound.of(self.id))
             self._waits.fail(SessionNotFound.of(self.id))
-            log.info("session %s was deleted", self.id)
+            log.debug("session %s was deleted", self.id)
             reply.give(done.result())
 
         self._world.store.delete(self.id).add_done_callback(deleted)
@@ -206,7 +206,7 @@ class Session:
             was_new, self._is_new = self._is_new, False
             row = self._row(self._state)
             if was_new:
-                log.info("session %s was created", self.id)
+                log.debug("session %s was created", self.id)
             self._world.lifecycle("session.created" if was_new else "session.updated", row)
 
     def _tell_live(self, *data: events.EventData) -> None:
