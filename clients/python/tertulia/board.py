@@ -1,7 +1,7 @@
 """Where the demo's conversations are shown while they stream: in columns, or line by line.
 
-Any thread may `say`; one thread draws. On a terminal the same lines are drawn over and over; where
-stdout cannot be drawn on each finished line is printed once, with its conversation's name before it.
+Any thread may `say`; one thread draws. On a terminal the same lines are drawn over and over;
+elsewhere each finished line is printed once, with its conversation's name before it.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     common = _common()
     parser = _Parser(
         prog="tertulia",
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def add(name: str, run: Run, summary: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Run, summary: str) -> _Parser:
         made = commands.add_parser(
             name, help=summary, description=summary, parents=[common], allow_abbrev=False
         )
@@ -160,10 +160,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common() -> argparse.ArgumentParser:
+def _common() -> _Parser:
     """The options that may stand before and after the subcommand; absent ones leave no default,
     which would undo what stood before it."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--home", metavar="DIR", help="the data folder")
     common.add_argument("--connect", metavar="ADDR", help="unix:/path or host:port of a daemon")
     common.add_argument("--token", help="its connection token; better in TERTULIA_TOKEN")

@@ -13,7 +13,7 @@ from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
 from tertuliad import limits
-from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.handlers.context import Caller, Context, on_failure, on_success
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached, decide
 from tertuliad.sessions.decide import Decision
@@ -76,7 +76,8 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
     if params.request_headers:
         ctx.world.request_headers[message.message_id] = params.request_headers
     put = _put_with_files if message.attachments else _put
-    return put(ctx, params.session_id, message)
+    reply = put(ctx, params.session_id, message)
+    return on_failure(reply, lambda: ctx.world.request_headers.pop(message.message_id, None))
 
 
 def _check_size(params: methods.SessionSendParams) -> None:

@@ -191,6 +191,7 @@ def delete(ctx: Context, caller: Caller, params: methods.SessionParams) -> Reply
     def answer(found: bool) -> methods.Success:
         if not found:
             return methods.Success(success=False, error=f"Session not found: {session_id}")
+        ctx.world.credentials.pop(session_id, None)
         ctx.hub.close_room(session_id)
         ctx.deleted(session_id)
         return methods.Success(success=True)

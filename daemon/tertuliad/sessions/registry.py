@@ -54,7 +54,6 @@ class Sessions:
         session = self._slot(session_id)
         if session is None:
             session = self._live[session_id] = Session(session_id, self._world, is_new=False)
-        self._world.credentials.pop(session_id, None)
         return self._watched(session, session.delete())
 
     def when_idle(self, session_id: str) -> Reply:
