@@ -69,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"tertuliad {VERSION}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"tertuliad {VERSION}",
+        help="print the version and exit",
+    )
     ways = parser.add_argument_group("where it is reached")
     ways.add_argument("--stdio", action="store_true", help="one client on standard input/output")
     ways.add_argument("--port", type=_port, metavar="N", help="TCP; 0 takes a free port")

@@ -28,8 +28,8 @@ from tertulia.wording import said
         ),
         (
             ModelUnavailable(
-                "No model is configured. Give session.create a provider (baseUrl), or set a variable;"
-                " models.list shows what can be used."
+                "No model is configured. Give session.create a provider (baseUrl), or set"
+                " a variable; models.list shows what can be used."
             ),
             "No model is configured. Name a provider in config.toml in the data folder, or set a"
             " variable such as OPENAI_API_KEY. `tertulia models` shows what can be used.",

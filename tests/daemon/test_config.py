@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tertuliad import options
 from tertuliad.config import PRESETS, ConfigError, ModelSettings, Settings, load
 
 KEY = "sk-config-secret-7"
@@ -235,3 +236,22 @@ def test_headers_are_not_shown(tmp_path: Path) -> None:
     settings = configured(tmp_path, text)
     assert settings.providers["a"].headers == {"k": KEY}
     assert KEY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--port", "abc", "a port is a number between 0 and 65535"),
+        ("--port", "65536", "a port is a number between 0 and 65535"),
+        ("--port", "9" * 5000, "a port is a number between 0 and 65535"),
+        ("--max-body", "1MB", "a number of bytes between 1 KiB and 1 GiB"),
+        ("--max-body", "5", "a number of bytes between 1 KiB and 1 GiB"),
+    ],
+)
+def test_a_number_on_the_command_line_is_refused_in_words(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        options.parse([option, value])
+    assert ended.value.code == 2
+    assert f"argument {option}: {said}" in capsys.readouterr().err
