@@ -219,7 +219,7 @@ def _print_models(found: Sequence[Model], style: Style) -> None:
     width = max((len(model.id) for model in found), default=0)
     for model in found:
         state = style("ready", "green") if model.available else style("not usable now", "yellow")
-        print(f"{model.id:<{width}}  {state}")
+        print(f"{model.id:<{width}}  {state}" + (" (default)" if model.default else ""))
         for line in (model.reason or "").splitlines() if not model.available else ():
             print(f"{'':<{width}}    {printable(line)}")
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import anyio
+import msgspec
 
 from tertulia_protocol.errors import ModelUnavailable
 from tertulia_protocol.models import (
@@ -118,7 +119,7 @@ class Catalog:
         models = [m for p in sources for m in self._rows(p, offers[p.name])]
         models += self._embedded_info()
         first = self._default_row(models, offers)
-        return [first, *(m for m in models if m is not first)] if first else models
+        return [_default(first), *(m for m in models if m is not first)] if first else models
 
     def _named(self, name: str) -> Target:
         if self._embedded is not None and name == self._embedded.model_id:
@@ -200,6 +201,9 @@ class Catalog:
         wanted = self._settings.default_model
         if wanted is None:
             usual = self._usual_default([m.id for m in models])
+            if usual is None and not self._endpoints.configured:
+                # As in `_default`: a server of this machine that runs, else the embedded model.
+                return next(iter(models), None)
             return next((m for m in models if m.id == usual), None)
         try:
             target = self._named(wanted)
@@ -261,6 +265,13 @@ def _refused(model_id: str, why: str) -> ModelInfo:
         policy=ModelPolicy(state="disabled"),
         tertulia=ModelOrigin(provider="", available=False, reason=f"{_IS_DEFAULT} {why}"),
     )
+
+
+def _default(model: ModelInfo) -> ModelInfo:
+    if model.tertulia is None:
+        return model
+    origin = msgspec.structs.replace(model.tertulia, default=True)
+    return msgspec.structs.replace(model, tertulia=origin)
 
 
 def _info(model_id: str, target: Target, fault: str | None) -> ModelInfo:

@@ -421,7 +421,7 @@ async def test_an_entry_has_what_the_sdks_insist_on(http: Http, model: ScriptedM
                 "limits": {},
             },
             "policy": {"state": "enabled", "terms": ""},
-            "tertulia": {"provider": "a", "available": True},
+            "tertulia": {"provider": "a", "available": True, "default": True},
         }
     ]
 
