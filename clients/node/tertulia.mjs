@@ -8,6 +8,7 @@ import net from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 
 const GRACE_MS = 5000; // before each next step of a spawned daemon's end
+const failing = (what) => (cause) => { throw new Error(`${what} (${cause.code})`, { cause }); };
 const within = (wait, ms) => Promise.race([wait.then(() => 1), delay(ms, 0, { ref: false })]);
 
 /** An error answer of the daemon: `code`, `message`, and `data.kind` for programs. */
@@ -30,10 +31,12 @@ export class Client extends EventEmitter {
   /** A daemon of its own on pipes; it ends with this client, or with this process. */
   static async spawn({ command, home, args = [], env } = {}) {
     const options = [...args, "--stdio", ...(home ? ["--home", home] : [])];
-    const child = spawn(command ?? process.env.TERTULIAD ?? "tertuliad", options, {
+    const program = command ?? process.env.TERTULIAD ?? "tertuliad";
+    const child = spawn(program, options, {
       stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env }, detached: true,
     });
-    await once(child, "spawn"); // throws what says why it cannot run
+    const remedy = "put tertuliad on the PATH, or name it in TERTULIAD";
+    await once(child, "spawn").catch(failing(`${program} cannot be run: ${remedy}`));
     return new Client(child.stdout, child.stdin, child).#greet();
   }
 
@@ -42,7 +45,7 @@ export class Client extends EventEmitter {
     const [, path, host, port] = /^(?:unix:(.+)|(?:tcp:\/\/)?(.*):(\d+))$/.exec(address) ?? [];
     if (!path && !port) throw new Error(`${address} is no address: unix:/path or host:port`);
     const socket = net.connect(path ? { path } : { host, port, noDelay: true });
-    await once(socket, "connect");
+    await once(socket, "connect").catch(failing(`No daemon at ${address}: run tertulia serve`));
     return new Client(socket, socket).#greet(token);
   }
 
@@ -87,9 +90,7 @@ export class Client extends EventEmitter {
           failure ??= Object.assign(new Error(data.message), { errorType: data.errorType });
       }
       throw this.#reason;
-    } finally {
-      events.return();
-    }
+    } finally { events.return(); }
   }
 
   async list() { return (await this.request("session.list")).sessions; }
@@ -101,8 +102,7 @@ export class Client extends EventEmitter {
 
   /** Ends the connection, and a daemon that was spawned: asked, then SIGTERM, then SIGKILL. */
   async close() {
-    const child = this.#child;
-    const gone = this.#exited ?? Promise.resolve();
+    const [child, gone] = [this.#child, this.#exited ?? Promise.resolve()];
     if (child) await within(this.request("runtime.shutdown").catch(() => {}), GRACE_MS);
     this.#lose(new Error("The client was closed."));
     for (const signal of ["SIGTERM", "SIGKILL"])

@@ -1,9 +1,10 @@
 """What the daemon is configured with: `config.toml` in its home, and the environment.
 
 Keys are never in these structs: they name the environment variables that hold them, and the
-catalog reads those when it builds a provider. A literal key in the file is refused. A provider in
-the file hides one of the same name that the environment would give. `ConfigError` names the file
-and the place of the fault.
+catalog reads those when it builds a provider. A literal key in the file is refused and not
+repeated. A provider in the file hides one of the same name that the environment would give.
+`ConfigError` names the file and the place of the fault. `spec/config.md` tells people all of it,
+and a test compares the two.
 
     default_model = "work/gpt-x"
     local_servers = true                # look for Ollama, LM Studio, llama.cpp, vLLM here
@@ -33,9 +34,11 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
+from tertulia_protocol import faults
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
 
 FILE_NAME = "config.toml"
@@ -43,6 +46,15 @@ EMBEDDED_NAME = "local"  # the embedded model's provider; nobody else may have t
 PASS_THROUGH_NAME = "copilot-env"  # noqa: S105
 _OFF = frozenset({"0", "off", "false", "no"})
 _LITERAL_KEYS = ("api_key", "bearer_token", "token", "key", "apiKey", "bearerToken")
+_KEY_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_NO_KEYS_HERE = (
+    "keys are not kept in files, where backups and other people find them. Put the key into an"
+    ' environment variable and name that: api_key_env = "MY_KEY" (or bearer_token_env).'
+)
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
@@ -191,10 +203,28 @@ def _convert(place: Path, value: Any, shape: type[T], at: str) -> T:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as exc:
-        fault, _, inner = str(exc).partition(" - at `$")
-        where = f"{at}{inner.rstrip('`')}".lstrip(".")
-        fault = fault.replace(" | null", "")  # TOML has none
+        text, _, _ = str(exc).partition(" - at `$")
+        path, fault = faults.explain(str(exc))
+        if unknown := _UNKNOWN.fullmatch(text):
+            fault = _unknown(unknown[1], _table_at(shape, path))
+        where = f"{at}{path[1:]}".lstrip(".")
         raise ConfigError(f"{place}: {where or 'top level'}: {fault}.") from None
+
+
+def _table_at(shape: type[Any], path: str) -> type[msgspec.Struct]:
+    """The struct of the table at `path` within `shape`."""
+    if path.startswith("$.models"):
+        return ModelSettings
+    return EmbeddedSettings if path == "$.embedded" else shape
+
+
+def _unknown(key: str, table: type[msgspec.Struct]) -> str:
+    import difflib
+
+    known = table.__struct_fields__
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}" if near else f"the known ones are {', '.join(known)}"
+    return f"there is no key {key!r} here; {hint}"
 
 
 def _from_table(place: Path, name: str, table: dict[str, Any]) -> ProviderSettings:
@@ -206,12 +236,10 @@ def _from_table(place: Path, name: str, table: dict[str, Any]) -> ProviderSettin
         )
     for key in _LITERAL_KEYS:
         if key in table:
-            raise ConfigError(
-                f"{place}: {at}.{key}: keys are not kept in files, where backups and other people"
-                " find them. Put the key into an environment variable and name that:"
-                ' api_key_env = "MY_KEY".'
-            )
+            raise ConfigError(f"{place}: {at}.{key}: {_NO_KEYS_HERE}")
     parsed = _convert(place, table, _ProviderTable, at)
+    for where, fault in _literal_keys(parsed):
+        raise ConfigError(f"{place}: {at}.{where}: {fault}")
     preset = PRESETS.get(name) if parsed.base_url is None else None
     base_url = preset.base_url if preset else parsed.base_url
     if base_url is None or not is_http(base_url):
@@ -219,6 +247,8 @@ def _from_table(place: Path, name: str, table: dict[str, Any]) -> ProviderSettin
             f"{place}: {at}.base_url: give an http:// or https:// address,"
             " for example https://api.openai.com/v1."
         )
+    if "@" in urlsplit(base_url).netloc:
+        raise ConfigError(f"{place}: {at}.base_url: it holds a name or password: {_NO_KEYS_HERE}")
     return ProviderSettings(
         name=name,
         base_url=base_url,
@@ -229,6 +259,21 @@ def _from_table(place: Path, name: str, table: dict[str, Any]) -> ProviderSettin
         models=tuple(_models(place, at, parsed.models)),
         preferred=preset.preferred if preset else (),
     )
+
+
+def _literal_keys(table: _ProviderTable) -> Iterator[tuple[str, str]]:
+    """Where a key stands, or seems to, that only a variable may hold. Never repeats a value."""
+    for member in ("api_key_env", "bearer_token_env"):
+        value = getattr(table, member)
+        if value is not None and not _VARIABLE.fullmatch(value):
+            yield (
+                member,
+                "this is not the name of an environment variable (letters, digits and _). Put the"
+                f' key into a variable, and give its name here: {member} = "MY_KEY".',
+            )
+    for header in table.headers:
+        if header.strip().lower() in _KEY_HEADERS:
+            yield f"headers.{header}", _NO_KEYS_HERE
 
 
 def _models(place: Path, at: str, listed: list[str | ModelSettings]) -> Iterator[ModelSettings]:

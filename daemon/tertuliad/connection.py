@@ -48,6 +48,7 @@ class Connection:
         """Called when the peer sends no more, before what it asked is waited for."""
         self.ending = False
         """The peer sends no more."""
+        self.end_reason = "it closed its end"
         self._stream = stream
         self._is_draining = is_draining
         self._framer = Framer(max_body)
@@ -75,6 +76,7 @@ class Connection:
             return
         if self._outbox_bytes > limits.OUTBOX_MAX_BYTES:
             log.warning("a client asks and does not read: its connection is closed")
+            self.end_reason = "it does not read"
             self.abort()
             return
         self._push(frame)
@@ -98,7 +100,6 @@ class Connection:
         self._closing = True
         self._outbox.clear()
         self._outbox_bytes = 0
-        self._drained.set()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
@@ -126,6 +127,8 @@ class Connection:
             for number, frame in enumerate(self._framer.feed(data), 1):
                 if number % limits.FRAMES_AT_ONCE == 0:
                     await anyio.lowlevel.checkpoint()
+                if isinstance(frame, Broken):
+                    self.end_reason = frame.message
                 if isinstance(frame, Broken) and frame.foreign and self.is_socket:
                     return  # it may be a web page: not a word
                 self._gate.take(frame)

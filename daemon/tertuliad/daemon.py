@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,15 +26,13 @@ from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.framing import encode_frame
 from tertuliad import lifetime, limits, listeners
 from tertuliad.audience import Audience
-from tertuliad.config import ConfigError, EmbeddedSettings, load
+from tertuliad.config import ConfigError, load
 from tertuliad.connection import Connection
 from tertuliad.follow import Hub
 from tertuliad.handlers import table
 from tertuliad.handlers.context import Caller, Context
+from tertuliad.models import Models
 from tertuliad.options import Options
-from tertuliad.providers.catalog import Catalog
-from tertuliad.providers.embedded import EmbeddedModel
-from tertuliad.providers.http import Http
 from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
 from tertuliad.sessions import left_over
@@ -65,9 +62,7 @@ class Daemon:
         self._hurry = anyio.Event()
         """Turns get no grace any more."""
         settings = load(options.home, path=options.config)
-        self._http = Http()
-        self._embedded = _embedded(settings.embedded)
-        self._catalog = Catalog(settings, self._http, self._embedded)
+        self._models = Models(settings)
         self._owners = Owners(layout.run_folder(options.home))
         self._store = SqliteStore(options.home, _call_soon())
         self._indexer = Indexer(self._store, self._spawn)
@@ -75,7 +70,7 @@ class Daemon:
         self._world = World(
             store=self._store,
             owners=self._owners,
-            resolve=self._catalog.resolve,
+            resolve=self._models.resolve,
             publish=self._hub.publish,
             lifecycle=self._changed,
             spawn=self._spawn,
@@ -143,8 +138,8 @@ class Daemon:
         self._tasks.start_soon(_serve_listener, listener, client, self._tasks)
 
     async def _serve_stdio(self, stream: StdioStream, handlers: dict[str, Handler]) -> None:
-        await self._serve(stream, handlers, authenticated=True, is_socket=False)
-        self.stop("the client's end of the pipe was closed")
+        reason = await self._serve(stream, handlers, authenticated=True, is_socket=False)
+        self.stop(reason)
 
     async def _serve(
         self,
@@ -153,7 +148,8 @@ class Daemon:
         *,
         authenticated: bool,
         is_socket: bool,
-    ) -> None:
+    ) -> str:
+        """Serve one client to its end; the reason of it."""
         connection = Connection(
             stream,
             handlers,
@@ -165,6 +161,7 @@ class Daemon:
         connection.on_low = lambda: self._hub.on_low(connection)
         connection.on_end = lambda: self._hub.end_waits(connection)
         self._audience.connections.add(connection)
+        log.debug("a client came; there are %d", len(self._audience.connections))
         try:
             await connection.serve()
         except Exception:
@@ -172,6 +169,8 @@ class Daemon:
         finally:
             self._audience.connections.discard(connection)
             self._hub.detach_all(connection)
+            log.debug("a client went: %s", connection.end_reason)
+        return connection.end_reason
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
         return table.bound(
@@ -179,7 +178,7 @@ class Daemon:
                 world=self._world,
                 sessions=self._sessions,
                 hub=self._hub,
-                catalog=self._catalog,
+                models=self._models,
                 token=token,
                 shut_down=self._shut_down,
                 warm=self._warm,
@@ -199,7 +198,7 @@ class Daemon:
     def _warm(self) -> None:
         if not self._warmed:
             self._warmed = True
-            self._spawn(self._http.warm)
+            self._spawn(self._models.warm)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that outlives every connection; its failure is logged and ends nothing."""
@@ -220,7 +219,7 @@ class Daemon:
         if grace_s == 0 or self._stopping.is_set():
             self._hurry.set()
         if not self._stopping.is_set():
-            log.info("stopping: %s", reason)
+            log.debug("stopping: %s", reason)
             lifetime.end_anyway(grace_s + limits.SHUTDOWN_GRACE_S * 2)
             self._stopping.set()
 
@@ -262,8 +261,7 @@ class Daemon:
         for connection in list(self._audience.connections):
             connection.abort()
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S, shield=True):
-            await self._embedded.aclose()
-            await self._http.aclose()
+            await self._models.aclose()
         self._store.close()
         self._owners.close()
 
@@ -280,15 +278,6 @@ class Daemon:
             with anyio.move_on_after(self._options.drain_grace_s):
                 await _all_settled(ended).settled()
             tasks.cancel_scope.cancel()
-
-
-def _embedded(settings: EmbeddedSettings) -> EmbeddedModel:
-    return EmbeddedModel(
-        model_path=Path(settings.model_path) if settings.model_path else None,
-        threads=settings.threads,
-        slots=settings.slots,
-        context=settings.context,
-    )
 
 
 async def _turn_away(stream: anyio.abc.SocketStream) -> None:

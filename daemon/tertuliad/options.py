@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,9 +19,9 @@ LOG_LEVELS = ("none", "error", "warning", "info", "debug", "all")
 _EPILOG = """\
 Without --stdio, --port or --socket it listens on a free TCP port of this machine and says which.
 The folder with its sessions is --home, else $TERTULIA_HOME, else $COPILOT_HOME, else the
-platform's data folder. Models are named in <home>/config.toml and by environment variables such
-as OPENAI_API_KEY. Nothing but protocol frames (and the line that names the port) is ever written
-to standard output.
+platform's data folder (on Linux ~/.local/share/tertulia). Models are named in <home>/config.toml
+and by environment variables such as OPENAI_API_KEY; spec/config.md of the sources has them all.
+Nothing but protocol frames (and the line that names the port) is ever written to standard output.
 """
 
 
@@ -77,7 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"tertuliad {VERSION}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"tertuliad {VERSION}",
+        help="print the version and exit",
+    )
     ways = parser.add_argument_group("where it is reached")
     ways.add_argument("--stdio", action="store_true", help="one client on standard input/output")
     ways.add_argument("--port", type=_port, metavar="N", help="TCP; 0 takes a free port")
@@ -143,9 +149,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
+    port = _number(text)
+    if port is None or port > 65535:
+        raise argparse.ArgumentTypeError("a port is a number between 0 and 65535")
     return port
 
 
@@ -164,10 +170,15 @@ def _seconds(text: str) -> float:
 
 
 def _bytes(text: str) -> int:
-    size = int(text)
-    if not 1024 <= size <= 1024 * limits.MIB:
-        raise argparse.ArgumentTypeError("it has to be between 1 KiB and 1 GiB")
+    size = _number(text)
+    if size is None or not 1024 <= size <= 1024 * limits.MIB:
+        raise argparse.ArgumentTypeError("a number of bytes between 1 KiB and 1 GiB is expected")
     return size
+
+
+def _number(text: str) -> int | None:
+    """Digits as a number; 20 of them are more than anything here takes."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
 
 
 def _home(given: Path | None) -> Path:

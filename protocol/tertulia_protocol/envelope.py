@@ -65,9 +65,9 @@ _encoder = msgspec.json.Encoder()
 
 _LEADING_ID = re.compile(
     rb'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|-?\d+|true|false|null)\s*,)*?'
-    rb'\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)'
+    rb'\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)\s*[,}]'
 )
-"""The id among the plain members that a body begins with."""
+"""The id among the plain members that a body begins with, where its end is seen."""
 
 
 def find_id(head: bytes) -> RequestId | None:
@@ -77,7 +77,7 @@ def find_id(head: bytes) -> RequestId | None:
         return None
     try:
         found = msgspec.json.decode(match[1], type=str | int)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found
 
@@ -96,7 +96,7 @@ def decode(body: bytes) -> Envelope:
 def _decode_again(body: bytes) -> Envelope:
     """The slow way, for what the fast decoder refuses: lone surrogates, or a proper fault."""
     try:
-        value = json.loads(body.decode("utf-8"))
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_number)
         again = _encoder.encode(_mended(value))
     except RecursionError:
         return Fault(find_id(body), errors.PARSE_ERROR, "The message is nested too deep.")
@@ -116,6 +116,10 @@ def _decode_again(body: bytes) -> Envelope:
         return _classify(_decoder.decode(again))
     except (msgspec.DecodeError, RecursionError) as error:
         return Fault(find_id(body), errors.PARSE_ERROR, f"The message is not JSON: {error}.")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _mended(value: Any) -> Any:

@@ -205,8 +205,8 @@ def _content_length(header: bytes) -> int | Broken:
     length = int(value)
     if length > SENSELESS_BODY_BYTES:
         return Broken(
-            f"Content-Length {length} is beyond the {SENSELESS_BODY_BYTES} bytes that are even"
-            " skipped."
+            f"Content-Length {length} is too large even to be skipped: {SENSELESS_BODY_BYTES} bytes"
+            " at most."
         )
     return length
 

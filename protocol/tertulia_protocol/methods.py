@@ -211,6 +211,15 @@ class SessionSendResult(Result, frozen=True, kw_only=True):
     message_id: str
 
 
+class SessionSendAndWaitResult(Result, frozen=True, kw_only=True):
+    """The message's turn is over. `response` is its last `assistant.message`, as an event;
+    `completion_event_id` is the `session.idle` that came with it, if one did."""
+
+    response: msgspec.Raw | None
+    aborted: bool
+    completion_event_id: str | None = None
+
+
 class SessionAbortParams(Params, frozen=True, kw_only=True):
     session_id: str
     reason: AbortReason | None = None
@@ -346,6 +355,12 @@ METHODS: dict[str, Method] = {
         Method("session.destroy", SessionParams, Success, "Detach; the session stays stored."),
         Method("session.detach", SessionParams, Success, "Detach; the session stays stored."),
         Method("session.send", SessionSendParams, SessionSendResult, "Put a message."),
+        Method(
+            "session.sendAndWait",
+            SessionSendParams,
+            SessionSendAndWaitResult,
+            "Put a message and wait for its turn's end.",
+        ),
         Method("session.abort", SessionAbortParams, Success, "End the running turn."),
         Method(
             "session.getMessages", SessionParams, SessionGetMessagesResult, "The stored events."

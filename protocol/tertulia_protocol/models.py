@@ -51,11 +51,13 @@ class ModelBilling(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
 
 
 class ModelOrigin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who answers for the model, whether it can be used now, and what to know or do about it."""
+    """Who answers for the model, whether it can be used now, and what to know or do about it.
+    `default`: a session without a model gets it."""
 
     provider: str
     available: bool
     reason: str | None = None
+    default: bool = False
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

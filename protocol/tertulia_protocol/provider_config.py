@@ -1,7 +1,8 @@
 """Model endpoints as a session brings them: `provider`, or `providers` with `models`.
 
 Shapes are those of `session.create` and `session.resume` (wire names in camel case); members this
-version does not know are ignored, members it knows and does not do are named by `refusal`.
+version does not know are ignored, members it knows and does not do are named by `refusal`, and a
+value that no version could use is `InvalidParams` with its JSON path.
 These structs hold keys. Their `repr` shows none, and only their redacted form may be stored:
 it lacks keys and headers, and a config that equals its redacted form held no secret.
 """
@@ -14,6 +15,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
+
+from tertulia_protocol.errors import InvalidParams
 
 NO_URL = "an address that is not a URL"
 
@@ -129,45 +132,58 @@ def redacted(given: SessionProviders) -> SessionProviders:
     )
 
 
-def refusal(config: SessionProviders | ProviderConfig | NamedProviderConfig) -> str | None:
-    """What of `config` this version does not do and what to give instead; None if it does all."""
-    faults = _session_faults(config) if isinstance(config, SessionProviders) else _faults(config)
-    return next(faults, None)
+def refusal(given: SessionProviders) -> str | None:
+    """What of `given` this version does not do and what to give instead; None if it does all.
+
+    Raises `InvalidParams` for a value that is wrong whatever the version does.
+    """
+    for path, fault in _wrong(given):
+        raise InvalidParams(f"{path}: {fault}.", {"path": path})
+    return next(_not_done(given), None)
 
 
-def _session_faults(given: SessionProviders) -> Iterator[str]:
+def _wrong(given: SessionProviders) -> Iterator[tuple[str, str]]:
+    """The JSON path and the fault of each value that cannot be used."""
+    if given.provider:
+        yield from _wrong_address("$.provider", given.provider)
+    names: set[str] = set()
+    for index, named in enumerate(given.providers or []):
+        at = f"$.providers[{index}]"
+        if not named.name or "/" in named.name:
+            yield f"{at}.name", "a name is at least one character, and none of them a slash"
+        if named.name in names:
+            yield f"{at}.name", f"{named.name!r} is there twice: give each a name of its own"
+        names.add(named.name)
+        yield from _wrong_address(at, named)
+    known = ", ".join(sorted(names)) or "none given"
+    for index, model in enumerate(given.models or []):
+        if model.provider not in names:
+            fault = f"{model.provider!r}, for {model.id!r}, is not among the providers ({known})"
+            yield f"$.models[{index}].provider", fault
+
+
+def _wrong_address(at: str, endpoint: Endpoint) -> Iterator[tuple[str, str]]:
+    if not is_http(endpoint.base_url):
+        yield (
+            f"{at}.baseUrl",
+            "an http:// or https:// address with a host is expected, for example"
+            " https://api.openai.com/v1",
+        )
+
+
+def _not_done(given: SessionProviders) -> Iterator[str]:
     if given.provider and given.providers:
         yield (
             "provider and providers cannot be combined: give one provider for the whole session,"
             " or providers together with models"
         )
     if given.provider:
-        yield from _faults(given.provider)
-    names: set[str] = set()
+        yield from _not_done_by("provider", given.provider)
     for named in given.providers or []:
-        if named.name in names:
-            yield f"providers names {named.name!r} twice: give each a name of its own"
-        names.add(named.name)
-        yield from _faults(named)
-    for model in given.models or []:
-        if model.provider not in names:
-            yield (
-                f"models: {model.id!r} belongs to provider {model.provider!r}, which is not among"
-                f" providers ({', '.join(sorted(names)) or 'none given'})"
-            )
+        yield from _not_done_by(f"providers[{named.name!r}]", named)
 
 
-def _faults(endpoint: ProviderConfig | NamedProviderConfig) -> Iterator[str]:
-    where = "provider"
-    if isinstance(endpoint, NamedProviderConfig):
-        where = f"providers[{endpoint.name!r}]"
-        if not endpoint.name or "/" in endpoint.name:
-            yield f"{where}.name must be at least one character, and none of them a slash"
-    if not is_http(endpoint.base_url):
-        yield (
-            f"{where}.baseUrl must be an http:// or https:// address with a host,"
-            " for example https://api.openai.com/v1"
-        )
+def _not_done_by(where: str, endpoint: Endpoint) -> Iterator[str]:
     if endpoint.type not in (None, "openai"):
         yield (
             f"{where}.type {endpoint.type!r} is not supported: use type 'openai' with the baseUrl"

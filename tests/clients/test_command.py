@@ -16,26 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import BOUND_S, Served, announced, listening_port
-
-TERTULIA = [sys.executable, "-m", "tertulia"]
-
-
-def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TERTULIA, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=BOUND_S,
-        check=False,
-    )
-
-
-def ok(*arguments: str, stdin: str = "") -> str:
-    done = run(*arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from tests.clients.command import TERTULIA, ok, run
+from tests.clients.conftest import BOUND_S, Model, Served, announced, listening_port
 
 
 def test_send_creates_and_resumes(home: Path) -> None:
@@ -88,10 +70,11 @@ def test_the_home_may_stand_before_or_after_the_subcommand(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["show", "nobody"], "Session not found"),
+        (["show", "nobody"], "There is no session nobody; see `tertulia list`."),
+        (["delete", "nobody"], "There is no session nobody; see `tertulia list`."),
         (["send", "s1", "[[fake-e401]]"], "401"),
         (["send", "s1", ""], "nothing to send"),
-        (["send", "../up", "hi"], "session id"),
+        (["send", "../up", "hi"], "tertulia: A session id has"),
         (["list", "--connect", "unix:/nowhere/x.sock"], "tertulia serve"),
         (["list", "--connect", "nonsense"], "unix:/path"),
     ],
@@ -107,11 +90,33 @@ def test_what_fails_says_why_without_a_traceback(
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["send"], ["list", "--nonsense"]])
-def test_wrong_usage_is_2(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: COMMAND"),
+        (["nonsense"], "choose from"),
+        (["lst"], "there is no command 'lst': did you mean `tertulia list`?"),
+        (["list", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["send"], "required: SESSION, TEXT"),
+        (["send", "s1", "-hello"], "behind --"),
+        (
+            ["send", "s1", "what", "is", "3?"],
+            "unrecognized arguments: is 3? (put a TEXT of several",
+        ),
+        (["chat", "--json"], "`tertulia chat` takes no --json"),
+        (["serve", "--connect", "localhost:1"], "takes no --connect"),
+        (["--token", "t", "demo"], "takes no --token"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_is_right(arguments: list[str], said: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert "usage: tertulia" in done.stderr
+    assert said in done.stderr
+
+
+def test_a_message_may_begin_with_a_dash(home: Path) -> None:
+    assert ok("send", "s1", "--", "-hello [[fake-history]]").startswith("-hello")
 
 
 def test_version_and_help() -> None:
@@ -119,6 +124,12 @@ def test_version_and_help() -> None:
     for command in ("chat", "send", "list", "show", "delete", "serve", "models", "demo"):
         assert command in ok("--help")
         assert "usage:" in ok(command, "--help")
+
+
+def test_serve_says_where_its_options_are() -> None:
+    shown = ok("serve", "--help")
+    for word in ("--port", "--socket", "tertuliad --help"):
+        assert word in shown
 
 
 def test_a_reader_that_leaves_is_no_error_text(home: Path) -> None:
@@ -168,6 +179,55 @@ def test_serve_hands_its_options_over(home: Path) -> None:
         assert "s1" not in ok("list", "--connect", f"localhost:{port}")
         process.terminate()
         process.wait(timeout=BOUND_S)
+
+
+def test_a_token_given_to_serve_is_asked_for(home: Path) -> None:
+    with subprocess.Popen(
+        [*TERTULIA, "serve", "--port", "0", "--token", "opensesame"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        address = f"localhost:{listening_port(process)}"
+        refused = run("list", "--connect", address, "--token", "wrong")
+        assert refused.returncode == 1
+        assert "TERTULIA_TOKEN" in refused.stderr
+        ok("list", "--connect", address, TERTULIA_TOKEN="opensesame")
+        process.terminate()
+        process.wait(timeout=BOUND_S)
+
+
+def test_a_refused_message_leaves_no_empty_session(home: Path) -> None:
+    with subprocess.Popen(
+        [*TERTULIA, "serve", "--max-body", "4096"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        announced(process)
+        ok("send", "old", "[[say:hi]]")
+        for session in ("new", "old"):
+            assert run("send", session, "x" * 5000).returncode == 1
+        rows = json.loads(ok("list", "--json"))["sessions"]
+        assert [row["sessionId"] for row in rows] == ["old"]
+        process.terminate()
+        process.wait(timeout=BOUND_S)
+
+
+def test_a_chat_whose_session_is_deleted_elsewhere_ends(served: Served) -> None:
+    with subprocess.Popen(
+        [*TERTULIA, "chat", "s1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        chat.stdin.write(b"[[say:one]]\n")
+        chat.stdin.flush()
+        assert chat.stdout.readline() == b"one\n"
+        ok("delete", "s1")
+        _, stderr = chat.communicate(b"[[say:two]]\n[[say:three]]\n", timeout=BOUND_S)
+    assert chat.returncode == 1
+    assert stderr == b"tertulia: This session was deleted by another client.\n"
 
 
 def test_the_command_imports_no_event_loop(home: Path) -> None:
@@ -268,6 +328,8 @@ def test_chat_converses_and_remembers(home: Path, screens: list[Screen]) -> None
     chat.type("\x04")
     assert chat.rest() == 0
     assert "s1" in chat.shown
+    assert "Ctrl-D leaves" in chat.shown
+    assert "send s1 -" in chat.shown
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(home: Path, screens: list[Screen]) -> None:
@@ -333,6 +395,25 @@ def test_a_model_cannot_write_control_codes_to_a_terminal(
     assert "a]0;titleb" in send.shown
 
 
+def test_a_dumb_terminal_gets_no_control_sequence(home: Path, screens: list[Screen]) -> None:
+    send = opened(screens, "send", "s1", "[[fake-n3-slowstart600]]", TERM="dumb")
+    assert send.rest() == 0
+    assert "w0" in send.shown
+    assert "\x1b" not in send.shown
+    assert "waiting" not in send.shown
+
+
+def test_a_terminal_may_be_given_what_is_no_utf8(home: Path, screens: list[Screen]) -> None:
+    chat = opened(screens, "chat", "s1")
+    chat.until("> ")
+    os.write(chat.fd, b"[[fake-history]] caf\xff \xc3\xa9\n")
+    for _ in ("the line as it is typed", "the answer"):
+        chat.until("caf\ufffd \u00e9\r\n")
+    chat.until("> ")
+    chat.type("\x04")
+    assert chat.rest() == 0
+
+
 def test_the_demo_plays_with_any_model(home: Path, screens: list[Screen]) -> None:
     lines = ok("demo", "--model", "fake-n30-d5")
     for topic in ("python", "typescript", "go"):
@@ -342,6 +423,15 @@ def test_the_demo_plays_with_any_model(home: Path, screens: list[Screen]) -> Non
     shown = opened(screens, "demo", "--model", "fake-n30-d5", COLUMNS="100", LINES="30")
     assert shown.rest() == 0
     assert "│" in shown.shown
+
+
+def test_the_demo_takes_the_homes_models_and_leaves_it_alone(home: Path, model: Model) -> None:
+    home.mkdir()
+    text = f'[providers.work]\nbase_url = "{model.base_url}"\nmodels = ["fake-n9-d5"]\n'
+    (home / "config.toml").write_text(text)
+    for where in ([], ["--home", str(home)]):
+        assert "Everything above" in ok("demo", "--model", "work/fake-n9-d5", *where)
+    assert [path.name for path in home.iterdir()] == ["config.toml"]
 
 
 def test_the_demo_says_what_the_embedded_model_lacks(home: Path, tmp_path: Path) -> None:

@@ -209,3 +209,14 @@ def test_no_log_level_writes_what_is_sent_and_received(caplog: pytest.LogCapture
     core.receive(frame({"id": 1, "method": "secret.question"}))
     assert future.done()
     assert "secret" not in caplog.text
+
+
+def test_lone_surrogates_are_mended_and_pairs_are_joined() -> None:
+    core = Core()
+    params = {"prompt": "a\ud83d", "more": [{"k\udc00": "\ud83d\ude00"}, 1, None]}
+    core.request("session.send", params)
+    (message,) = sent(core)
+    assert message["params"] == {
+        "prompt": "a\ufffd",
+        "more": [{"k\ufffd": "\U0001f600"}, 1, None],
+    }

@@ -106,6 +106,19 @@ def test_failures_reject_with_what_happened(home: Path, counted: Counted) -> Non
     assert "closed" in result["lost"]["message"]
 
 
+def test_where_no_daemon_is_it_says_what_to_do() -> None:
+    result = play(
+        """
+        const told = (promise) => promise.catch((e) => e.message);
+        const spawned = await told(Client.spawn({ command: "/nowhere/tertuliad" }));
+        out({ spawned, connected: await told(Client.connect("unix:/nowhere/x.sock")) });
+        """
+    )
+    assert "/nowhere/tertuliad cannot be run" in result["spawned"]
+    assert "TERTULIAD" in result["spawned"]
+    assert "No daemon at unix:/nowhere/x.sock: run tertulia serve" in result["connected"]
+
+
 def test_it_connects_and_sees_what_others_do(served: Served) -> None:
     result = play(
         """

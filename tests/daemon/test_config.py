@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tertuliad import options
 from tertuliad.config import PRESETS, ConfigError, ModelSettings, Settings, load
 
 KEY = "sk-config-secret-7"
@@ -149,12 +150,21 @@ def test_the_search_for_local_servers_can_be_turned_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("default_model = 7", "default_model: Expected `str`"),
-        ("models = []", "unknown field `models`"),
+        ("default_model = 7", "default_model: a string is expected, not an integer"),
+        ('default_model = ""', "default_model: a string of length >= 1 is expected"),
+        ("models = []", "top level: there is no key 'models' here; the known ones are"),
+        ("what = 1", "the known ones are default_model, local_servers, providers, embedded"),
+        ('[provider.work]\nbase_url = "http://x"', "'provider' here; did you mean providers"),
         ("x = ", "is not TOML"),
         ('[providers.a]\nbase_url = "ftp://x"', "providers.a.base_url"),
         ("[providers.a]", "providers.a.base_url"),
-        ('[providers.a]\nbase_ur = "http://x"', "providers.a: Object contains unknown field"),
+        ('[providers.a]\nbase_ur = "http://x"', "'base_ur' here; did you mean base_url"),
+        (
+            '[providers.a]\nbase_url = "http://x"\nmodels = [{ id = "m", windows = 1 }]',
+            "providers.a.models[0]: there is no key 'windows' here; the known ones are id, name",
+        ),
+        ('[providers.a]\nbase_url = "http://x"\nmodels = [{}]', "providers.a.models[0].id"),
+        ("[embedded]\nthread = 1", "embedded: there is no key 'thread' here; did you mean threads"),
         ('[providers.a]\nbase_url = "http://x"\nmodels = [1]', "providers.a.models[0]"),
         ('[providers.a]\nbase_url = "http://x"\nmodels = ["m", "m"]', "providers.a.models[1]"),
         (
@@ -183,6 +193,33 @@ def test_a_key_in_the_file_is_refused_and_not_repeated(tmp_path: Path, key: str)
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [KEY, f" {KEY}", "Bearer X", "A KEY", "$MY_KEY", "1KEY", "ключ"])
+@pytest.mark.parametrize("member", ["api_key_env", "bearer_token_env"])
+def test_a_key_in_the_place_of_a_variables_name_is_refused_and_not_repeated(
+    tmp_path: Path, member: str, name: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configured(tmp_path, f'[providers.a]\nbase_url = "http://x"\n{member} = "{name}"')
+    assert f"providers.a.{member}: this is not the name of" in str(caught.value)
+    assert name not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "api-key", "X-API-Key", "x-goog-api-key"])
+def test_a_key_among_the_headers_is_refused_and_not_repeated(tmp_path: Path, header: str) -> None:
+    text = f'[providers.a]\nbase_url = "http://x"\nheaders = {{ {header} = "Bearer {KEY}" }}'
+    with pytest.raises(ConfigError) as caught:
+        configured(tmp_path, text)
+    assert f"providers.a.headers.{header}" in str(caught.value)
+    assert "api_key_env" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"providers\.a\.base_url.*api_key_env") as caught:
+        configured(tmp_path, f'[providers.a]\nbase_url = "http://me:{KEY}@x/v1"')
+    assert KEY not in str(caught.value)
+
+
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such configuration file"):
         load(tmp_path, path=tmp_path / "other.toml", environ={})
@@ -195,7 +232,26 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_headers_are_not_shown(tmp_path: Path) -> None:
-    text = f'[providers.a]\nbase_url = "http://u:{KEY}@x/v1"\nheaders = {{ k = "{KEY}" }}'
+    text = f'[providers.a]\nbase_url = "http://x/v1?k={KEY}"\nheaders = {{ k = "{KEY}" }}'
     settings = configured(tmp_path, text)
     assert settings.providers["a"].headers == {"k": KEY}
     assert KEY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--port", "abc", "a port is a number between 0 and 65535"),
+        ("--port", "65536", "a port is a number between 0 and 65535"),
+        ("--port", "9" * 5000, "a port is a number between 0 and 65535"),
+        ("--max-body", "1MB", "a number of bytes between 1 KiB and 1 GiB"),
+        ("--max-body", "5", "a number of bytes between 1 KiB and 1 GiB"),
+    ],
+)
+def test_a_number_on_the_command_line_is_refused_in_words(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        options.parse([option, value])
+    assert ended.value.code == 2
+    assert f"argument {option}: {said}" in capsys.readouterr().err

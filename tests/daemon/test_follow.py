@@ -364,7 +364,7 @@ def test_whatever_the_pace_a_follower_sees_the_log_without_gap_or_repeat(
             stored = [name for name in outlet.seen if name.startswith("e")]
             assert stored == _shown(desk)[: len(stored)]
     desk.store.do_all()
-    desk.stored()
+    desk.stored()  # whoever could not read the log tries again
     for outlet in outlets:
         desk.drained(outlet)
         desk.store.do_all()

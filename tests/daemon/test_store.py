@@ -115,7 +115,7 @@ async def test_what_was_created_is_there(open_store: Open) -> None:
 async def test_every_member_of_a_row_comes_back(open_store: Open) -> None:
     store = open_store()
     whole = row(
-        "a", 1, title="Größe “x”", model="m", cwd="/tmp/ü", client_name="c", owner="somebody"
+        "a", 1, title="Größe “x”", model="m", cwd="/home/me/ü", client_name="c", owner="somebody"
     )
     await done(store.create(Append(0, whole, records(1, 1))))
     assert await done(store.row("a")) == whole
@@ -209,7 +209,7 @@ async def test_text_that_no_store_can_hold_leaves_its_neighbours_alone(open_stor
     store = open_store()
     waiting = [
         store.create(append("a", 0)),
-        store.create(append("b", 0, cwd="/tmp/\udcff")),
+        store.create(append("b", 0, cwd="/home/me/\udcff")),
         store.create(append("c", 0)),
     ]
     with pytest.raises((StoreFailed, UnicodeEncodeError)):

@@ -62,7 +62,7 @@ def test_what_is_encoded_comes_back(body: bytes) -> None:
     [
         (b"Content-Length: -5\r\n\r\n{}", "not a count of bytes: '-5'", False),
         (b"Content-Length: abc\r\n\r\n{}", "not a count of bytes: 'abc'", False),
-        (b"Content-Length: 999999999999\r\n\r\n{}", "beyond the 1073741824 bytes", False),
+        (b"Content-Length: 999999999999\r\n\r\n{}", "too large even to be skipped", False),
         (b"Content-Length: 9" + b"9" * 40 + b"\r\n\r\n", "not a count of bytes", False),
         (b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", "more than once", False),
         (b"Content-Type: application/json\r\n\r\n{}", "no Content-Length", False),

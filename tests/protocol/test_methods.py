@@ -39,6 +39,7 @@ NAMES = [
     "session.destroy",
     "session.detach",
     "session.send",
+    "session.sendAndWait",
     "session.abort",
     "session.getMessages",
     "session.log",

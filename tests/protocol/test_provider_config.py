@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.provider_config import (
     NO_URL,
     NamedProviderConfig,
@@ -105,17 +106,11 @@ def test_a_repr_shows_no_secret() -> None:
         ({"provider": {"baseUrl": "http://h", "transport": "websockets"}}, ["'http'"]),
         ({"provider": {"baseUrl": "http://h", "hasBearerTokenProvider": True}}, ["bearerToken"]),
         ({"provider": {"baseUrl": "http://h", "apiKeyCommand": ["x"]}}, ["apiKeyCommand"]),
-        ({"provider": {"baseUrl": "models.example"}}, ["provider.baseUrl", "https://"]),
-        ({"provider": {"baseUrl": ""}}, ["provider.baseUrl"]),
         (
             {"provider": {"baseUrl": "http://h"}, "providers": [named()]},
             ["cannot be combined"],
         ),
         ({"providers": [named(type="azure")]}, ["providers['p'].type"]),
-        ({"providers": [named(name="a/b")]}, ["slash"]),
-        ({"providers": [named(name="")]}, ["name"]),
-        ({"providers": [named(), named()]}, ["twice"]),
-        ({"models": [{"id": "m", "provider": "q"}], "providers": [named()]}, ["'q'", "(p)"]),
     ],
 )
 def test_what_is_not_done_is_refused_with_what_to_give_instead(
@@ -124,6 +119,34 @@ def test_what_is_not_done_is_refused_with_what_to_give_instead(
     message = refusal(parsed(given)) or ""
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "word"),
+    [
+        ({"provider": {"baseUrl": "models.example"}}, "$.provider.baseUrl", "https://"),
+        ({"provider": {"baseUrl": f"ftp://{KEY}"}}, "$.provider.baseUrl", "https://"),
+        ({"provider": {"baseUrl": "", "type": "azure"}}, "$.provider.baseUrl", "https://"),
+        ({"providers": [named(), named(name="q", baseUrl="x")]}, "$.providers[1].baseUrl", "http"),
+        ({"providers": [named(name="a/b")]}, "$.providers[0].name", "slash"),
+        ({"providers": [named(name="")]}, "$.providers[0].name", "one character"),
+        ({"providers": [named(), named()]}, "$.providers[1].name", "twice"),
+        (
+            {"models": [{"id": "m", "provider": "q"}], "providers": [named()]},
+            "$.models[0].provider",
+            "(p)",
+        ),
+    ],
+)
+def test_a_value_that_nobody_could_use_is_named_by_its_path(
+    given: object, path: str, word: str
+) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        refusal(parsed(given))
+    assert caught.value.data == {"kind": "invalid_params", "path": path}
+    assert caught.value.message.startswith(f"{path}: ")
+    assert word in caught.value.message
+    assert KEY not in caught.value.message
 
 
 def test_a_provider_without_an_address_is_a_fault_of_shape() -> None:

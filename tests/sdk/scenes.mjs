@@ -95,7 +95,7 @@ const scenes = {
     const sessions = await Promise.all(
       Array.from({ length: count }, (_, i) =>
         client.createSession(
-          config({ sessionId: `user-${i}-chat`, model: "fake-history-slowstart1500" }),
+          config({ sessionId: `user-${i}-chat`, model: "fake-history-slowstart2500" }),
         ),
       ),
     );

@@ -13,7 +13,12 @@ import anyio
 import pytest
 from copilot import CopilotClient, RuntimeConnection
 from copilot.client import ChildProcessRuntimeConnection
-from copilot.session import CopilotSession, PermissionHandler, ProviderConfig
+from copilot.session import (
+    CopilotSession,
+    PermissionHandler,
+    ProviderConfig,
+    SystemMessageConfig,
+)
 from copilot.session_events import AssistantMessageData, AssistantMessageDeltaData, SessionEvent
 from copilot.tools import Tool, ToolInvocation, ToolResult
 
@@ -136,7 +141,7 @@ async def test_many_users_are_answered_at_the_same_time(own: Way, model: ModelTh
     async with gathering(own) as client:
         sessions = await asyncio.gather(
             *(
-                create(client, model, session_id=user, model="fake-history-slowstart1500")
+                create(client, model, session_id=user, model="fake-history-slowstart2500")
                 for user in users
             )
         )
@@ -258,6 +263,32 @@ async def test_declared_tools_reach_the_model_and_hidden_ones_do_not(
     declared = model.chats[0].body["tools"]
     assert [entry["function"]["name"] for entry in declared] == ["weather"]
     assert declared[0]["function"]["description"] == "looks up weather"
+
+
+async def test_system_messages_reach_the_model_as_each_mode_says(
+    running: DaemonProcess, model: ModelThread, tmp_path: Path
+) -> None:
+    modes: list[SystemMessageConfig] = [
+        {"mode": "replace", "content": "You are a parrot."},
+        {"mode": "append", "content": "Be a parrot too."},
+        {
+            "mode": "customize",
+            "sections": {"tone": {"action": "replace", "content": "Squawk."}},
+            "content": "Add a feather.",
+        },
+    ]
+    way = Way("uri", tmp_path, f"localhost:{running.port}", TOKEN)
+    async with gathering(way) as client:
+        for mode in modes:
+            await ask(await create(client, model, system_message=mode), "hello")
+    systems = [chat.body["messages"][0] for chat in model.chats]
+    assert [system["role"] for system in systems] == ["system"] * 3
+    replaced, appended, customized = (system["content"] for system in systems)
+    assert replaced == "You are a parrot."
+    assert "Be a parrot too." in appended
+    assert len(appended) > len("Be a parrot too.")
+    assert "Squawk." in customized
+    assert "Add a feather." in customized
 
 
 async def test_a_client_in_empty_mode_has_its_session(own: Way, model: ModelThread) -> None:

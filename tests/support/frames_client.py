@@ -94,11 +94,15 @@ class FramesClient:
         event: Message = (await self.next(wanted))["params"]["event"]
         return event
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what has come makes `condition` true."""
+        with anyio.fail_after(PATIENCE_S):
+            while not condition():
+                await self._changed.wait()
+
     async def end(self) -> None:
         """Wait until the daemon has ended the stream."""
-        with anyio.fail_after(PATIENCE_S):
-            while not self.closed:
-                await self._changed.wait()
+        await self.until(lambda: self.closed)
 
     def events(self, session_id: str) -> list[Message]:
         """The events of a session that have come so far."""

@@ -107,7 +107,7 @@ class Room:
             world=self.world,
             sessions=self.sessions,
             hub=self.hub,
-            catalog=cast(Any, models),
+            models=cast(Any, models),
             token=token,
             shut_down=self._shut_down,
             warm=lambda: None,

@@ -1,7 +1,7 @@
 """Where the demo's conversations are shown while they stream: in columns, or line by line.
 
-Any thread may `say`; one thread draws. On a terminal the same lines are drawn over and over; where
-stdout is no terminal each finished line is printed once, with its conversation's name before it.
+Any thread may `say`; one thread draws. On a terminal the same lines are drawn over and over;
+elsewhere each finished line is printed once, with its conversation's name before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tertulia.columns import Column, frame, wrap
-from tertulia.terminal import printable
+from tertulia.terminal import printable, takes_controls
 
 LINE_CELLS = 92
 MAX_HEIGHT = 22
@@ -72,7 +72,7 @@ class Lines:
 def board_for(columns: Sequence[Column]) -> Board:
     """Columns on a terminal that is wide enough, lines anywhere else."""
     wide = shutil.get_terminal_size().columns >= MIN_COLUMN_CELLS * len(columns)
-    return Columns(columns) if sys.stdout.isatty() and wide else Lines(columns)
+    return Columns(columns) if takes_controls(sys.stdout) and wide else Lines(columns)
 
 
 def show_until_done(board: Board, said: queue.SimpleQueue[Saying], speakers: int) -> None:

@@ -13,9 +13,10 @@ import uuid
 
 from tertulia.client import Session
 from tertulia.commands import INTERRUPTED, client_for, given_for_session
-from tertulia.errors import RpcError, TurnAborted, TurnFailed
+from tertulia.errors import RpcError, SessionNotFound, TertuliaError, TurnAborted, TurnFailed
 from tertulia.talk import opened, speak
 from tertulia.terminal import Style, colours_wanted
+from tertulia.wording import said
 
 PROMPT = "> "
 
@@ -36,8 +37,11 @@ def _greet(session: Session, new: bool, style: Style) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - line editing and history for input()
     print(f"{style(session.id, 'bold')} ({state})", file=sys.stderr)
-    hint = "Ctrl-C stops an answer, Ctrl-D leaves. Come back with: tertulia chat " + session.id
-    print(style(hint, "dim"), file=sys.stderr)
+    for hint in (
+        f"Ctrl-C stops an answer, Ctrl-D leaves. Come back with: tertulia chat {session.id}",
+        f"Each line is a message; a text of several: tertulia send {session.id} - < FILE",
+    ):
+        print(style(hint, "dim"), file=sys.stderr)
 
 
 def _converse(session: Session, style: Style) -> int:
@@ -61,21 +65,30 @@ def _converse(session: Session, style: Style) -> int:
 
 
 def _read() -> str | None:
-    """One message; None at the end of the input."""
+    """One message; None at the end of the input. Bytes that are no UTF-8 become U+FFFD."""
     if not sys.stdin.isatty():
-        return sys.stdin.readline() or None
+        return _mended(sys.stdin.readline()) or None
     try:
-        return input(PROMPT)
+        return _mended(input(PROMPT))
     except EOFError:
         print(file=sys.stderr)
         return None
 
 
+def _mended(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _take_turn(session: Session, prompt: str, style: Style) -> None:
-    """One turn; what goes wrong with it is told, and the conversation goes on."""
+    """One turn; what goes wrong with it is told, and the conversation goes on.
+
+    Raises `TertuliaError` where it cannot: the session is gone, or the connection.
+    """
     try:
         speak(session, prompt)
     except TurnAborted:
         print(style("(stopped)", "yellow"), file=sys.stderr)
+    except SessionNotFound:
+        raise TertuliaError("This session was deleted by another client.") from None
     except (TurnFailed, RpcError) as error:
-        print(style(str(error), "red"), file=sys.stderr)
+        print(style(said(error), "red"), file=sys.stderr)

@@ -7,26 +7,28 @@ stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from tertulia import launch
-from tertulia.client import Client
+from tertulia.client import Client, Session
 from tertulia.errors import (
     ConnectionLost,
     RpcError,
-    SessionNotFound,
     TertuliaError,
     TurnAborted,
 )
 from tertulia.records import Event, Model, SessionInfo
 from tertulia.talk import opened, speak
 from tertulia.terminal import Progress, Style, aborting, colours_wanted, printable
+from tertulia.wording import said
 from tertulia_protocol import layout
 
 INTERRUPTED = 130
@@ -65,8 +67,8 @@ def send(options: argparse.Namespace) -> int:
     """`tertulia send SESSION TEXT`."""
     prompt = _prompt(options.text)
     with client_for(options) as client:
-        session, _ = opened(client, options.session, given_for_session(options))
-        with session:
+        session, new = opened(client, options.session, given_for_session(options))
+        with session, _kept_if_used(client, session, new):
             try:
                 if options.json:
                     with aborting(session):
@@ -76,6 +78,18 @@ def send(options: argparse.Namespace) -> int:
             except TurnAborted:
                 return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _kept_if_used(client: Client, session: Session, new: bool) -> Iterator[None]:
+    """A session that was made for a message is taken back where the message is refused."""
+    try:
+        yield
+    except RpcError:
+        with contextlib.suppress(RpcError, TertuliaError):
+            if new and not any(each.type == "user.message" for each in session.messages()):
+                client.delete_session(session.id)
+        raise
 
 
 def given_for_session(options: argparse.Namespace) -> dict[str, Any]:
@@ -98,7 +112,7 @@ def _prompt(text: str) -> str:
 
 def _print_lines(events: Any) -> None:
     for event in events:
-        print(msgspec.json.encode(event).decode(), flush=True)
+        _print_json(event)
 
 
 def list_sessions(options: argparse.Namespace) -> int:
@@ -115,9 +129,17 @@ def _print_sessions(sessions: Sequence[SessionInfo], style: Style) -> None:
         print("No sessions yet: begin one with `tertulia chat`.", file=sys.stderr)
     width = max((len(info.session_id) for info in sessions), default=0)
     for info in sessions:
-        when = info.modified_time.replace("T", " ")[:16]
+        when = _local_time(info.modified_time)
         summary = printable(" ".join((info.summary or "").split()))
         print(f"{info.session_id:<{width}}  {style(when, 'dim')}  {summary}".rstrip())
+
+
+def _local_time(timestamp: str) -> str:
+    """An ISO 8601 time of the wire by this machine's clock, to the minute."""
+    try:
+        return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return printable(timestamp)
 
 
 def show(options: argparse.Namespace) -> int:
@@ -150,6 +172,8 @@ def _line(event: Event) -> tuple[str, str, str]:
             return "model:", "green", str(data.get("content", ""))
         case "session.error":
             return "error:", "red", str(data.get("message", ""))
+        case "session.warning":
+            return "warning:", "yellow", str(data.get("message", ""))
         case "abort":
             return "aborted.", "yellow", ""
     return "", "dim", ""
@@ -163,10 +187,8 @@ def delete(options: argparse.Namespace) -> int:
         for session_id in options.sessions:
             try:
                 client.delete_session(session_id)
-            except SessionNotFound:
-                failed.append({"sessionId": session_id, "error": "there is no such session"})
             except RpcError as error:
-                failed.append({"sessionId": session_id, "error": error.message})
+                failed.append({"sessionId": session_id, "error": said(error)})
             else:
                 deleted.append(session_id)
     if options.json:
@@ -174,7 +196,7 @@ def delete(options: argparse.Namespace) -> int:
     for session_id in deleted if not options.json else ():
         print(f"deleted {session_id}")
     for failure in failed:
-        print(f"tertulia: {failure['sessionId']}: {failure['error']}", file=sys.stderr)
+        print(f"tertulia: {failure['error']}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -197,7 +219,7 @@ def _print_models(found: Sequence[Model], style: Style) -> None:
     width = max((len(model.id) for model in found), default=0)
     for model in found:
         state = style("ready", "green") if model.available else style("not usable now", "yellow")
-        print(f"{model.id:<{width}}  {state}")
+        print(f"{model.id:<{width}}  {state}" + (" (default)" if model.default else ""))
         for line in (model.reason or "").splitlines() if not model.available else ():
             print(f"{'':<{width}}    {printable(line)}")
 
@@ -207,6 +229,8 @@ def serve(options: argparse.Namespace) -> int:
     command = launch.daemon_command()
     if options.home:
         command += ["--home", options.home]
+    if options.token:
+        os.environ["COPILOT_CONNECTION_TOKEN"] = options.token  # no argument: `ps` shows those
     if not any(given.split("=")[0] in LISTENING for given in options.rest):
         path = layout.shared_socket(launch.home_folder(options.home))
         command += ["--socket", str(path)]
@@ -214,5 +238,8 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _print_json(document: Any) -> int:
-    print(msgspec.json.encode(document).decode())
+    """One line of UTF-8, whatever stdout's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+    sys.stdout.buffer.flush()
     return 0

@@ -60,9 +60,10 @@ class Core:
     def request(self, method: str, params: Any) -> Future[Any]:
         """Ask. The future ends with the decoded result, an `RpcError` or `ConnectionLost`.
 
-        Raises TypeError where `params` cannot be JSON, before anything is sent.
+        Lone surrogates in `params` become U+FFFD. Raises TypeError where `params` cannot be JSON,
+        before anything is sent.
         """
-        encoded = msgspec.Raw(_encode(params))
+        encoded = msgspec.Raw(_encoded(params))
         if self._lost is not None:
             raise self._lost
         return self._calls.ask(method, encoded)
@@ -128,6 +129,22 @@ class Core:
         notice = _decoded(_lifecycle_params, params)
         if notice.type == "session.deleted":
             self.end_feeds(notice.session_id, SessionNotFound.of(notice.session_id))
+
+
+def _encoded(params: Any) -> bytes:
+    try:
+        return _encode(params)
+    except UnicodeEncodeError:
+        return _encode(_mended(msgspec.to_builtins(params)))
+
+
+def _mended(value: Any) -> Any:
+    """`value` with U+FFFD for each half of a surrogate pair that stands alone."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_mended(name): _mended(member) for name, member in value.items()}
+    return [_mended(item) for item in value] if isinstance(value, list) else value
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], params: msgspec.Raw) -> T:

@@ -2,7 +2,8 @@
 
 It ends with success only where everything it tells of has happened: each step checks what it did
 and raises `DemoFailed` otherwise. One model answers all of it, the embedded one unless another is
-named; its quality is demo grade, and the demo says so.
+named; its quality is demo grade, and the demo says so. Its sessions live in a folder that goes with
+it: of the home it takes the configuration and nothing else.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any
 
 import msgspec
 
+from tertulia import launch
 from tertulia.board import Saying, board_for, show_until_done
 from tertulia.client import Client, Session
 from tertulia.columns import Column
-from tertulia.errors import RpcError, SessionExists, SessionNotFound, TertuliaError
+from tertulia.errors import RpcError, SessionNotFound, TertuliaError
 from tertulia.records import Model
 from tertulia.terminal import Progress, Style, colours_wanted
 
@@ -100,17 +102,20 @@ class Talk(threading.Thread):
 
 def demo(options: argparse.Namespace) -> int:
     """Play it; 0 where all of it happened. Raises `TertuliaError` otherwise."""
-    if options.connect:
-        raise DemoFailed("The demo starts a daemon of its own: leave --connect away.")
     style = Style(colours_wanted(sys.stdout, options.no_color))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tertulia-demo-") as folder:
-        home = options.home or folder
-        with Client.spawn(home=home) as client:
+        with Client.spawn(folder, _configured(options.home)) as client:
             _play(client, options.model, style)
         print("The client has stopped, and its daemon with it.")
     print(style(f"Everything above happened, in {time.monotonic() - began:.1f} s.", "bold"))
     return 0
+
+
+def _configured(home: str | None) -> list[str]:
+    """The option that has the daemon read the home's configuration, where there is one."""
+    config = launch.home_folder(home) / "config.toml"
+    return ["--config", str(config)] if config.exists() else []
 
 
 def _play(client: Client, named: str | None, style: Style) -> None:
@@ -121,7 +126,7 @@ def _play(client: Client, named: str | None, style: Style) -> None:
         "system_message": {"mode": "replace", "content": SYSTEM},
         "model_capabilities": {"limits": {"max_output_tokens": MAX_OUTPUT_TOKENS}},
     }
-    sessions = [_created(client, f"demo-{topic.name}", given) for topic in TOPICS]
+    sessions = [client.create_session(f"demo-{topic.name}", **given) for topic in TOPICS]
     _talk_at_once(sessions)
     sessions.append(_chat(client, given))
     _list(client, {session.id for session in sessions})
@@ -129,15 +134,6 @@ def _play(client: Client, named: str | None, style: Style) -> None:
     for session in sessions:
         session.close()
     print(f"{len(sessions)} sessions closed; their history stays in the log.")
-
-
-def _created(client: Client, session_id: str, given: dict[str, Any]) -> Session:
-    try:
-        return client.create_session(session_id, **given)
-    except SessionExists:
-        raise DemoFailed(
-            f"The home has a session {session_id} from before: `tertulia delete {session_id}`."
-        ) from None
 
 
 def _model(client: Client, named: str | None) -> str:
@@ -196,7 +192,7 @@ def _check_talk(talk: Talk) -> None:
 
 
 def _chat(client: Client, given: dict[str, Any]) -> Session:
-    session = _created(client, CHAT_ID, given)
+    session = client.create_session(CHAT_ID, **given)
     question = "Say hello in one short sentence."
     with Progress(f"{CHAT_ID} is asked"):
         answer = session.send_and_wait(question, TURN_TIMEOUT_S)

@@ -99,7 +99,9 @@ def raise_unless_deleted(session_id: str, result: Any) -> None:
     if not result.get("success"):
         reason = str(result.get("error") or f"Session not found: {session_id}")
         missing = "not found" in reason.lower()
-        raise SessionNotFound(reason) if missing else RpcError(0, reason)
+        raise (
+            SessionNotFound(reason, {"sessionId": session_id}) if missing else RpcError(0, reason)
+        )
 
 
 def _camel(name: str) -> str:

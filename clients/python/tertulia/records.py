@@ -65,6 +65,11 @@ class Model(msgspec.Struct, frozen=True):
         return (self.tertulia or {}).get("provider")
 
     @property
+    def default(self) -> bool:
+        """Whether a session without a model gets it."""
+        return bool((self.tertulia or {}).get("default", False))
+
+    @property
     def reason(self) -> str | None:
         """Why it cannot run now, and what to do about it."""
         return (self.tertulia or {}).get("reason")

@@ -9,7 +9,8 @@ from typing import Any
 from tertulia.client import Client, Session
 from tertulia.errors import SessionNotFound
 from tertulia.records import Event
-from tertulia.terminal import Progress, Voice, aborting
+from tertulia.terminal import Progress, Voice, aborting, printable
+from tertulia.turn import LOGGED
 
 
 def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tuple[Session, bool]:
@@ -26,18 +27,30 @@ def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tup
 def speak(session: Session, prompt: str) -> None:
     """Send, and write the answer to stdout as it comes. Ctrl-C aborts the turn.
 
-    Raises what the turn ends with, once the line is ended.
+    Once the line is ended, the turn's warnings follow on stderr, and what the turn ends with is
+    raised.
     """
     voice = Voice(sys.stdout)
     spoken: set[str] = set()
+    warnings: list[str] = []
     try:
         with aborting(session), Progress("waiting for the model") as progress:
             for event in session.stream(prompt):
                 if text := _text(event, spoken, voice):
                     progress.stop()
                     voice.say(text)
+                warnings += _warnings(event)
     finally:
         voice.end_line()
+        for warning in warnings:
+            print(f"tertulia: {printable(warning)}", file=sys.stderr)
+
+
+def _warnings(event: Event) -> list[str]:
+    """What the daemon warns of; what a client merely logged is not the turn's."""
+    if event.type != "session.warning" or event.data.get("warningType") == LOGGED:
+        return []
+    return [str(event.data.get("message", ""))]
 
 
 def _text(event: Event, spoken: set[str], voice: Voice) -> str:

@@ -30,10 +30,14 @@ def printable(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def takes_controls(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal on which a line can be taken back."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def colours_wanted(stream: TextIO, no_color: bool) -> bool:
     """Whether `stream` is a terminal that takes colours and nobody refused them."""
-    refused = no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return stream.isatty() and not refused
+    return takes_controls(stream) and not (no_color or os.environ.get("NO_COLOR"))
 
 
 class Style:
@@ -70,7 +74,7 @@ class Voice:
 
 
 class Progress:
-    """A line on stderr that counts seconds, where stderr is a terminal; nothing elsewhere."""
+    """A line on stderr that counts seconds, where stderr is a terminal that can take it back."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -78,7 +82,7 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if takes_controls(sys.stderr):
             self._thread = threading.Thread(target=self._count, name="progress", daemon=True)
             self._thread.start()
         return self

@@ -12,7 +12,7 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import SessionNotFound
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.follow import Hub, Outlet
-from tertuliad.providers.catalog import Catalog
+from tertuliad.models import Models
 from tertuliad.replies import Reply
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
@@ -32,7 +32,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     world: World
     sessions: Sessions
     hub: Hub
-    catalog: Catalog
+    models: Models
     token: str | None
     """What `connect` has to say where a connection is not trusted from the start."""
     shut_down: Callable[[Caller], Reply]
@@ -66,6 +66,17 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """Raise `SessionNotFound` unless the caller created or resumed the session."""
         if not self.hub.follows(caller, session_id):
             raise SessionNotFound.of(session_id)
+
+
+def on_failure(reply: Reply, act: Callable[[], object]) -> Reply:
+    """Have `act` done when the reply turns out to be an error, before anybody sees it."""
+
+    def check(done: Future[Any]) -> None:
+        if done.exception() is not None:
+            act()
+
+    reply.add_done_callback(check)
+    return reply
 
 
 def on_success(reply: Reply, act: Callable[[], None]) -> Reply:

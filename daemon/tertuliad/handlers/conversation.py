@@ -12,7 +12,7 @@ import msgspec
 from tertulia_protocol import events, methods, methods_log, shapes
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
-from tertulia_protocol.errors import InvalidParams, NotSupported
+from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply, mapped
@@ -21,10 +21,49 @@ from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.facts import MessageQueued, is_internal
 from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState
+from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Range, Record
 
 
 def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
+    reply = _sent(ctx, caller, params)
+    return _after_turn(ctx, params.session_id, reply) if params.wait else reply
+
+
+def send_and_wait(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
+    final = Reply()
+
+    def sent(done: Any) -> None:
+        if done.exception() is not None:
+            final.follow(done)
+            return
+        ended = ctx.sessions.turn_of(params.session_id, done.result().message_id)
+        ended.add_done_callback(lambda end: final.follow(mapped(end, _turn_result)))
+
+    _sent(ctx, caller, params).add_done_callback(sent)
+    return final
+
+
+def _turn_result(end: TurnEnd) -> methods.SessionSendAndWaitResult:
+    """The answer, or the turn's failure as an error."""
+    if end.error is not None:
+        raise RpcError(
+            INTERNAL_ERROR,
+            end.error.message,
+            {
+                "kind": "turn_failed",
+                "errorType": end.error.error_type,
+                "completionEventId": end.error_id,
+            },
+        )
+    return methods.SessionSendAndWaitResult(
+        response=None if end.answer is None else msgspec.Raw(end.answer),
+        aborted=end.aborted,
+        completion_event_id=end.idle_id,
+    )
+
+
+def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
@@ -37,8 +76,7 @@ def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Rep
         )
 
     put = put_message(ctx, params.session_id, params, command)
-    reply = mapped(put, lambda accepted: methods.SessionSendResult(message_id=accepted))
-    return _after_turn(ctx, params.session_id, reply) if params.wait else reply
+    return mapped(put, lambda accepted: methods.SessionSendResult(message_id=accepted))
 
 
 Given = methods.SessionSendParams | methods_log.QueueMessage
@@ -178,7 +216,7 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
     )
 
     def command(state: SessionState) -> Decision:
-        ctx.catalog.check(model, given_providers(state.config))
+        ctx.models.check(model, given_providers(state.config))
         return decide.switch_model(state, model, params.reasoning_effort, result)
 
     return ctx.sessions.post(params.session_id, command)

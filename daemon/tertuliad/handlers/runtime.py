@@ -45,7 +45,7 @@ def auth_status(ctx: Context, caller: Caller, params: Any) -> methods.AuthGetSta
 async def list_models(
     ctx: Context, caller: Caller, params: methods.ModelsListParams
 ) -> methods.ModelsListResult:
-    return methods.ModelsListResult(models=await ctx.catalog.list())
+    return methods.ModelsListResult(models=await ctx.models.list())
 
 
 def shutdown(ctx: Context, caller: Caller, params: Any) -> Reply:

@@ -73,8 +73,10 @@ def _resume(
 ) -> Reply:
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
 
+    names_a_model = config.model is not None or given_providers(config) is not None
+
     def command(state: SessionState) -> Decision:
-        _check(ctx, merged(state.config, config))
+        _check(ctx, merged(state.config, config), model=names_a_model)
         return decide.resume(
             state,
             config,
@@ -99,13 +101,14 @@ def _settings(params: SessionConfig) -> SessionConfig:
     )
 
 
-def _check(ctx: Context, config: SessionConfig) -> None:
-    """Raise for what this version does not do, and for a model that nobody answers for."""
+def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
+    """Raise for what this version does not do, and for a model that nobody answers for. Without
+    `model` that is left to the next turn: a history can be read whoever answers."""
     refused = refusal(config)
     if refused is not None:
         raise NotSupported(refused)
-    if config.model is not None:
-        ctx.catalog.check(config.model, given_providers(config))
+    if model and config.model is not None:
+        ctx.models.check(config.model, given_providers(config))
 
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
@@ -209,6 +212,7 @@ def delete(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     def answer(freed: int | None) -> shapes.Success:
         if freed is None:
             return shapes.Success(success=False, error=f"Session not found: {session_id}")
+        ctx.world.credentials.pop(session_id, None)
         ctx.hub.close_room(session_id)
         ctx.deleted(session_id)
         return shapes.Success(success=True)

@@ -28,6 +28,7 @@ HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
     "session.destroy": sessions.destroy,
     "session.detach": sessions.detach,
     "session.send": conversation.send,
+    "session.sendAndWait": conversation.send_and_wait,
     "session.abort": conversation.abort,
     "session.getMessages": conversation.messages,
     "session.log": conversation.note,

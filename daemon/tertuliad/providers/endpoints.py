@@ -24,6 +24,7 @@ _NOT_FOR_CHAT = re.compile(
     r"|(^|[/-])(image|audio|imagen|veo|sora|bge)([-.]|$)",
     re.IGNORECASE,
 )
+_SURELY_A_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")  # some keys would pass for a variable
 
 
 class Endpoints:
@@ -38,6 +39,10 @@ class Endpoints:
         self._providers: dict[str, OpenAIChat] = {}
         self._first: dict[str, str] = {}  # the model taken where nobody names one
         self._windows: dict[tuple[str, str], int | None] = {}  # of what was listed
+
+    def known(self, name: str) -> ProviderSettings | None:
+        """The settings of that name."""
+        return self.configured.get(name) or self.local.get(name)
 
     def target(self, settings: ProviderSettings, model: str) -> Target:
         """`model` at that endpoint. Raises `ModelUnavailable` where its key is missing."""
@@ -81,10 +86,12 @@ class Endpoints:
 
     def missing_key(self, settings: ProviderSettings) -> str | None:
         """Which variable that should hold the endpoint's key is not set, as a sentence."""
-        for variable in (settings.api_key_env, settings.bearer_token_env):
+        given = {"api_key_env": settings.api_key_env, "bearer_token_env": settings.bearer_token_env}
+        for member, variable in given.items():
             if variable and not self._environ.get(variable):
+                shown = variable if _SURELY_A_NAME.fullmatch(variable) else _not_shown(member)
                 return (
-                    f"Provider {settings.name!r} takes its key from {variable}, which is not set"
+                    f"Provider {settings.name!r} takes its key from {shown}, which is not set"
                     " in the daemon's environment."
                 )
         return None
@@ -110,3 +117,8 @@ class Endpoints:
                 headers=settings.headers,
             )
         return self._providers[settings.name]
+
+
+def _not_shown(member: str) -> str:
+    """Words for a variable whose name may be the key itself, put into the wrong place."""
+    return f"the variable that its {member} names (the name, not the key, belongs there)"

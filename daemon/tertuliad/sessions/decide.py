@@ -216,6 +216,9 @@ def delta(state: SessionState, progress: Progress) -> Decision:
     if not _current(state, progress) or not state.config.streaming:
         return Decision()
     drafts: list[events.EventData] = []
+    if (text or reasoning) and not progress.started:
+        progress.started = True
+        drafts.append(events.AssistantMessageStart(message_id=progress.message_id))
     if reasoning:
         drafts.append(
             events.AssistantReasoningDelta(
@@ -223,9 +226,6 @@ def delta(state: SessionState, progress: Progress) -> Decision:
             )
         )
     if text:
-        if not progress.started:
-            progress.started = True
-            drafts.append(events.AssistantMessageStart(message_id=progress.message_id))
         drafts.append(
             events.AssistantMessageDelta(message_id=progress.message_id, delta_content=text)
         )

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from concurrent.futures import Future
 
-from tertulia_protocol.errors import SessionExists
+from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.session import Decide, Session
+from tertuliad.sessions.session import Decide, Session, exists
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
 
@@ -30,12 +30,22 @@ class Sessions:
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
-        if self._slot(session_id) is not None:
-            reply = Reply()
-            reply.fail(SessionExists(f"A session {session_id} exists already.", None))
-            return reply
-        session = self._live[session_id] = Session(session_id, self._world, is_new=True)
-        return self._watched(session, session.post(command))
+        session = self._slot(session_id)
+        if session is None:
+            session = self._live[session_id] = Session(session_id, self._world, is_new=True)
+            return self._watched(session, session.post(command))
+        final = Reply()
+
+        def looked(done: Future[object]) -> None:
+            error = done.exception()
+            if isinstance(error, SessionNotFound):
+                self.create(session_id, command).add_done_callback(final.follow)
+            else:
+                final.fail(error or exists(session_id))
+
+        # The slot may be of an id that was asked for and turns out not to be stored.
+        self._watched(session, session.post(lambda _: Decision())).add_done_callback(looked)
+        return final
 
     def post(self, session_id: str, command: Decide, *, first: bool = False) -> Reply:
         """Have `command` done by a session, which is brought back if need be."""
@@ -54,7 +64,6 @@ class Sessions:
     def delete(self, session_id: str) -> Reply:
         """Remove a session, live or stored; answers the bytes it had, None: there was none."""
         session = self._brought_back(session_id)
-        self._world.credentials.pop(session_id, None)
         return self._watched(session, session.delete())
 
     def when_idle(self, session_id: str) -> Reply:
@@ -64,6 +73,15 @@ class Sessions:
             return session.when_idle()
         reply = Reply()
         reply.give(None)
+        return reply
+
+    def turn_of(self, session_id: str, message_id: str) -> Reply:
+        """Completed with the `TurnEnd` of a message that the session has just accepted."""
+        session = self._slot(session_id)
+        if session is not None:
+            return session.turn_of(message_id)
+        reply = Reply()
+        reply.fail(SessionNotFound.of(session_id))
         return reply
 
     def running(self, session_id: str) -> Reply:

@@ -30,6 +30,7 @@ from tertulia_protocol.errors import (
     RpcError,
     SessionExists,
     SessionNotFound,
+    StoreFailed,
     TurnBusy,
 )
 from tertuliad import limits
@@ -47,6 +48,7 @@ from tertuliad.sessions.state import (
     snapshot,
 )
 from tertuliad.sessions.turn import Plan, Turn, TurnEvents
+from tertuliad.sessions.waits import Waits
 from tertuliad.sessions.world import World
 from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Range, Record, Row
 
@@ -91,8 +93,7 @@ class Session:
         """Another process has ended the turn that ran here; who watches was not told yet."""
         self._told_seq = 0
         """The last stored seq that was published or read."""
-        self._waiting: list[Reply] = []
-        """Who waits for the session to be idle."""
+        self._waits = Waits()
         self.gone = False
         """Deleted, or never there: the slot has to be dropped."""
 
@@ -113,9 +114,11 @@ class Session:
 
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
-        reply = Reply()
-        self._waiting.append(reply)
-        return reply
+        return self._waits.for_idle()
+
+    def turn_of(self, message_id: str) -> Reply:
+        """Completed with the `TurnEnd` of a message that was just accepted."""
+        return self._waits.for_turn(message_id)
 
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
@@ -133,7 +136,8 @@ class Session:
                 reply.fail(error)
                 return
             self._fail_all(SessionNotFound.of(self.id))
-            self._tell_waiting()
+            self._waits.fail(SessionNotFound.of(self.id))
+            log.debug("session %s was deleted", self.id)
             reply.give(done.result().get(self.id))
 
         self._world.store.delete([self.id]).add_done_callback(deleted)
@@ -248,17 +252,13 @@ class Session:
         if self._state.turn is None:
             self._turn = None
             self._world.running.discard(self.id)
-            self._tell_waiting()
+            self._waits.idle()
         if decision.starts_turn and not self.gone:
             self._start_turn(self._state)
 
-    def _tell_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for reply in waiting:
-            reply.give(None)
-
     def _publish(self, sealed: list[Sealed]) -> None:
         assert self._state is not None
+        self._waits.see(sealed)
         frames = [event_frame(self.id, item.body) for item in sealed if item.shown]
         added = sum(1 for item in sealed if item.seq)
         seq = self._told_seq = self._state.seq
@@ -267,6 +267,8 @@ class Session:
         if added:
             was_new, self._is_new = self._is_new, False
             row = self._row(self._state)
+            if was_new:
+                log.debug("session %s was created", self.id)
             self._world.lifecycle("session.created" if was_new else "session.updated", row)
 
     def _tell_live(self, *data: events.EventData) -> None:
@@ -355,7 +357,7 @@ class Session:
         self._lost_turn = False
         error = events.SessionError(error_type="interrupted", message=TAKEN_OVER)
         self._tell_live(error, events.SessionIdle())
-        self._tell_waiting()
+        self._waits.fail(StoreFailed(TAKEN_OVER))
 
     def _fail_all(self, error: BaseException) -> None:
         while self._inbox:
@@ -377,6 +379,9 @@ class Session:
             retrying=partial(self._on_retry, progress),
             done=partial(self._on_done, progress),
             failed=partial(self._on_failed, progress),
+        )
+        log.debug(
+            "session %s: turn %s begins, model %s", self.id, progress.turn_id, plan.config.model
         )
         self._turn = Turn(plan, self._world, told)
         self._world.owners.beat_while(self._world.running, self._world.spawn)
@@ -421,6 +426,7 @@ class Session:
         self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
 
     def _on_failed(self, progress: Progress, failure: ProviderFailed, model: str | None) -> None:
+        log.debug("session %s: turn %s failed: %s", self.id, progress.turn_id, failure.kind)
         self._end_turn(partial(decide.failed, progress=progress, failure=failure, model=model))
 
     def _end_turn(self, decide_end: Decide) -> None:
@@ -442,6 +448,7 @@ class Session:
             if done.exception() is not None:
                 # Not even that: those who watch learn it, the log says it after a restart.
                 self._tell_stuck(str(done.exception()))
+                self._waits.fail(StoreFailed(str(done.exception())))
 
         reply.add_done_callback(check)
 
@@ -450,10 +457,12 @@ class Session:
             Draft(events.SessionError(error_type="store", message=message), live_only=True),
             Draft(events.SessionIdle()),
         )
-        nowhere = self._state or SessionState(id=self.id, created_ms=self._modified_ms)
+        nowhere = self._state or SessionState(
+            id=self.id, created_ms=self._modified_ms, seq=self._told_seq
+        )
         frames = [event_frame(self.id, item.body) for item in seal(nowhere, drafts, now_ms())]
         self._world.publish(self.id, frames, self._told_seq, self._told_seq)
-        self._tell_waiting()
+        self._waits.fail(StoreFailed(message))
 
 
 def _refused(error: RpcError) -> Reply:

@@ -227,6 +227,16 @@ async def test_a_key_that_is_not_set_is_named(http: Http) -> None:
     assert not info.tertulia.available
 
 
+async def test_a_key_in_the_place_of_its_variable_is_not_repeated(http: Http) -> None:
+    key = "gsk_aB3dE5"  # would pass for a variable's name
+    given = ProviderSettings(name="a", base_url="http://a/v1", source="test", api_key_env=key)
+    cat = Catalog(settings(given), http, environ={})
+    with pytest.raises(ModelUnavailable, match="the name, not the key") as caught:
+        await cat.resolve("a/m", None)
+    assert key not in caught.value.message
+    assert key not in str(await listed(cat))
+
+
 # The default
 
 
@@ -313,6 +323,71 @@ async def test_the_list_tells_what_can_be_used_now(
     assert KEY not in str(models)
 
 
+async def test_a_configured_endpoint_that_lists_nothing_is_listed_with_its_reason(
+    http: Http, model: ScriptedModel, closed_url: str
+) -> None:
+    model.models_status = 404
+    no_key = ProviderSettings(name="c", base_url="http://c/v1", source="t", api_key_env="GONE")
+    given = settings(
+        endpoint("a", closed_url), endpoint("b", model.base_url), no_key,
+        local_servers=(ProviderSettings(name="ollama", base_url=closed_url, source="found"),),
+    )  # fmt: skip
+    told = {m.id: m.tertulia for m in await listed(catalog(http, given)) if m.tertulia}
+    reasons = {"a/*": "refused the connection", "b/*": "name one yourself", "c/*": "GONE"}
+    assert list(told) == list(reasons)  # a local server that does not run is the usual case
+    for model_id, reason in reasons.items():
+        assert not told[model_id].available
+        assert reason in (told[model_id].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("default", "first", "available", "reason"),
+    [
+        ("open/m2", "open/m2", True, None),
+        ("m9", "some/m9", True, None),
+        ("some/slip", "some/slip", False, "'some' does not list it"),
+        ("open/slip", "open/slip", False, "'open' does not list it"),
+        ("bare/any", "bare/any", True, None),
+        ("off/any", "off/any", False, "refused the connection"),
+        ("gone/m1", "gone/m1", False, "No provider has the model 'gone/m1'"),
+        ("local/tiny", "local/tiny", True, None),
+    ],
+)
+async def test_a_default_that_is_configured_is_the_first_of_the_list_and_says_if_it_is_a_slip(
+    http: Http,
+    model: ScriptedModel,
+    closed_url: str,
+    default: str,
+    first: str,
+    available: bool,
+    reason: str | None,
+) -> None:
+    async with ScriptedModel(models=[]) as bare:
+        given = settings(
+            endpoint("open", model.base_url), endpoint("some", model.base_url, "m9"),
+            endpoint("off", closed_url), endpoint("bare", bare.base_url), default_model=default,
+        )  # fmt: skip
+        infos = await listed(catalog(http, given, EmbeddedStub(http)))
+    assert [m.id for m in infos].count(first) == 1
+    origin = infos[0].tertulia
+    assert origin is not None
+    assert (infos[0].id, origin.available) == (first, available)
+    assert (reason or "") in (origin.reason or "")
+    assert (origin.reason is None) is available
+
+
+async def test_any_model_of_the_pass_through_may_be_the_default(
+    http: Http, model: ScriptedModel
+) -> None:
+    through = endpoint("copilot-env", model.base_url, "usual")
+    given = settings(pass_through=through, default_model="other")
+    infos = await listed(catalog(http, given))
+    assert [(m.id, m.tertulia and m.tertulia.available) for m in infos] == [
+        ("other", True),
+        ("usual", True),
+    ]
+
+
 async def test_the_list_is_bounded_by_the_slowest_bound_not_by_the_endpoints(http: Http) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -346,7 +421,7 @@ async def test_an_entry_has_what_the_sdks_insist_on(http: Http, model: ScriptedM
                 "limits": {},
             },
             "policy": {"state": "enabled", "terms": ""},
-            "tertulia": {"provider": "a", "available": True},
+            "tertulia": {"provider": "a", "available": True, "default": True},
         }
     ]
 

@@ -1,0 +1,60 @@
+"""What went wrong, in the words of the command line. Pure.
+
+The daemon speaks to programs: its messages name methods and JSON paths. Here a clause that names a
+method gives way to one that names a command, and the kinds of errors that need no more than that
+have their own sentence. Whatever else a message says is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tertulia.errors import (
+    InvalidParams,
+    ModelUnavailable,
+    NotAuthenticated,
+    RpcError,
+    SessionNotFound,
+    TertuliaError,
+)
+
+_CLAUSES = re.compile(r"(?<=[.;]) ")
+_METHOD = re.compile(r"\b(?:session|models|runtime)\.[a-z]\w*")
+_HOW_TO_ADD = (
+    "Name a provider in config.toml in the data folder, or set a variable such as OPENAI_API_KEY."
+)
+_INSTEAD = {
+    "models.list": "`tertulia models` shows what can be used.",
+    "session.idle": "Wait for their answers.",
+}
+"""For a clause that names this method or event; one that names another is left out."""
+
+
+def said(error: TertuliaError | RpcError) -> str:
+    """The text of `error` for a person at the command line."""
+    text = str(error)
+    match error:
+        case SessionNotFound(data={"sessionId": session_id}):
+            return f"There is no session {session_id}; see `tertulia list`."
+        case NotAuthenticated():
+            return "The daemon asks for its connection token: give it in TERTULIA_TOKEN."
+        case InvalidParams(data={"path": path}):
+            text = text.removeprefix(f"{path}: ")
+    instead = _INSTEAD
+    if isinstance(error, ModelUnavailable):
+        instead = {**_INSTEAD, "session.create": _HOW_TO_ADD}
+    text = "\n".join(_without_methods(line, instead) for line in text.split("\n"))
+    return text[:1].upper() + text[1:]
+
+
+def _without_methods(line: str, instead: dict[str, str]) -> str:
+    if not _METHOD.search(line):
+        return line
+    kept = [_replaced(clause, instead) for clause in _CLAUSES.split(line)]
+    text = " ".join(clause for clause in kept if clause) or line
+    return re.sub(r"; (?=[A-Z`])|;$", ". ", text).rstrip()
+
+
+def _replaced(clause: str, instead: dict[str, str]) -> str:
+    found = _METHOD.search(clause)
+    return clause if found is None else instead.get(found[0], "")

@@ -1,0 +1,80 @@
+"""What the command reads and writes: encodings, full disks, times, warnings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from tests.clients.command import TERTULIA, ok, run
+from tests.clients.conftest import BOUND_S
+
+
+def test_lines_that_are_no_utf8_are_mended(home: Path) -> None:
+    said = ok("chat", "s1", stdin="[[fake-history]] caf\udce9 \u00e9\n")
+    assert "caf\ufffd \u00e9" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_answer_that_stdout_cannot_encode_is_shown_as_far_as_it_can(
+    home: Path, encoding: str
+) -> None:
+    done = run("send", "s1", "[[say:a\u65e5b]]", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a?b\n", "")
+    assert "a?b" in ok("show", "s1", PYTHONIOENCODING=encoding)
+
+
+def test_json_is_utf8_whatever_the_encoding_of_stdout(home: Path) -> None:
+    lines = ok("send", "s1", "[[say:\u65e5]]", "--json", PYTHONIOENCODING="ascii").splitlines()
+    assert "\u65e5" in [json.loads(line)["data"].get("content") for line in lines]
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["send", "s1", "[[say:x]]"]])
+def test_a_full_disk_is_told_in_one_line(home: Path, arguments: list[str]) -> None:
+    ok("send", "s0", "[[say:x]]")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*TERTULIA, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BOUND_S,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "tertulia: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_traceback(home: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *TERTULIA, "list"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_the_list_tells_the_time_of_this_machine(home: Path) -> None:
+    ok("send", "s1", "[[say:x]]")
+    row = json.loads(ok("list", "--json"))["sessions"][0]
+    east = timezone(timedelta(hours=5, minutes=45))
+    then = datetime.fromisoformat(row["modifiedTime"]).astimezone(east)
+    assert f"{then:%Y-%m-%d %H:%M}" in ok("list", TZ="EAST-5:45")
+
+
+def test_an_answer_that_was_cut_says_so_on_stderr(home: Path) -> None:
+    done = run("send", "s1", "[[fake-n10-length]]")
+    assert done.returncode == 0
+    assert done.stdout.startswith("w0")
+    assert "most tokens" in done.stderr
+    assert done.stderr.startswith("tertulia: ")
+    assert "most tokens" not in done.stdout
+    assert "warning:" in ok("show", "s1")
+    assert run("send", "s1", "[[fake-n10]]").stderr == ""

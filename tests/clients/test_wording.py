@@ -1,0 +1,64 @@
+"""The daemon's messages on the command line: no method of the wire is named there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tertulia.errors import (
+    InvalidParams,
+    ModelUnavailable,
+    NotAuthenticated,
+    Overloaded,
+    RpcError,
+    SessionExists,
+    SessionNotFound,
+    TertuliaError,
+    TurnFailed,
+)
+from tertulia.wording import said
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SessionNotFound.of("nope"), "There is no session nope; see `tertulia list`."),
+        (
+            InvalidParams("$.sessionId: an id has letters.", {"path": "$.sessionId"}),
+            "An id has letters.",
+        ),
+        (
+            ModelUnavailable(
+                "No model is configured. Give session.create a provider (baseUrl), or set"
+                " a variable; models.list shows what can be used."
+            ),
+            "No model is configured. Name a provider in config.toml in the data folder, or set a"
+            " variable such as OPENAI_API_KEY. `tertulia models` shows what can be used.",
+        ),
+        (
+            TurnFailed("model_not_found", "No. Check the name; models.list shows what there is."),
+            "No. Check the name. `tertulia models` shows what can be used.",
+        ),
+        (
+            Overloaded("9 messages wait already; wait for session.idle."),
+            "9 messages wait already. Wait for their answers.",
+        ),
+        (SessionExists("It exists. Attach with session.resume."), "It exists."),
+        (
+            NotAuthenticated("AUTHENTICATION_FAILED: call connect first."),
+            "The daemon asks for its connection token: give it in TERTULIA_TOKEN.",
+        ),
+    ],
+)
+def test_a_method_gives_way_to_a_command(error: TertuliaError | RpcError, text: str) -> None:
+    assert said(error) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["One; two. Three: 3.5; four", "Missing:\n  pip install x\n  pip install y", "Odd"]
+)
+def test_what_names_no_method_stays_as_it_is(text: str) -> None:
+    assert said(TertuliaError(text)) == text
+
+
+def test_something_is_said_where_all_of_it_names_methods() -> None:
+    assert said(RpcError(0, "Use session.resume.")) == "Use session.resume."

