@@ -19,7 +19,8 @@ from tertuliad import limits
 from tertuliad.providers.base import ImagePart, ProviderFailed, TextPart, ToolCall
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Progress
-from tertuliad.sessions.state import NOT_RUN, SessionState, fold, title_of
+from tertuliad.sessions.history import NOT_RUN
+from tertuliad.sessions.state import SessionState, fold, title_of
 from tertuliad.store.base import Record
 from tests.support.session_on_paper import SessionOnPaper, message, outcome, stored, types
 
@@ -27,7 +28,7 @@ from tests.support.session_on_paper import SessionOnPaper, message, outcome, sto
 
 
 def roles(state: SessionState) -> list[tuple[str, Any]]:
-    return [(entry.role, entry.content) for entry in state.history]
+    return [(entry.role, entry.content) for entry in state.history or ()]
 
 
 def test_a_conversation_is_read_back_in_order() -> None:
