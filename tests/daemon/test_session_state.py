@@ -232,7 +232,10 @@ class Conversation(RuleBasedStateMachine):
         elif len(self.waiting) >= limits.PENDING_MESSAGES:
             return
         else:
-            self.waiting.insert(0 if first else len(self.waiting), name)
+            steering = sum(1 for waiting in self.waiting if waiting in self.first)
+            self.waiting.insert(steering if first else len(self.waiting), name)
+            if first:
+                self.first.add(name)
         self._took(self.paper.send(self.sent, first=first))
 
     @precondition(lambda self: self.running)

@@ -23,8 +23,7 @@ from tertuliad.sessions import branching, decide, documents
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.sealed import now_ms
 from tertuliad.sessions.session import exists
-from tertuliad.store.base import AlreadyThere, Hit, ListQuery, Page, Row
-from tertuliad.store.search import MARKS
+from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
 
 _DAY_MS = 24 * 3600 * 1000
 _NOTHING = methods.Nothing()

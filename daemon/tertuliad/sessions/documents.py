@@ -20,11 +20,9 @@ from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState, fold
-from tertuliad.store.base import Append, Record, Row
-from tertuliad.store.schema import SEQ_BITS
+from tertuliad.store.base import MAX_SEQ, Append, Record, Row
 
 VERSION = 1
-_MAX_SEQ = (1 << SEQ_BITS) - 1
 _EVENTS = "$.document.events"
 
 _encoder = msgspec.json.Encoder()
@@ -74,7 +72,7 @@ def _records(document: Document) -> tuple[Record, ...]:
     for index, item in enumerate(document.events):
         path = f"{_EVENTS}[{index}]"
         first = records[-1].seq + 1 if records else 1
-        if not first <= item.seq <= _MAX_SEQ or (not records and item.seq != 1):
+        if not first <= item.seq <= MAX_SEQ or (not records and item.seq != 1):
             raise _invalid(
                 f"{path}.seq", f"seqs begin with 1 and grow; {first} or more is expected"
             )

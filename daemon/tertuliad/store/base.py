@@ -18,6 +18,13 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 
+MAX_SEQ = (1 << 31) - 1
+"""No log has more events than this."""
+
+MARKS = ("\x02", "\x03")
+"""What stands before and behind the words that a search has found."""
+
+
 class HeadMoved(Exception):
     """The log is longer than the writer knows: another process has written to it."""
 
@@ -127,8 +134,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
-    """A place where something was said. `snippet` has the words found between the marks
-    U+0002 and U+0003."""
+    """A place where something was said. `snippet` has the words found between `MARKS`."""
 
     row: Row
     seq: int

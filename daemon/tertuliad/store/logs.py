@@ -5,16 +5,15 @@ from __future__ import annotations
 import sqlite3
 
 from tertuliad.store import search
-from tertuliad.store.base import Range, Record
-from tertuliad.store.schema import SEQ_BITS, event_id, seq_of
+from tertuliad.store.base import MAX_SEQ, Range, Record
+from tertuliad.store.schema import event_id, seq_of
 
-_MAX_SEQ = (1 << SEQ_BITS) - 1
 
 # The segments that a log leads through, newest first, and up to which seq each of them belongs to
 # it: a fork of a fork ends where the first of them was made.
 _CHAIN = f"""
 WITH RECURSIVE chain (segment, upto) AS (
-    SELECT ?1, {_MAX_SEQ}
+    SELECT ?1, {MAX_SEQ}
     UNION ALL
     SELECT s.parent, min(chain.upto, s.parent_seq)
     FROM segments s JOIN chain ON s.id = chain.segment
@@ -121,7 +120,7 @@ def _remove(db: sqlite3.Connection, segment: int) -> None:
     search.unindex(db, segment)
     db.execute(
         "DELETE FROM events WHERE id BETWEEN ? AND ?",
-        (event_id(segment, 0), event_id(segment, _MAX_SEQ)),
+        (event_id(segment, 0), event_id(segment, MAX_SEQ)),
     )
     db.execute("DELETE FROM snapshots WHERE segment = ?", (segment,))
     db.execute("DELETE FROM segments WHERE id = ?", (segment,))
@@ -163,6 +162,6 @@ def newest_snapshot(db: sqlite3.Connection, segment: int) -> tuple[int, bytes] |
 def _bytes(db: sqlite3.Connection, segment: int) -> int:
     row = db.execute(
         "SELECT coalesce(sum(length(body)), 0) FROM events WHERE id BETWEEN ? AND ?",
-        (event_id(segment, 0), event_id(segment, _MAX_SEQ)),
+        (event_id(segment, 0), event_id(segment, MAX_SEQ)),
     ).fetchone()
     return int(row[0])

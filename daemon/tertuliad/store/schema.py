@@ -15,12 +15,13 @@ from pathlib import Path
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.store.base import MAX_SEQ
 from tertuliad.store.worker import failure
 
 FILE_NAME = "sessions.db"
 APPLICATION_ID = 0x54455254  # "TERT"
 SCHEMA_VERSION = 1
-SEQ_BITS = 31
+SEQ_BITS = MAX_SEQ.bit_length()
 
 SAID_TYPES = ("user.message", "assistant.message")
 

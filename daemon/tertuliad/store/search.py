@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from tertuliad.store.base import MARKS
 from tertuliad.store.schema import SAID_TYPES, event_id
 
-MARKS = ("\x02", "\x03")
 SNIPPET_TOKENS = 24
 _KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)
 
