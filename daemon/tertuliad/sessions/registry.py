@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from concurrent.futures import Future
 
-from tertulia_protocol.errors import SessionExists
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.session import Decide, Session
+from tertuliad.sessions.session import Decide, Session, exists
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
 
@@ -32,7 +31,7 @@ class Sessions:
         """A new session whose first command is `command`; fails with `SessionExists`."""
         if self._slot(session_id) is not None:
             reply = Reply()
-            reply.fail(SessionExists(f"A session {session_id} exists already.", None))
+            reply.fail(exists(session_id))
             return reply
         session = self._live[session_id] = Session(session_id, self._world, is_new=True)
         return self._watched(session, session.post(command))
