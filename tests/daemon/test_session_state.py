@@ -168,7 +168,7 @@ def record(seq: int, kind: str, data: Any) -> Record:
 
 
 def test_events_of_a_later_version_are_passed_over() -> None:
-    state = SessionState(id="s", created_ms=0)
+    state = SessionState(id="s", created_ms=0, history=[])
     fold(
         state,
         [
@@ -199,6 +199,7 @@ class Conversation(RuleBasedStateMachine):
         self.sent = 0
         self.running: str | None = None
         self.waiting: list[str] = []
+        self.first: set[str] = set()
         self.old: list[Progress] = []
 
     def _took(self, published: list[dict[str, Any]], *, may_wait: bool = False) -> None:

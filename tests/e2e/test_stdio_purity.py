@@ -33,7 +33,8 @@ def noisy(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(NOISY_IMPORTS)
-    return {"PYTHONPATH": str(folder)}
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), before]))}
 
 
 @pytest.mark.parametrize("level", ["none", "all"])

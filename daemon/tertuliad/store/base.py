@@ -17,7 +17,6 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-
 MAX_SEQ = (1 << 31) - 1
 """No log has more events than this."""
 

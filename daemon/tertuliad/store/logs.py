@@ -8,7 +8,6 @@ from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
 from tertuliad.store.schema import event_id, seq_of
 
-
 # The segments that a log leads through, newest first, and up to which seq each of them belongs to
 # it: a fork of a fork ends where the first of them was made.
 _CHAIN = f"""
