@@ -9,6 +9,7 @@ it lacks keys and headers, and a config that equals its redacted form held no se
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, Self
@@ -21,6 +22,7 @@ from tertulia_protocol.errors import InvalidParams
 NO_URL = "an address that is not a URL"
 
 
+@functools.lru_cache(maxsize=256)
 def public_url(url: str) -> str:
     """`url` as scheme://host:port/path: user info, query and fragment may hold secrets."""
     try:
@@ -39,6 +41,7 @@ def is_http(url: str) -> bool:
     return public_url(url).startswith(("http://", "https://"))
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(url: str) -> bool:
     """Whether `url` names this machine by an address that never leaves it."""
     try:

@@ -2,7 +2,8 @@
 
 The rules of this file:
 - Commands are done one at a time, each whole: decide, fold, commit, then answer, publish in order,
-  and start or stop the turn. Nobody sees anything of a command before its commit.
+  and start or stop the turn. Nobody sees anything of a command before its commit; the model alone
+  may be asked while the commit of its turn's start is under way, and is hung up on if that fails.
 - There is no task here. A command that stores nothing is done inside `post`; otherwise the store's
   answer carries on, and commands wait in the inbox meanwhile. An idle session costs this object.
 - A refused commit forgets the folded state: the log is folded anew. Where another process had
@@ -89,6 +90,8 @@ class Session:
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
         self._turn: Turn | None = None
+        self._early = False
+        """The turn was begun while the commit that starts it is under way."""
         self._lost_turn = False
         """Another process has ended the turn that ran here; who watches was not told yet."""
         self._told_seq = 0
@@ -124,9 +127,9 @@ class Session:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there."""
         self.gone = True
-        if self._turn is not None:
+        if self._turn is not None and not self._early:
             self._tell_live(events.SessionIdle(aborted=True))
-            self._stop_turn()
+        self._stop_turn()
         reply = Reply()
 
         def deleted(done: Future[dict[str, int]]) -> None:
@@ -198,6 +201,10 @@ class Session:
             decision.keep_to,
             self._due_snapshot(state, decision),
         )
+        if decision.starts_turn and self._turn is None and state.history is not None:
+            # A history that is not loaded yet has to be read from the store, message and all.
+            self._early = True
+            self._start_turn(state)
         submit = self._world.store.create if self._is_new else self._world.store.append
         submit(append).add_done_callback(partial(self._committed, command, decision, sealed))
         return False
@@ -253,8 +260,11 @@ class Session:
             self._turn = None
             self._world.running.discard(self.id)
             self._waits.idle()
-        if decision.starts_turn and not self.gone:
-            self._start_turn(self._state)
+        if decision.starts_turn:
+            if not self._early and not self.gone:
+                self._start_turn(self._state)
+            self._early = False
+            self._world.request_headers.pop(self._state.last_message_id or "", None)
 
     def _publish(self, sealed: list[Sealed]) -> None:
         assert self._state is not None
@@ -337,6 +347,9 @@ class Session:
 
     def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
         was_new, self._state = self._is_new, None
+        if self._early:
+            self._early = False
+            self._stop_turn()
         self._forget_start()
         if isinstance(error, AlreadyThere):
             self._is_new = False
@@ -372,7 +385,7 @@ class Session:
             session_id=self.id,
             config=state.config,
             history=partial(self._history, state),
-            headers=self._world.request_headers.pop(state.turn.message_id or "", {}),
+            headers=self._world.request_headers.get(state.turn.message_id or "", {}),
         )
         told = TurnEvents(
             delta=partial(self._on_delta, progress),

@@ -83,8 +83,13 @@ class _Snapshot(msgspec.Struct, array_like=True):
     state: SessionState
 
 
-_snapshots = msgspec.msgpack.Decoder(_Snapshot)
 _packer = msgspec.msgpack.Encoder()
+
+
+@functools.cache
+def _snapshots() -> msgspec.msgpack.Decoder[_Snapshot]:
+    """Made on first use, like the decoders of events."""
+    return msgspec.msgpack.Decoder(_Snapshot)
 
 
 def snapshot(state: SessionState) -> bytes:
@@ -96,7 +101,7 @@ def snapshot(state: SessionState) -> bytes:
 def from_snapshot(data: bytes) -> SessionState | None:
     """The state that `snapshot` packed; None where another version did."""
     try:
-        kept = _snapshots.decode(data)
+        kept = _snapshots().decode(data)
     except msgspec.MsgspecError:
         return None
     return kept.state if kept.form == SNAPSHOT_FORM else None

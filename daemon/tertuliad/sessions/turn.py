@@ -192,7 +192,8 @@ def _request(plan: Plan, target: Target, history: list[Message]) -> ModelRequest
     config = plan.config
     system = system_message.render(config)
     head = [Message(role="system", content=system)] if system else []
-    said = history if target.vision else map(_without_images, history)
+    plain = target.vision or all(isinstance(message.content, str) for message in history)
+    said = history if plain else map(_without_images, history)
     return ModelRequest(
         model=target.model,
         messages=[*head, *said],

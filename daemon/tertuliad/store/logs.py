@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
 from tertuliad.store.schema import event_id, seq_of
+
+if TYPE_CHECKING:
+    import sqlite3
 
 # The segments that a log leads through, newest first, and up to which seq each of them belongs to
 # it: a fork of a fork ends where the first of them was made.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from tertulia_protocol.errors import InvalidParams
 from tertuliad.store.base import ListQuery, Order, Page, Row
+
+if TYPE_CHECKING:
+    import sqlite3
 
 COLUMNS = Row.__struct_fields__
 LISTED = ", ".join(f"sessions.{name}" for name in COLUMNS)

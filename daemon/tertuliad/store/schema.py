@@ -8,15 +8,18 @@ them, up to the seq `indexed` of each segment; where that is behind `head`, the 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import MAX_SEQ
 from tertuliad.store.worker import failure
+
+if TYPE_CHECKING:
+    import sqlite3
 
 FILE_NAME = "sessions.db"
 APPLICATION_ID = 0x54455254  # "TERT"
@@ -79,6 +82,8 @@ _opening = threading.Lock()
 
 def open_database(path: Path) -> sqlite3.Connection:
     """A connection to the database at `path`, made if need be. Raises `StoreFailed`."""
+    import sqlite3  # by the thread that needs it: the start does not
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -110,6 +115,8 @@ def _make_ready(db: sqlite3.Connection, path: Path) -> None:
 
 def _use_write_ahead_log(db: sqlite3.Connection) -> None:
     """Two openers of a new file get in each other's way here, and SQLite does not wait for it."""
+    import sqlite3
+
     until = time.monotonic() + limits.STORE_BUSY_TIMEOUT_S
     while True:
         try:
@@ -122,6 +129,8 @@ def _use_write_ahead_log(db: sqlite3.Connection) -> None:
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
+    import sqlite3
+
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 

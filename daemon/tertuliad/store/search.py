@@ -5,10 +5,13 @@ What is not indexed yet is indexed before a search, so that a search finds all t
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
 
 from tertuliad.store.base import MARKS
 from tertuliad.store.schema import SAID_TYPES, event_id
+
+if TYPE_CHECKING:
+    import sqlite3
 
 SNIPPET_TOKENS = 24
 _KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)

@@ -6,10 +6,10 @@ the tables. SQL stands in this package and nowhere else.
 
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tertuliad import limits
 from tertuliad.store import logs, rows, search
@@ -29,6 +29,9 @@ from tertuliad.store.base import (
 )
 from tertuliad.store.schema import FILE_NAME, open_database, segment_of, seq_of
 from tertuliad.store.worker import CallSoon, Worker
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 class SqliteStore:

@@ -8,20 +8,22 @@ tried alone. Futures are completed on the event loop's thread, a whole group in 
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tertulia_protocol.errors import InvalidParams, StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import AlreadyThere, HeadMoved, NotThere
 
+if TYPE_CHECKING:
+    import sqlite3
+
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], Any]
+Work = Callable[["sqlite3.Connection"], Any]
 Job = tuple[Work, "Future[Any]"]
-Open = Callable[[], sqlite3.Connection]
+Open = Callable[[], "sqlite3.Connection"]
 CallSoon = Callable[[Callable[[], None]], Any]
 """Runs a function on the event loop's thread, from any thread."""
 
@@ -134,6 +136,8 @@ class _Busy(Exception):
 
 def _commit(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
     """Do `works` in one transaction; what it raises has undone all of them."""
+    import sqlite3
+
     try:
         db.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
@@ -158,6 +162,8 @@ def _outcome(db: sqlite3.Connection, work: Work) -> Any:
 
 def failure(error: Exception, where: object = None) -> Exception:
     """`error` as it goes to whoever waits."""
+    import sqlite3
+
     if isinstance(error, sqlite3.Error | OSError):
         at = f" at {where}" if where is not None else ""
         return StoreFailed(f"The session store{at} failed: {error}. {_advice(str(error))}")
