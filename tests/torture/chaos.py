@@ -52,8 +52,14 @@ class Client:
         try:
             while not self.wire.ended:
                 self._step()
-        except (OSError, AssertionError) as error:
-            if not self.wire.ended:  # otherwise the kill came first
+        except OSError as error:
+            # The kill came first, and shows at the writing end before it does at the reading one.
+            try:
+                self.wire.until_end()
+            except AssertionError:
+                self.fault = error
+        except AssertionError as error:
+            if not self.wire.ended:
                 self.fault = error
 
     def _step(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached, decide
 from tertuliad.sessions.decide import Decision
@@ -88,7 +88,7 @@ def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage
     """Have a new message accepted; answers the id that stands for it."""
     _check_size(given)
     message = MessageQueued(
-        message_id=str(uuid.uuid4()),
+        message_id=new_id(),
         content=given.prompt,
         attachments=[echoed(item) for item in given.attachments or ()] or None,
         agent_mode=given.agent_mode,
@@ -190,7 +190,7 @@ def messages(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
 
 def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
-    event_id = str(uuid.uuid4())
+    event_id = new_id()
     kind = params.type or "notification"
     data: events.EventData
     match params.level:
@@ -279,7 +279,7 @@ def register_interest(
 ) -> methods.SessionEventLogRegisterInterestResult:
     """No event is sent on demand only, so a handle is all there is to it."""
     ctx.need_attached(caller, params.session_id)
-    return methods.SessionEventLogRegisterInterestResult(handle=str(uuid.uuid4()))
+    return methods.SessionEventLogRegisterInterestResult(handle=new_id())
 
 
 def release_interest(

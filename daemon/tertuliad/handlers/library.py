@@ -5,7 +5,6 @@ None of them needs an attached caller.
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import anyio
@@ -18,6 +17,7 @@ from tertulia_protocol.errors import InvalidParams, SessionExists, SessionNotFou
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.handlers.sessions import meta_of
+from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching, decide, documents
 from tertuliad.sessions.decide import Decision
@@ -32,19 +32,19 @@ _NOTHING = methods.Nothing()
 async def fork(
     ctx: Context, caller: Caller, params: methods.SessionsForkParams
 ) -> methods.SessionsForkResult:
-    new_id = params.new_session_id or str(uuid.uuid4())
-    if not ids.is_valid(new_id):
+    child = params.new_session_id or new_id()
+    if not ids.is_valid(child):
         raise InvalidParams(f"$.newSessionId: {ids.RULE}.", {"path": "$.newSessionId"})
     source = params.session_id
     name = (params.name or "").strip() or None
     with anyio.CancelScope(shield=True):  # what is stored is also told
         row = await branching.fork(
-            ctx.world.store, source, new_id, before=params.to_event_id, name=name
+            ctx.world.store, source, child, before=params.to_event_id, name=name
         )
     if (given := ctx.world.credentials.get(source)) is not None:
-        ctx.world.credentials[new_id] = given
+        ctx.world.credentials[child] = given
     ctx.world.lifecycle("session.created", row)
-    return methods.SessionsForkResult(session_id=new_id, name=name)
+    return methods.SessionsForkResult(session_id=child, name=name)
 
 
 # Documents
@@ -71,7 +71,7 @@ async def import_(
     except SessionExists:
         if params.if_exists != "rename":
             raise
-        return await _imported(ctx, params.document, str(uuid.uuid4()))
+        return await _imported(ctx, params.document, new_id())
 
 
 async def _imported(

@@ -3,12 +3,11 @@ has to be attached."""
 
 from __future__ import annotations
 
-import uuid
-
 from tertulia_protocol import methods_log, shapes
 from tertulia_protocol.errors import InvalidParams
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.handlers.conversation import put_message
+from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import decide, queue
 from tertuliad.sessions.decide import Decision
@@ -103,12 +102,12 @@ def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTex
 
 
 def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
-    new_id = str(uuid.uuid4())
+    copy_id = new_id()
     headers = ctx.world.request_headers
 
     def command(state: SessionState) -> Decision:
         decision = queue.duplicate(
-            state, params.id, new_id, lambda copy: methods_log.ItemId(id=copy)
+            state, params.id, copy_id, lambda copy: methods_log.ItemId(id=copy)
         )
         if decision is None:
             raise InvalidParams(
@@ -119,7 +118,7 @@ def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams)
 
     def with_headers() -> None:
         if params.id in headers:
-            headers[new_id] = headers[params.id]
+            headers[copy_id] = headers[params.id]
 
     return on_success(_post(ctx, caller, params.session_id, command), with_headers)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from tertulia_protocol.config import (
 from tertulia_protocol.errors import NotSupported, SessionExists
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
@@ -30,10 +30,9 @@ from tertuliad.store.base import ListQuery, Row
 
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
-    session_id = params.session_id or str(uuid.uuid4())
+    session_id = params.session_id or new_id()
     config = _settings(params)
     _check(ctx, config)
-    ctx.warm()
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=os.getcwd())
     version = ctx.world.version
@@ -50,7 +49,6 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
 
 
 def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
-    ctx.warm()
     return _resume(
         ctx,
         caller,
@@ -114,6 +112,7 @@ def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
     ctx.keep_providers(session_id, config)
     ctx.hub.attach(caller, session_id)
+    ctx.warm()
 
 
 def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
-import uuid
 
 import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.framing import encode_frame
+from tertuliad.ids import new_id
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.state import SessionState
@@ -38,8 +39,13 @@ def now_ms() -> int:
 
 def iso(ms: int) -> str:
     """`ms` since 1970 as ISO 8601 in UTC, with milliseconds."""
-    moment = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """Events come many to a second, and formatting is slow."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sealed]:
@@ -49,7 +55,7 @@ def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sea
     sealed: list[Sealed] = []
     for draft in drafts:
         kind, stored = _kind(draft)
-        event_id = draft.id or str(uuid.uuid4())
+        event_id = draft.id or new_id()
         body = _encoder.encode(
             events.Envelope(
                 id=event_id,
@@ -88,7 +94,7 @@ def event_frame(session_id: str, body: bytes) -> bytes:
 def idle_frame(session_id: str, parent_id: str | None) -> bytes:
     """A fresh `session.idle` for a follower that caught up after the real one was sent."""
     body = events.Envelope(
-        id=str(uuid.uuid4()),
+        id=new_id(),
         timestamp=iso(now_ms()),
         parent_id=parent_id,
         type="session.idle",

@@ -16,7 +16,6 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -35,6 +34,7 @@ from tertulia_protocol.errors import (
     TurnBusy,
 )
 from tertuliad import limits
+from tertuliad.ids import new_id
 from tertuliad.providers.base import Message, ProviderFailed
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import decide, history
@@ -380,7 +380,7 @@ class Session:
 
     def _start_turn(self, state: SessionState) -> None:
         assert state.turn is not None
-        progress = Progress(turn_id=state.turn.id, message_id=str(uuid.uuid4()))
+        progress = Progress(turn_id=state.turn.id, message_id=new_id())
         plan = Plan(
             session_id=self.id,
             config=state.config,
