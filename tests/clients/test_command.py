@@ -283,14 +283,16 @@ class Screen:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
-    def interrupt_prompt(self) -> None:
-        """Ctrl-C at the prompt, until something is shown or it ends. A signal that comes between
-        the prompt and readline's wait is seen with the next one, and both are one."""
-        before, deadline = self.shown, time.monotonic() + BOUND_S
-        while self.shown == before and time.monotonic() < deadline:
+    def interrupt_prompt(self, text: str | None = None) -> None:
+        """Ctrl-C at the prompt, until `text` is shown or, without one, it ends. A signal that comes
+        between the prompt and readline's wait is seen with the next one, and both are one."""
+        deadline = time.monotonic() + BOUND_S
+        while time.monotonic() < deadline:
             self.interrupt()
-            if not self._read(1.0):
-                return
+            patience = time.monotonic() + 2.0
+            while (left := patience - time.monotonic()) > 0:
+                if not self._read(left) or (text and text in self.shown[self._seen :]):
+                    return
 
     def rest(self) -> int:
         """Read to the end; the exit code."""
@@ -343,7 +345,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(home: Path, screens: list[Scre
     chat.type("[[say:still here]]\n")
     chat.until("still here\r\n")
     chat.until("> ")
-    chat.interrupt_prompt()
+    chat.interrupt_prompt("Ctrl-C again")
     chat.until("Ctrl-C again")
     chat.until("> ")
     chat.interrupt_prompt()
