@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 
@@ -9,3 +11,7 @@ import pytest
 def anyio_backend() -> str:
     """The daemon runs on anyio's asyncio backend only."""
     return "asyncio"
+
+
+# Started in the background of a shell, pytest ignores SIGINT, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
