@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -372,5 +371,4 @@ def run(options: Options, stdout: int) -> int:
             anyio.run(root, backend="asyncio", backend_options=backend)
     except SystemExit as end:
         return int(end.code or 0)
-    assert threading.current_thread() is threading.main_thread()
     return 0

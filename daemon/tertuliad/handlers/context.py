@@ -68,17 +68,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             raise SessionNotFound.of(session_id)
 
 
-def on_failure(reply: Reply, act: Callable[[], object]) -> Reply:
-    """Have `act` done when the reply turns out to be an error, before anybody sees it."""
-
-    def check(done: Future[Any]) -> None:
-        if done.exception() is not None:
-            act()
-
-    reply.add_done_callback(check)
-    return reply
-
-
 def on_success(reply: Reply, act: Callable[[], None]) -> Reply:
     """Have `act` done when the reply has its result, before anybody sees it."""
 
