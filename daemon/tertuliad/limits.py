@@ -30,7 +30,7 @@ LEFT_OVER_TURNS = 16  # at once, of messages that an earlier process left waitin
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse
 URGENT_COMMANDS = 1024  # beyond it, those that go first (abort): a full inbox does not stop them
 REMEMBERED_KEYS = 256  # callers' keys of the messages accepted last, per session
-HOT_SESSIONS = 64  # idle sessions kept in memory; the one used longest ago is let go
+HOT_SESSIONS = 256  # idle sessions kept in memory; the one used longest ago is let go
 SNAPSHOT_EVENTS = 256  # a snapshot is stored after so many events
 COMMIT_TRIES = 20  # a command whose commit another process keeps overtaking; then an error
 PROMPT_BYTES = 16 * MIB  # one message with its attachments' text; refuse
@@ -57,9 +57,12 @@ MODELS_LIST_TIMEOUT_S = 3.0
 EMBEDDED_START_TIMEOUT_S = 60.0
 
 # Store.
-COMMIT_BATCH = 512  # operations of one transaction
+COMMIT_BATCH = 128  # changes of one transaction
 STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: refuse
-WAL_PAGES = 250  # of 4 KiB: the write-ahead log is folded back from this size on
+WAL_CHANGES = 128  # the write-ahead log is folded back after so many
+WAL_BYTES = 4 * MIB  # a larger write-ahead log is cut off once it was folded back
+LIGHT_BYTES = 256 * KIB  # events of a change that is made on the event loop's thread
+STORE_CACHE_KIB = 512  # pages that each of the store's two connections keeps
 INDEXED_AT_ONCE = 64  # segments whose new words are indexed in one transaction
 LEASE_BEAT_S = 2.0  # how often a process that runs turns says that it lives
 LEASE_S = 15.0  # not heard of for so long, it is taken for stopped, and its turns are ended
