@@ -12,7 +12,6 @@ import msgspec
 
 from tertulia_protocol import VERSION, layout
 from tertuliad import limits
-from tertuliad.sessions.retry import TurnLimits
 
 LOG_LEVELS = ("none", "error", "warning", "info", "debug", "all")
 
@@ -40,7 +39,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     parent_pid: int | None
     log_level: str
     max_body: int
-    turn_limits: TurnLimits = TurnLimits()
+    turn_retries: int = limits.TURN_RETRIES
+    turn_timeout_s: float = limits.TURN_TIMEOUT_S
+    turn_idle_timeout_s: float | None = None
     drain_grace_s: float = limits.DRAIN_GRACE_S
 
 
@@ -62,11 +63,9 @@ def parse(argv: list[str]) -> Options:
         parent_pid=given.parent_pid,
         log_level=given.log_level,
         max_body=given.max_body,
-        turn_limits=TurnLimits(
-            retries=given.turn_retries,
-            timeout_s=given.turn_timeout,
-            idle_timeout_s=given.turn_idle_timeout,
-        ),
+        turn_retries=given.turn_retries,
+        turn_timeout_s=given.turn_timeout,
+        turn_idle_timeout_s=given.turn_idle_timeout,
         drain_grace_s=given.drain_grace,
     )
 

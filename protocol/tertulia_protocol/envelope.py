@@ -7,7 +7,6 @@ surrogate (legal JSON, and JavaScript sends it) becomes U+FFFD.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -95,6 +94,8 @@ def decode(body: bytes) -> Envelope:
 
 def _decode_again(body: bytes) -> Envelope:
     """The slow way, for what the fast decoder refuses: lone surrogates, or a proper fault."""
+    import json  # what is sent is nearly always proper
+
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_number)
         again = _encoder.encode(_mended(value))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from tertulia_protocol.errors import InvalidParams
+
 _AT = re.compile(r"(?s)(?P<fault>.*?)(?: - at `(?P<path>[^`]*)`)?\Z")
 _MISSING = re.compile(r"Object missing required field `(.*)`\Z")
 _EXPECTED = re.compile(r"Expected `([^`]+)`(?:, got `([^`]+)`)?(.*)\Z")
@@ -42,3 +44,8 @@ def explain(text: str) -> tuple[str, str]:
     if fault.startswith("Invalid enum value"):
         return path, "is none of the values that this member takes; rpc.discover lists them"
     return path, "does not have the shape that the method takes; rpc.discover gives it"
+
+
+def invalid(path: str, fault: str) -> InvalidParams:
+    """The refusal of params: where the fault is, and what it is."""
+    return InvalidParams(f"{path}: {fault}.", {"path": path})

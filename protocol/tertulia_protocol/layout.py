@@ -14,6 +14,11 @@ P = TypeVar("P", bound=PurePath)
 HOME_VARIABLES = ("TERTULIA_HOME", "COPILOT_HOME")
 """Variables that name the data folder, the first one set wins. The second is the SDKs'."""
 
+CONFIG_FILE = "config.toml"
+"""In the data folder: what people configure the daemon with."""
+DATABASE_FILE = "sessions.db"
+"""In the data folder: all sessions."""
+
 
 def data_folder(given: str | None, environ: Mapping[str, str], platform: str, user: P) -> P:
     """The data folder: as given, as a variable names it, or the platform's. `user` is the user's

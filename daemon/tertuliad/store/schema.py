@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tertulia_protocol import layout
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import MAX_SEQ
@@ -21,7 +22,7 @@ from tertuliad.store.worker import failure
 if TYPE_CHECKING:
     import sqlite3
 
-FILE_NAME = "sessions.db"
+FILE_NAME = layout.DATABASE_FILE
 APPLICATION_ID = 0x54455254  # "TERT"
 SCHEMA_VERSION = 1
 SEQ_BITS = MAX_SEQ.bit_length()
