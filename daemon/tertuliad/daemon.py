@@ -74,22 +74,26 @@ class Daemon:
             if options.stdio:
                 stream = StdioStream(0, stdout)
                 self._tasks.start_soon(self._serve_stdio, stream, self._handlers(None))
-            if (options.home / layout.DATABASE_FILE).exists():
+            if _is_there(options.home, layout.DATABASE_FILE):
                 self._spawn(self._take_up)
             await self._stopping.wait()
             await self._drain()
         self._tasks.cancel_scope.cancel()
 
     async def _listen_unix(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
+        from pathlib import Path
+
         from tertuliad import listeners
 
         assert self._options.socket is not None
-        bound = cleanup.enter_context(listeners.unix_socket(self._options.socket))
+        bound = cleanup.enter_context(listeners.unix_socket(Path(self._options.socket)))
         listener = await listeners.listen_unix(bound)
         self._accept(listener, self._handlers(None), authenticated=True)
         _announce(stdout, f"tertuliad listening on {self._options.socket}", self._options)
 
     async def _listen_tcp(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
+        from pathlib import Path
+
         from tertuliad import listeners
 
         options = self._options
@@ -100,7 +104,7 @@ class Daemon:
         if options.allow_anonymous:
             token = None
         elif token is None:
-            token, path = cleanup.enter_context(listeners.token_file(options.home, port))
+            token, path = cleanup.enter_context(listeners.token_file(Path(options.home), port))
             told = f" (the token is in {path})"
         self._accept(listener, self._handlers(token), authenticated=token is None)
         _announce(stdout, f"tertuliad listening on port {port}{told}", options)
@@ -178,11 +182,14 @@ class Daemon:
         """The settings, where there is a file of them: a fault in it ends the start. The
         environment has no faults, and is read with the engine."""
         options = self._options
-        if options.config is None and not (options.home / layout.CONFIG_FILE).exists():
+        if options.config is None and not _is_there(options.home, layout.CONFIG_FILE):
             return None
+        from pathlib import Path
+
         from tertuliad.config import load
 
-        return load(options.home, path=options.config)
+        named = None if options.config is None else Path(options.config)
+        return load(Path(options.home), path=named)
 
     def _need(self) -> Engine:
         """The engine, built if it is not there yet."""
@@ -191,19 +198,22 @@ class Daemon:
         return self._engine
 
     def _built(self) -> Engine:
+        from pathlib import Path
+
         from tertuliad.config import load
         from tertuliad.engine import Engine
         from tertuliad.models import Models
         from tertuliad.sessions.retry import TurnLimits
 
         options = self._options
+        home = Path(options.home)
         return Engine(
-            options.home,
-            models=Models(self._settings or load(options.home)),
+            home,
+            models=Models(self._settings or load(home)),
             turn_limits=TurnLimits(
                 retries=options.turn_retries,
-                timeout_s=options.turn_timeout_s,
-                idle_timeout_s=options.turn_idle_timeout_s,
+                timeout_s=options.turn_timeout,
+                idle_timeout_s=options.turn_idle_timeout,
             ),
             connections=self._connections,
             spawn=self._spawn,
@@ -251,7 +261,7 @@ class Daemon:
     def _watch(self) -> None:
         async def signals() -> None:
             async for name in lifetime.signals():
-                grace_s = self._options.drain_grace_s if name == "SIGTERM" else 0.0
+                grace_s = self._options.drain_grace if name == "SIGTERM" else 0.0
                 self.stop(name, grace_s)
 
         async def parent(pid: int, is_parent: bool) -> None:
@@ -297,7 +307,7 @@ class Daemon:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(hurried)
-            with anyio.move_on_after(self._options.drain_grace_s):
+            with anyio.move_on_after(self._options.drain_grace):
                 await engine.turns_ended().settled()
             tasks.cancel_scope.cancel()
 
@@ -315,6 +325,17 @@ class _Handlers(dict[str, Handler]):
     def __missing__(self, method: str) -> Handler:
         handler = self[method] = self._engine().handlers[method]
         return handler
+
+
+def _is_there(home: str, name: str) -> bool:
+    """Whether the home has such a file; where nobody can tell, it is the reader's to say why."""
+    try:
+        os.stat(os.path.join(home, name))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _announce(stdout: int, line: str, options: Options) -> None:
