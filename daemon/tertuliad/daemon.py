@@ -14,6 +14,7 @@ start.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator
@@ -194,7 +195,12 @@ class Daemon:
     def _need(self) -> Engine:
         """The engine, built if it is not there yet."""
         if self._engine is None:
-            self._engine = self._built()
+            gc.disable()  # as at the start: imports make much that stays and no garbage
+            try:
+                self._engine = self._built()
+            finally:
+                gc.freeze()
+                gc.enable()
         return self._engine
 
     def _built(self) -> Engine:

@@ -62,16 +62,17 @@ class _Wire(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Wire)
 _encoder = msgspec.json.Encoder()
 
-_LEADING_ID = re.compile(
+_LEADING_ID = (
     rb'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|-?\d+|true|false|null)\s*,)*?'
     rb'\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)\s*[,}]'
 )
-"""The id among the plain members that a body begins with, where its end is seen."""
+"""The id among the plain members that a body begins with, where its end is seen. Compiled when the
+first body cannot be decoded."""
 
 
 def find_id(head: bytes) -> RequestId | None:
     """The id in the first bytes of a body that cannot be decoded whole."""
-    match = _LEADING_ID.match(head[:4096])
+    match = re.match(_LEADING_ID, head[:4096])
     if match is None:
         return None
     try:
