@@ -78,4 +78,5 @@ INDEX_PAUSE_S = 3.0  # between something that was said and its being indexed
 DRAIN_GRACE_S = 3.0  # turns that run get so long to end by themselves after SIGTERM
 SHUTDOWN_GRACE_S = 5.0  # after that: the ends of turns, and writers, get so long
 EXIT_AFTER_SHUTDOWN_S = 15.0  # after runtime.shutdown, when nobody ends the process
+GREETING_S = 0.5  # for a first client, before what an earlier process left is taken up without one
 PARENT_POLL_S = 1.0  # where the platform cannot tell of a parent's death

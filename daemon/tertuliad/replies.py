@@ -129,3 +129,21 @@ def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:
 
     source.add_done_callback(done)
     return reply
+
+
+def all_settled(replies: list[Reply]) -> Reply:
+    """A reply of None once all of `replies` have an outcome, whatever it is."""
+    final = Reply()
+    left = len(replies)
+
+    def settle(_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            final.give(None)
+
+    for reply in replies:
+        reply.add_done_callback(settle)
+    if not replies:
+        final.give(None)
+    return final

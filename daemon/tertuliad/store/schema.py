@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tertulia_protocol import layout
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import MAX_SEQ
@@ -22,7 +23,7 @@ from tertuliad.store.failures import failure
 if TYPE_CHECKING:
     import sqlite3
 
-FILE_NAME = "sessions.db"
+FILE_NAME = layout.DATABASE_FILE
 APPLICATION_ID = 0x54455254  # "TERT"
 SCHEMA_VERSION = 1
 PAGE_BYTES = 1024
