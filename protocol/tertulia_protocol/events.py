@@ -341,13 +341,13 @@ class Envelope(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
 ):
     """An event as it crosses the wire. `parent_id` is the stored event before it, null for the
-    first: it has no default, so that null is sent. `data` is already encoded."""
+    first: it has no default, so that null is sent. `data` is the struct of the type."""
 
     id: str
     timestamp: str
     parent_id: str | None
     type: str
-    data: msgspec.Raw
+    data: Any
     ephemeral: bool = False
 
 

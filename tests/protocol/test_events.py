@@ -128,7 +128,7 @@ def in_envelope(event: EventType, data: EventData) -> dict[str, Any]:
         timestamp=STAMP,
         parent_id=None,
         type=event.type,
-        data=msgspec.Raw(msgspec.json.encode(data)),
+        data=data,
         ephemeral=event.ephemeral,
     )
     decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))

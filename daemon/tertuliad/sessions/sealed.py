@@ -16,18 +16,15 @@ _encoder = msgspec.json.Encoder()
 
 
 class Sealed(msgspec.Struct, frozen=True, gc=False):
-    """A draft with its place and its bytes. `seq` is 0 where it is not stored."""
+    """A draft with its place and its bytes. `seq` is 0 where it is not stored; `shown`: clients get
+    to see it."""
 
     data: events.EventData
     type: str
     id: str
     seq: int
     body: bytes
-
-    @property
-    def shown(self) -> bool:
-        """Whether clients get to see it."""
-        return not facts.is_internal(self.type)
+    shown: bool
 
 
 def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sealed]:
@@ -36,7 +33,7 @@ def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sea
     parent, seq = state.last_event_id, state.seq
     sealed: list[Sealed] = []
     for draft in drafts:
-        kind, stored = _kind(draft)
+        kind, stored, shown = _kind(draft)
         event_id = draft.id or new_id()
         body = _encoder.encode(
             events.Envelope(
@@ -44,25 +41,24 @@ def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sea
                 timestamp=timestamp,
                 parent_id=parent,
                 type=kind,
-                data=msgspec.Raw(_encoder.encode(draft.data)),
+                data=draft.data,
                 ephemeral=not stored,
             )
         )
         if stored:
             seq += 1
-            if not facts.is_internal(kind):
+            if shown:
                 parent = event_id
-        sealed.append(Sealed(draft.data, kind, event_id, seq if stored else 0, body))
+        sealed.append(Sealed(draft.data, kind, event_id, seq if stored else 0, body, shown))
     return sealed
 
 
-def _kind(draft: Draft) -> tuple[str, bool]:
-    """(type, whether it is stored) of a draft."""
-    internal = facts.INTERNAL.get(type(draft.data))
-    if internal is not None:
-        return internal, True
-    row = events.BY_DATA[type(draft.data)]
-    return row.type, not (row.ephemeral or draft.live_only)
+def _kind(draft: Draft) -> tuple[str, bool, bool]:
+    """(type, whether it is stored, whether it is shown) of a draft."""
+    row = events.BY_DATA.get(type(draft.data))
+    if row is None:
+        return facts.INTERNAL[type(draft.data)], True, False
+    return row.type, not (row.ephemeral or draft.live_only), True
 
 
 def event_frame(session_id: str, body: bytes) -> bytes:
@@ -80,7 +76,7 @@ def idle_frame(session_id: str, parent_id: str | None) -> bytes:
         timestamp=iso(now_ms()),
         parent_id=parent_id,
         type="session.idle",
-        data=msgspec.Raw(_encoder.encode(events.SessionIdle())),
+        data=events.SessionIdle(),
         ephemeral=True,
     )
     return event_frame(session_id, _encoder.encode(body))
