@@ -79,7 +79,10 @@ class Daemon:
             turn_limits=options.turn_limits,
             draining=lambda: self._draining,
         )
-        self._sessions = Sessions(self._world)
+        idle_s = options.session_idle_s
+        self._sessions = Sessions(
+            self._world, idle_s=settings.session_idle_s if idle_s is None else idle_s
+        )
         self._warmed = False
 
     # Serving

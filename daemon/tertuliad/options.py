@@ -42,6 +42,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int
     turn_limits: TurnLimits = TurnLimits()
     drain_grace_s: float = limits.DRAIN_GRACE_S
+    session_idle_s: float | None = None
+    """None: as the configuration file says."""
 
 
 def parse(argv: list[str]) -> Options:
@@ -68,6 +70,7 @@ def parse(argv: list[str]) -> Options:
             idle_timeout_s=given.turn_idle_timeout,
         ),
         drain_grace_s=given.drain_grace,
+        session_idle_s=given.session_idle_timeout,
     )
 
 
@@ -136,6 +139,13 @@ def _parser() -> argparse.ArgumentParser:
         help="after SIGTERM, turns get so many seconds to end; a second signal gives none"
         " [%(default)g]",
     )
+    life.add_argument(
+        "--session-idle-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="an idle session leaves memory after so many seconds, and comes back when it is used;"
+        f" 0: no time [{limits.SESSION_IDLE_S:g}]",
+    )
     life.add_argument("--parent-pid", type=int, metavar="PID", help="end when this process does")
     life.add_argument("--headless", action="store_true", help="a program owns it: end with it")
     life.add_argument("--server", action="store_true", help="the same as --headless")
@@ -143,7 +153,6 @@ def _parser() -> argparse.ArgumentParser:
     for flag in ("--no-auto-update", "--no-auto-login", "--remote", "--yolo", "--ui-server"):
         sdk.add_argument(flag, action="store_true")
     sdk.add_argument("--auth-token-env", metavar="NAME")
-    sdk.add_argument("--session-idle-timeout", type=int, metavar="SECONDS")
     sdk.add_argument("--cli-login-sync-integration-id", metavar="ID")
     return parser
 

@@ -80,6 +80,7 @@ class Room:
         tasks: anyio.abc.TaskGroup,
         token: str | None,
         turn_limits: TurnLimits,
+        session_idle_s: float,
     ) -> None:
         self.model = InProcessModel()
         self.audience = Audience()
@@ -101,7 +102,7 @@ class Room:
             turn_limits=turn_limits,
             draining=lambda: self.draining,
         )
-        self.sessions = Sessions(self.world)
+        self.sessions = Sessions(self.world, idle_s=session_idle_s)
         self.draining = False
         self.context = Context(
             world=self.world,
@@ -161,11 +162,15 @@ class Room:
 
 @asynccontextmanager
 async def pair(
-    home: Path, *, token: str | None = None, turn_limits: TurnLimits = ONE_TRY
+    home: Path,
+    *,
+    token: str | None = None,
+    turn_limits: TurnLimits = ONE_TRY,
+    session_idle_s: float = limits.SESSION_IDLE_S,
 ) -> AsyncIterator[tuple[FramesClient, Room]]:
     """A client that is connected to a whole daemon, and that daemon."""
     async with anyio.create_task_group() as tasks:
-        room = Room(home, tasks, token, turn_limits)
+        room = Room(home, tasks, token, turn_limits, session_idle_s)
         try:
             yield room.connect(authenticated=token is None), room
         finally:

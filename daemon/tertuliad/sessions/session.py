@@ -97,6 +97,8 @@ class Session:
         self._told_seq = 0
         """The last stored seq that was published or read."""
         self._waits = Waits()
+        self.used_s = 0.0
+        """When it was last asked for something, or seen running: the registry's note."""
         self.gone = False
         """Deleted, or never there: the slot has to be dropped."""
 
@@ -105,6 +107,11 @@ class Session:
         """Whether a turn runs or a command is under way."""
         turn = self._state is not None and self._state.turn is not None
         return turn or self._busy or bool(self._inbox)
+
+    @property
+    def needed(self) -> bool:
+        """Whether it has to stay in memory: it runs, or somebody waits for what it will publish."""
+        return self.running or bool(self._waits)
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
