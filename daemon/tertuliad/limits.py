@@ -19,6 +19,9 @@ OUTBOX_MAX_BYTES = 256 * MIB  # above: a peer that asks and never reads is close
 REQUESTS_IN_FLIGHT = 2048  # per connection; refuse
 FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
+STRANGER_S = 10.0  # to say the token, where one is asked for; close
+STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
+STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
 
 # Sessions.

@@ -21,7 +21,12 @@ from tertuliad.sessions.world import World
 class Caller(Outlet, Protocol):
     """The connection that a request came from."""
 
-    authenticated: bool
+    @property
+    def authenticated(self) -> bool: ...
+
+    def let_in(self) -> None:
+        """It has said the token."""
+
     ending: bool
     """It asks no more, and waits only for answers."""
 

@@ -18,7 +18,7 @@ def connect(ctx: Context, caller: Caller, params: methods.ConnectParams) -> meth
                 "AUTHENTICATION_FAILED: the connection token is missing or wrong. The daemon's"
                 " starter gave it, or it is in the file that the daemon named when it started."
             )
-        caller.authenticated = True
+        caller.let_in()
     return methods.ConnectResult(
         ok=True, protocol_version=PROTOCOL_VERSION, version=ctx.world.version
     )
