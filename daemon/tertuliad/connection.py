@@ -149,16 +149,23 @@ class Connection:
                 data = await self._stream.receive(limits.READ_CHUNK_BYTES)
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
-            for number, frame in enumerate(self._framer.feed(data), 1):
-                if number % limits.FRAMES_AT_ONCE == 0:
-                    await anyio.lowlevel.checkpoint()
-                if isinstance(frame, Broken):
-                    self.end_reason = frame.message
-                if isinstance(frame, Broken) and frame.foreign and self.is_socket:
-                    return  # it may be a web page: not a word
-                self._gate.take(frame)
-                if isinstance(frame, Broken):
-                    return
+            if not await self._take(data):
+                return
+
+    async def _take(self, data: bytes) -> bool:
+        """Act on what came; False: the stream cannot be read on. Nothing of a large message is kept
+        by the reader once this has returned."""
+        for number, frame in enumerate(self._framer.feed(data), 1):
+            if number % limits.FRAMES_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+            if isinstance(frame, Broken):
+                self.end_reason = frame.message
+            if isinstance(frame, Broken) and frame.foreign and self.is_socket:
+                return False  # it may be a web page: not a word
+            self._gate.take(frame)
+            if isinstance(frame, Broken):
+                return False
+        return True
 
     async def _finish(self) -> None:
         """The peer sends no more: what it asked is still answered, within a bound."""
@@ -183,13 +190,16 @@ class Connection:
             while not self._outbox:
                 self._wake = anyio.Event()
                 await self._wake.wait()
-            chunk = self._next_chunk()
             try:
-                await self._stream.send(chunk)
+                await self._write_next()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self.abort()
                 return
-            self._written(len(chunk))
+
+    async def _write_next(self) -> None:
+        chunk = self._next_chunk()
+        await self._stream.send(chunk)
+        self._written(len(chunk))
 
     def _next_chunk(self) -> bytes:
         """The frames that leave in one write."""

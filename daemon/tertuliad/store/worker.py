@@ -75,6 +75,7 @@ class Worker:
                 self._report(group, outcomes)
             if last:
                 break
+            group, outcomes = [], []  # not kept while nothing comes: they may be large
         if db is not None:
             db.close()
 
