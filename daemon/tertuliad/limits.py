@@ -25,6 +25,7 @@ STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to b
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
 
 # Sessions.
+FOLLOWED_SESSIONS = 131_072  # by one connection at once; refuse
 PENDING_MESSAGES = 256  # queued behind a turn, per session; refuse
 READ_EVENTS = 200  # of one page of a log, where the caller does not say
 READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
@@ -41,7 +42,8 @@ COMMIT_TRIES = 20  # a command whose commit another process keeps overtaking; th
 PROMPT_BYTES = 16 * MIB  # one message with its attachments' text; refuse
 ATTACHED_FILE_BYTES = 256 * KIB  # of one attached file, the rest is left out and said so
 LISTED_ENTRIES = 500  # of one attached folder, the rest is counted
-TITLE_CHARS = 80
+TITLE_CHARS = 80  # of a title that is made of what was said; the rest is left out
+NAME_CHARS = 1000  # of a name that a client gives; refuse
 
 # Turns.
 TURN_IDLE_TIMEOUT_S = 300.0  # no byte from the model for so long ends the turn

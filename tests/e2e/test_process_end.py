@@ -147,6 +147,12 @@ def test_an_owned_daemon_ends_by_sigterm_after_shutdown(home: Path) -> None:
         assert daemon.terminate() == 0
 
 
+def test_an_owned_daemon_that_nobody_ends_after_shutdown_ends_by_itself(home: Path) -> None:
+    with stdio_daemon(home, bounds={"EXIT_AFTER_SHUTDOWN_S": 0.2}) as daemon:
+        assert daemon.wire.call("runtime.shutdown") is None
+        assert daemon.wait() == 0
+
+
 def test_shutdown_ends_a_running_turn_with_an_event(
     stdio: DaemonProcess, model: ModelThread
 ) -> None:

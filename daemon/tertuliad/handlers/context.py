@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers
-from tertulia_protocol.errors import SessionNotFound
+from tertulia_protocol.errors import Overloaded, SessionNotFound
 from tertulia_protocol.provider_config import SessionProviders
+from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
 from tertuliad.models import Models
 from tertuliad.replies import Reply
@@ -66,6 +67,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 providers=given.providers or before.providers, models=given.models or before.models
             )
         kept[session_id] = given
+
+    def need_room(self, caller: Caller, session_id: str) -> None:
+        """Raise `Overloaded` where the caller follows as many other sessions as it may."""
+        if self.hub.follows(caller, session_id):
+            return
+        if self.hub.followed(caller) >= limits.FOLLOWED_SESSIONS:
+            raise Overloaded(
+                f"This connection follows {limits.FOLLOWED_SESSIONS} sessions, and it may follow no"
+                " more: let some go with session.detach first, or open another connection."
+            )
 
     def need_attached(self, caller: Caller, session_id: str) -> None:
         """Raise `SessionNotFound` unless the caller created or resumed the session."""

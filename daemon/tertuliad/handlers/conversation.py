@@ -246,6 +246,11 @@ def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
 def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
+    if len(params.name) > limits.NAME_CHARS:
+        raise InvalidParams(
+            f"$.name: a session's name has at most {limits.NAME_CHARS} characters.",
+            {"path": "$.name"},
+        )
     decision = decide.rename(params.name.strip(), None)
     return ctx.sessions.post(params.session_id, lambda _: decision)
 

@@ -31,6 +31,7 @@ from tertuliad.store.base import ListQuery, Row
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
     session_id = params.session_id or new_id()
+    ctx.need_room(caller, session_id)
     config = _settings(params)
     _check(ctx, config)
     if config.working_directory is None:
@@ -69,6 +70,7 @@ def _resume(
     continue_work: bool = False,
     resumed: bool = False,
 ) -> Reply:
+    ctx.need_room(caller, session_id)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
 
     names_a_model = config.model is not None or given_providers(config) is not None
