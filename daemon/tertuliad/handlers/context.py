@@ -14,7 +14,7 @@ from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
 from tertuliad.models import Models
-from tertuliad.replies import Reply
+from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
 
@@ -67,6 +67,20 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 providers=given.providers or before.providers, models=given.models or before.models
             )
         kept[session_id] = given
+
+    def delete(self, session_id: str) -> Reply:
+        """Remove a session with all that is kept in memory for it, and tell everybody; answers the
+        bytes it had, None: there was none."""
+
+        def forget(freed: int | None) -> int | None:
+            if freed is not None:
+                self.world.credentials.pop(session_id, None)
+                self.world.request_headers.pop(session_id, None)
+                self.hub.close_room(session_id)
+                self.deleted(session_id)
+            return freed
+
+        return mapped(self.sessions.delete(session_id), forget)
 
     def need_room(self, caller: Caller, session_id: str) -> None:
         """Raise `Overloaded` where the caller follows as many other sessions as it may."""

@@ -97,13 +97,14 @@ def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage
         first=given.mode == "immediate" or bool(given.prepend),
     )
     put = _put_with_files if message.attachments else _put
-    headers = ctx.world.request_headers
+    world = ctx.world
     if given.request_headers:
-        headers[message.message_id] = given.request_headers
+        kept = world.request_headers.setdefault(session_id, {})
+        kept[message.message_id] = given.request_headers
 
     def forget_unused(done: Any) -> None:
         if done.exception() is not None or done.result() != message.message_id:
-            headers.pop(message.message_id, None)
+            world.forget_headers(session_id, message.message_id)
 
     reply = put(ctx, session_id, message, command)
     reply.add_done_callback(forget_unused)

@@ -213,12 +213,9 @@ def delete(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     def answer(freed: int | None) -> shapes.Success:
         if freed is None:
             return shapes.Success(success=False, error=f"Session not found: {session_id}")
-        ctx.world.credentials.pop(session_id, None)
-        ctx.hub.close_room(session_id)
-        ctx.deleted(session_id)
         return shapes.Success(success=True)
 
-    return mapped(ctx.sessions.delete(session_id), answer)
+    return mapped(ctx.delete(session_id), answer)
 
 
 def destroy(ctx: Context, caller: Caller, params: shapes.SessionParams) -> shapes.Success:

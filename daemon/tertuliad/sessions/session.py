@@ -271,7 +271,7 @@ class Session:
             if not self._early and not self.gone:
                 self._start_turn(self._state)
             self._early = False
-            self._world.request_headers.pop(self._state.last_message_id or "", None)
+            self._world.forget_headers(self.id, self._state.last_message_id)
 
     def _publish(self, sealed: list[Sealed]) -> None:
         assert self._state is not None
@@ -392,7 +392,7 @@ class Session:
             session_id=self.id,
             config=state.config,
             history=partial(self._history, state),
-            headers=self._world.request_headers.get(state.turn.message_id or "", {}),
+            headers=self._world.headers_of(self.id, state.turn.message_id),
         )
         told = TurnEvents(
             delta=partial(self._on_delta, progress),
