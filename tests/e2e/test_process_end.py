@@ -70,6 +70,14 @@ def read_until(parent: subprocess.Popen[bytes], pattern: bytes) -> None:
         read += byte
 
 
+def test_the_process_that_was_started_is_the_daemon(stdio: DaemonProcess) -> None:
+    """Nothing is left that would hold the pipes once it is killed."""
+    stdio.wire.create({"type": "openai", "baseUrl": "http://127.0.0.1:9/v1"})
+    stdio.kill()
+    stdio.wire.until_end()
+    assert stdio.wire.fault is None
+
+
 def test_the_end_of_its_pipe_ends_a_daemon_on_stdio(stdio: DaemonProcess) -> None:
     stdio.wire.close()
     assert stdio.wait() == 0
