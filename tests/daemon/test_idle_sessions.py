@@ -126,8 +126,8 @@ async def test_without_a_time_sessions_stay_until_there_are_too_many(tmp_path: P
 
 
 def test_the_time_is_an_option_and_a_key_of_the_file(tmp_path: Path) -> None:
-    assert parse(["--session-idle-timeout", "30"]).session_idle_s == 30
-    assert parse([]).session_idle_s is None
+    assert parse(["--session-idle-timeout", "30"]).session_idle_timeout == 30
+    assert parse([]).session_idle_timeout is None
     assert load(tmp_path, environ={}).session_idle_s == 600
     (tmp_path / "config.toml").write_text("session_idle_timeout = 90")
     assert load(tmp_path, environ={}).session_idle_s == 90

@@ -333,6 +333,9 @@ ELSEWHERE = {
     "_as_it_was",
     "SESSION_LOOK_S": D + "test_idle_sessions.py::test_an_idle_session_leaves_memory_and_comes_back"
     "_as_it_was",
+    "LIGHT_BYTES": E
+    + "test_huge_frames.py::test_an_event_of_the_largest_size_is_stored_and_reaches"
+    "_all_who_follow",
     "SNAPSHOT_EVENTS": D + "test_library.py::test_a_fork_before_a_snapshot_is_folded_from_the_log",
     "ATTACHED_FILE_BYTES": D + "test_attached.py::test_a_large_file_is_cut_and_says_so",
     "LISTED_ENTRIES": D + "test_attached.py::test_a_large_folder_is_counted",
@@ -380,7 +383,10 @@ REASONS = {
     "MODELS_LIST_TIMEOUT_S": "a wait of seconds, bound when its module is imported",
     "MODEL_ERROR_BODY_BYTES": "what is beyond it is not read, and nothing of it would be shown",
     "EMBEDDED_START_TIMEOUT_S": "a minute; no engine that neither starts nor ends can be had",
-    "WAL_PAGES": "SQLite's own: a size of its file, and no client can tell",
+    "WAL_CHANGES": "a pace of SQLite's own work on its files, and no client can tell",
+    "WAL_BYTES": "SQLite's own: a size of its file, and no client can tell",
+    "STORE_CACHE_KIB": "SQLite's own: a size in memory, and no client can tell",
+    "GREETING_S": "how long nobody is waited for, before what was left is taken up all the same",
     "INDEXED_AT_ONCE": "a size of transactions: the index is the same, and a search waits for it",
     "PARENT_POLL_S": "where the platform cannot tell of a parent's death; Linux can",
 }
