@@ -75,6 +75,7 @@ class Engine:
         self._indexer = Indexer(self.store, spawn)
         self._spawn = spawn
         self._warmed = False
+        self._opened = 0.0
         self.handlers: dict[str, Handler] = table.bound(
             Context(
                 world=self.world,
@@ -103,9 +104,17 @@ class Engine:
         self._indexer.changed()
 
     def _warm(self) -> None:
+        """A session was opened: what turns need is imported, once no more are opened for a moment.
+        The import takes the interpreter from whoever asks something meanwhile."""
+        self._opened = anyio.current_time()
         if not self._warmed:
             self._warmed = True
-            self._spawn(self.models.warm)
+            self._spawn(self._warm_up)
+
+    async def _warm_up(self) -> None:
+        while (wait := self._opened + limits.WARM_PAUSE_S - anyio.current_time()) > 0:
+            await anyio.sleep(wait)
+        await self.models.warm()
 
     # The end
 

@@ -23,7 +23,9 @@ def main() -> None:
     logs.set_up(options.log_level)
     _raise_file_limit()
     from tertuliad.daemon import run
+    from tertuliad.limits import SWITCH_INTERVAL_S
 
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     gc.enable()
     status = run(options, stdout)

@@ -172,7 +172,7 @@ class Hub:
                 self._catch_up(follower)
 
     def _catch_up(self, follower: Follower) -> None:
-        """Read what it missed, as far as it was published: what is stored behind that comes live."""
+        """Read what it missed of what was published: what is stored behind that comes live."""
         follower.pace = Pace.READING
         published = self._heads.get(follower.session_id, 0)
         read = self._store.read(

@@ -82,6 +82,8 @@ METADATA_BYTES = 64 * KIB  # a session's own metadata, encoded; refuse
 INDEX_PAUSE_S = 3.0  # between something that was said and its being indexed
 
 # The process.
+SWITCH_INTERVAL_S = 0.0005  # the loop's thread keeps the interpreter from the store's so long
+WARM_PAUSE_S = 0.05  # after a session was opened, before what turns need is imported
 DRAIN_GRACE_S = 3.0  # turns that run get so long to end by themselves after SIGTERM
 SHUTDOWN_GRACE_S = 5.0  # after that: the ends of turns, and writers, get so long
 EXIT_AFTER_SHUTDOWN_S = 15.0  # after runtime.shutdown, when nobody ends the process

@@ -51,6 +51,7 @@ CREATE TABLE sessions (
     pending INTEGER NOT NULL
 );
 CREATE INDEX sessions_by_modified ON sessions (archived, modified_ms, pk);
+CREATE INDEX sessions_by_created ON sessions (created_ms, pk);
 CREATE INDEX sessions_with_pending ON sessions (pk) WHERE pending > 0;
 CREATE TABLE segments (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
