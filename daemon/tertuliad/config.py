@@ -8,6 +8,7 @@ and a test compares the two.
 
     default_model = "work/gpt-x"
     local_servers = true                # look for Ollama, LM Studio, llama.cpp, vLLM here
+    session_idle_timeout = 600          # seconds
 
     [providers.work]
     base_url = "https://models.example/v1"
@@ -40,6 +41,7 @@ import msgspec
 
 from tertulia_protocol import faults, layout
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
+from tertuliad import limits
 
 FILE_NAME = layout.CONFIG_FILE
 EMBEDDED_NAME = "local"  # the embedded model's provider; nobody else may have the name
@@ -57,6 +59,7 @@ _NO_KEYS_HERE = (
 )
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -137,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pass_through: ProviderSettings | None = None
     local_servers: tuple[ProviderSettings, ...] = ()
     embedded: EmbeddedSettings = EmbeddedSettings()
+    session_idle_s: float = limits.SESSION_IDLE_S
 
 
 class _ProviderTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -150,6 +154,7 @@ class _ProviderTable(msgspec.Struct, forbid_unknown_fields=True):
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     default_model: NonEmpty | None = None
     local_servers: bool = True
+    session_idle_timeout: Seconds = limits.SESSION_IDLE_S
     providers: dict[str, dict[str, Any]] = {}
     embedded: EmbeddedSettings = EmbeddedSettings()
 
@@ -178,6 +183,7 @@ def load(
         pass_through=pass_through,
         local_servers=tuple(s for s in _local_servers(environ) if look and s.name not in providers),
         embedded=_embedded(place, file.embedded),
+        session_idle_s=file.session_idle_timeout,
     )
 
 

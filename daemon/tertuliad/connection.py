@@ -6,6 +6,8 @@ The rules of this file:
 - Replies always enter the outbox. Events enter while it is below its high mark; above it the
   followers of this connection fall behind, and `on_low` tells when they may catch up.
 - A peer whose outbox grows beyond all bounds asks and never reads: it is closed.
+- Who has to say a token first is a stranger until then: it has little time, and its messages and
+  its outbox are small.
 - Frames that wait together leave together, in one write.
 - The end of a connection ends its own waiting requests and nothing else.
 """
@@ -20,6 +22,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from tertulia_protocol.errors import NotAuthenticated
 from tertulia_protocol.framing import Broken, Framer
 from tertuliad import limits
 from tertuliad.rpc import Gate, Handler
@@ -40,7 +43,7 @@ class Connection:
         is_draining: Callable[[], bool],
         max_body: int = limits.MAX_BODY_BYTES,
     ) -> None:
-        self.authenticated = authenticated
+        self._authenticated = authenticated
         self.is_socket = is_socket
         self.on_low: Callable[[], None] | None = None
         """Called when the outbox has drained below its low mark after it was above the high."""
@@ -51,7 +54,8 @@ class Connection:
         self.end_reason = "it closed its end"
         self._stream = stream
         self._is_draining = is_draining
-        self._framer = Framer(max_body)
+        self._max_body = max_body
+        self._framer = Framer(max_body if authenticated else min(max_body, limits.STRANGER_BYTES))
         self._gate = Gate(self, handlers, self.send, self._spawn)
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
@@ -61,6 +65,15 @@ class Connection:
         self._quiet = anyio.Event()
         self._drained = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
+
+    @property
+    def authenticated(self) -> bool:
+        return self._authenticated
+
+    def let_in(self) -> None:
+        """It has said the token."""
+        self._authenticated = True
+        self._framer.max_body = self._max_body
 
     @property
     def draining(self) -> bool:
@@ -74,7 +87,8 @@ class Connection:
         """Queue a frame that has to arrive."""
         if self._closing:
             return
-        if self._outbox_bytes > limits.OUTBOX_MAX_BYTES:
+        bound = limits.OUTBOX_MAX_BYTES if self._authenticated else limits.STRANGER_BYTES
+        if self._outbox_bytes > bound:
             log.warning("a client asks and does not read: its connection is closed")
             self.end_reason = "it does not read"
             self.abort()
@@ -108,6 +122,8 @@ class Connection:
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._write)
+                if not self._authenticated:
+                    self._tasks.start_soon(self._expect_token)
                 await self._read()
                 await self._finish()
                 self._tasks.cancel_scope.cancel()
@@ -118,22 +134,38 @@ class Connection:
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._stream.aclose()
 
+    async def _expect_token(self) -> None:
+        await anyio.sleep(limits.STRANGER_S)
+        if not self._authenticated:
+            self.end_reason = "it said no token"
+            self._gate.refuse(_no_token())
+            with anyio.move_on_after(limits.STRANGER_FAREWELL_S):
+                await self.flushed()
+            self.abort()
+
     async def _read(self) -> None:
         while not self._closing:
             try:
                 data = await self._stream.receive(limits.READ_CHUNK_BYTES)
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
-            for number, frame in enumerate(self._framer.feed(data), 1):
-                if number % limits.FRAMES_AT_ONCE == 0:
-                    await anyio.lowlevel.checkpoint()
-                if isinstance(frame, Broken):
-                    self.end_reason = frame.message
-                if isinstance(frame, Broken) and frame.foreign and self.is_socket:
-                    return  # it may be a web page: not a word
-                self._gate.take(frame)
-                if isinstance(frame, Broken):
-                    return
+            if not await self._take(data):
+                return
+
+    async def _take(self, data: bytes) -> bool:
+        """Act on what came; False: the stream cannot be read on. Nothing of a large message is kept
+        by the reader once this has returned."""
+        for number, frame in enumerate(self._framer.feed(data), 1):
+            if number % limits.FRAMES_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+            if isinstance(frame, Broken):
+                self.end_reason = frame.message
+            if isinstance(frame, Broken) and frame.foreign and self.is_socket:
+                return False  # it may be a web page: not a word
+            self._gate.take(frame)
+            if isinstance(frame, Broken):
+                return False
+        return True
 
     async def _finish(self) -> None:
         """The peer sends no more: what it asked is still answered, within a bound."""
@@ -158,13 +190,16 @@ class Connection:
             while not self._outbox:
                 self._wake = anyio.Event()
                 await self._wake.wait()
-            chunk = self._next_chunk()
             try:
-                await self._stream.send(chunk)
+                await self._write_next()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self.abort()
                 return
-            self._written(len(chunk))
+
+    async def _write_next(self) -> None:
+        chunk = self._next_chunk()
+        await self._stream.send(chunk)
+        self._written(len(chunk))
 
     def _next_chunk(self) -> bytes:
         """The frames that leave in one write."""
@@ -198,3 +233,10 @@ class Connection:
         assert self._tasks is not None
         self._tasks.start_soon(run)
         return scope.cancel
+
+
+def _no_token() -> NotAuthenticated:
+    return NotAuthenticated(
+        f"AUTHENTICATION_FAILED: the connection token did not come within {limits.STRANGER_S:g} s."
+        " Connect again, and call connect with it first."
+    )

@@ -213,9 +213,12 @@ class Daemon:
 
         options = self._options
         home = Path(options.home)
+        settings = self._settings or load(home)
+        idle_s = options.session_idle_timeout
         return Engine(
             home,
-            models=Models(self._settings or load(home)),
+            models=Models(settings),
+            session_idle_s=settings.session_idle_s if idle_s is None else idle_s,
             turn_limits=TurnLimits(
                 retries=options.turn_retries,
                 timeout_s=options.turn_timeout,

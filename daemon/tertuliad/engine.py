@@ -47,6 +47,7 @@ class Engine:
         *,
         models: Models,
         turn_limits: TurnLimits,
+        session_idle_s: float = limits.SESSION_IDLE_S,
         connections: set[Connection],
         spawn: Spawn,
         draining: Callable[[], bool],
@@ -69,7 +70,7 @@ class Engine:
             turn_limits=turn_limits,
             draining=draining,
         )
-        self.sessions = Sessions(self.world)
+        self.sessions = Sessions(self.world, idle_s=session_idle_s)
         self._audience = Audience(connections)
         self._indexer = Indexer(self.store, spawn)
         self._spawn = spawn

@@ -137,6 +137,10 @@ class Hub:
     def follows(self, outlet: Outlet, session_id: str) -> bool:
         return session_id in self._by_outlet.get(outlet, ())
 
+    def followed(self, outlet: Outlet) -> int:
+        """How many sessions the outlet follows."""
+        return len(self._by_outlet.get(outlet, ()))
+
     def followers(self, session_id: str) -> int:
         return len(self._rooms.get(session_id, ()))
 

@@ -19,9 +19,13 @@ OUTBOX_MAX_BYTES = 256 * MIB  # above: a peer that asks and never reads is close
 REQUESTS_IN_FLIGHT = 2048  # per connection; refuse
 FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
+STRANGER_S = 10.0  # to say the token, where one is asked for; close
+STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
+STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
 
 # Sessions.
+FOLLOWED_SESSIONS = 131_072  # by one connection at once; refuse
 PENDING_MESSAGES = 256  # queued behind a turn, per session; refuse
 READ_EVENTS = 200  # of one page of a log, where the caller does not say
 READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
@@ -30,13 +34,16 @@ LEFT_OVER_TURNS = 16  # at once, of messages that an earlier process left waitin
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse
 URGENT_COMMANDS = 1024  # beyond it, those that go first (abort): a full inbox does not stop them
 REMEMBERED_KEYS = 256  # callers' keys of the messages accepted last, per session
+SESSION_IDLE_S = 600.0  # an idle session is kept in memory so long, and then let go
+SESSION_LOOK_S = 0.05  # idle sessions are looked for no more often, however short their time
 HOT_SESSIONS = 256  # idle sessions kept in memory; the one used longest ago is let go
 SNAPSHOT_EVENTS = 256  # a snapshot is stored after so many events
 COMMIT_TRIES = 20  # a command whose commit another process keeps overtaking; then an error
 PROMPT_BYTES = 16 * MIB  # one message with its attachments' text; refuse
 ATTACHED_FILE_BYTES = 256 * KIB  # of one attached file, the rest is left out and said so
 LISTED_ENTRIES = 500  # of one attached folder, the rest is counted
-TITLE_CHARS = 80
+TITLE_CHARS = 80  # of a title that is made of what was said; the rest is left out
+NAME_CHARS = 1000  # of a name that a client gives; refuse
 
 # Turns.
 TURN_IDLE_TIMEOUT_S = 300.0  # no byte from the model for so long ends the turn

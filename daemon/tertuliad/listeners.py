@@ -129,13 +129,19 @@ async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.Sock
 
 
 async def turn_away(stream: anyio.abc.SocketStream) -> None:
-    """Say that there are too many clients, and close."""
+    """Say that there are too many clients, and close. What the client has sent is read first:
+    otherwise the kernel would take the refusal back from a client that has not read it yet."""
     full = Overloaded(f"{limits.CONNECTIONS} clients are connected, and no more are taken.")
     refusal = encode_error(None, full.code, full.message, full.data)
     with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
+        with anyio.move_on_after(limits.STRANGER_FAREWELL_S):
             await stream.send(encode_frame(refusal))
-    await stream.aclose()
+            await stream.send_eof()
+            with contextlib.suppress(anyio.EndOfStream):
+                while True:
+                    await stream.receive()
+    with anyio.CancelScope(shield=True):
+        await stream.aclose()
 
 
 async def accept(

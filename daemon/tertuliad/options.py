@@ -35,7 +35,8 @@ Nothing but protocol frames (and the line that names the port) is ever written t
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How this daemon was asked to run. `owned`: one client started it, and it ends with it. `home`
-    is absolute; times are in seconds, `turn_idle_timeout` None: as `limits` says."""
+    is absolute; times are in seconds, `turn_idle_timeout` None: as `limits` says,
+    `session_idle_timeout` None: as the configuration file does."""
 
     home: str
     config: str | None
@@ -53,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     turn_timeout: float
     turn_idle_timeout: float | None
     drain_grace: float
+    session_idle_timeout: float | None
 
 
 # What a value may be: each gives it, or raises ValueError in words
@@ -186,6 +188,13 @@ OPTIONS: dict[str, tuple[_Option, ...]] = {
             _seconds,
             limits.DRAIN_GRACE_S,
         ),
+        _Option(
+            "--session-idle-timeout",
+            "an idle session leaves memory after so many seconds, and comes back when it is used;"
+            f" 0: no time [{limits.SESSION_IDLE_S:g}]",
+            "SECONDS",
+            _seconds,
+        ),
         _Option("--parent-pid", "end when this process does", "PID", _pid),
         _Option("--headless", "a program owns it: end with it"),
         _Option("--server", "the same as --headless"),
@@ -197,7 +206,6 @@ OPTIONS: dict[str, tuple[_Option, ...]] = {
         _Option("--yolo"),
         _Option("--ui-server"),
         _Option("--auth-token-env", metavar="NAME"),
-        _Option("--session-idle-timeout", metavar="SECONDS"),
         _Option("--cli-login-sync-integration-id", metavar="ID"),
     ),
 }

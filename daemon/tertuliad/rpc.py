@@ -107,6 +107,10 @@ class Gate:
             case Broken():
                 self._refuse(None, errors.PARSE_ERROR, frame.message)
 
+    def refuse(self, error: errors.RpcError) -> None:
+        """Tell the peer an error that answers nothing it asked."""
+        self._refuse(None, error.code, error.message, error.data)
+
     def close(self) -> None:
         """The connection ended: nothing more is answered."""
         self._in_flight.clear()

@@ -65,10 +65,11 @@ class Framer:
     After a `Broken` it yields nothing more.
     """
 
-    __slots__ = ("_broken", "_buffer", "_head", "_length", "_max_body", "_scanned", "_skip")
+    __slots__ = ("_broken", "_buffer", "_head", "_length", "_scanned", "_skip", "max_body")
 
     def __init__(self, max_body: int = MAX_BODY_BYTES) -> None:
-        self._max_body = max_body
+        self.max_body = max_body
+        """A larger body is skipped; a new bound holds from the next header on."""
         self._buffer = bytearray()
         self._scanned = 0
         """How far the buffer was searched for the header's end."""
@@ -108,7 +109,7 @@ class Framer:
                 return broken
             if self._length is None:
                 return None
-        if self._length > self._max_body:
+        if self._length > self.max_body:
             self._skip = self._length
             self._head = b""
             return self._pass_over()
@@ -129,7 +130,7 @@ class Framer:
         if self._skip:
             return None
         length, self._length = self._length or 0, None
-        return Skipped(length, self._max_body, self._head)
+        return Skipped(length, self.max_body, self._head)
 
     def _read_header(self) -> Broken | None:
         """Look for the header's end; on it, set the length. None: go on, or wait for more."""

@@ -153,7 +153,7 @@ def test_the_search_for_local_servers_can_be_turned_off(tmp_path: Path) -> None:
         ("default_model = 7", "default_model: a string is expected, not an integer"),
         ('default_model = ""', "default_model: a string of length >= 1 is expected"),
         ("models = []", "top level: there is no key 'models' here; the known ones are"),
-        ("what = 1", "the known ones are default_model, local_servers, providers, embedded"),
+        ("what = 1", "the known ones are default_model, local_servers, session_idle_timeout,"),
         ('[provider.work]\nbase_url = "http://x"', "'provider' here; did you mean providers"),
         ("x = ", "is not TOML"),
         ('[providers.a]\nbase_url = "ftp://x"', "providers.a.base_url"),

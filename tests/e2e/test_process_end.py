@@ -70,6 +70,14 @@ def read_until(parent: subprocess.Popen[bytes], pattern: bytes) -> None:
         read += byte
 
 
+def test_the_process_that_was_started_is_the_daemon(stdio: DaemonProcess) -> None:
+    """Nothing is left that would hold the pipes once it is killed."""
+    stdio.wire.create({"type": "openai", "baseUrl": "http://127.0.0.1:9/v1"})
+    stdio.kill()
+    stdio.wire.until_end()
+    assert stdio.wire.fault is None
+
+
 def test_the_end_of_its_pipe_ends_a_daemon_on_stdio(stdio: DaemonProcess) -> None:
     stdio.wire.close()
     assert stdio.wait() == 0
@@ -145,6 +153,12 @@ def test_an_owned_daemon_ends_by_sigterm_after_shutdown(home: Path) -> None:
         assert wire.call("runtime.shutdown") is None
         assert wire.refused("ping").data["kind"] == "draining"
         assert daemon.terminate() == 0
+
+
+def test_an_owned_daemon_that_nobody_ends_after_shutdown_ends_by_itself(home: Path) -> None:
+    with stdio_daemon(home, bounds={"EXIT_AFTER_SHUTDOWN_S": 0.2}) as daemon:
+        assert daemon.wire.call("runtime.shutdown") is None
+        assert daemon.wait() == 0
 
 
 def test_shutdown_ends_a_running_turn_with_an_event(

@@ -114,3 +114,44 @@ def test_each_session_has_its_own_folder_model_and_streaming(
         rows = wire.call("session.list")["sessions"]
         folders = {row["sessionId"]: row["context"]["cwd"] for row in rows}
         assert folders == {here: str(tmp_path), there: str(home)}
+
+
+def test_a_session_is_made_and_resumed_without_asking_its_model_or_starting_a_process(
+    stdio: DaemonProcess, model: ModelThread
+) -> None:
+    wire = stdio.wire
+    for _ in range(20):
+        session = wire.create(model.provider())
+        wire.call("session.resume", sessionId=session)
+    assert model.stats.requests == 0
+    assert not children_of(stdio.pid)
+
+
+def children_of(parent: int) -> list[str]:
+    """The processes that `parent` has started and that are there still."""
+    folders = Path(f"/proc/{parent}/task").iterdir()
+    return [child for folder in folders for child in (folder / "children").read_text().split()]
+
+
+def test_a_conversation_goes_on_with_another_model_of_another_provider(
+    stdio: DaemonProcess, model: ModelThread
+) -> None:
+    wire = stdio.wire
+    with ModelThread() as second:
+        places = [("one", model), ("two", second)]
+        providers = [{"name": name, **place.provider(f"key-{name}")} for name, place in places]
+        models = [{"id": f"fake-{name}", "provider": name} for name, _ in places]
+        session = wire.create(providers=providers, models=models, model="one/fake-one")
+        wire.turn(session, "first")
+        wire.call("session.model.switchTo", sessionId=session, modelId="two/fake-two")
+        wire.turn(session, "second")
+        wire.call("session.resume", sessionId=session, model="one/fake-one")
+        wire.turn(session, "third")
+        assert model.users() == [["first"], ["first", "second", "third"]]
+        assert second.users() == [["first", "second"]]
+        assert second.chats[0].headers["authorization"] == "Bearer key-two"
+        assert [chat.body["model"] for chat in (*model.chats, *second.chats)] == [
+            "fake-one",
+            "fake-one",
+            "fake-two",
+        ]

@@ -1,4 +1,5 @@
-"""`spec/promises.md` and the tests agree: what is promised is tested, and the tests are named."""
+"""The promises, the pains and the tests agree: what `spec/promises.md` and `spec/pains.md` say is
+tested, and the tests are named."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "spec" / "promises.md").read_text()
+PAINS = (ROOT / "spec" / "pains.md").read_text()
 HEADING = re.compile(r"^## (P\d+): (.+)$", re.MULTILINE)
+ROW = re.compile(r"^\| ([A-Z]\d+) \|(.+)\|$", re.MULTILINE)
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NAMED = re.compile(r"^- `(tests/[\w/]+\.py)(?:::(\w+))?`", re.MULTILINE)
 
 
@@ -36,6 +40,20 @@ def names_in(path: Path) -> set[str]:
     return {name for name in found if name.startswith(("test_", "Test"))}
 
 
+def missing(named: list[tuple[str, str]]) -> list[str]:
+    """Those of (file, test) that are not there."""
+    return [
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).is_file() or name not in names_in(ROOT / file)
+    ]
+
+
+def pains() -> list[tuple[str, list[str]]]:
+    """(id, cells) of each row: the pain, what happens here, the tests, where it was seen."""
+    return [(row[1], row[2].split(" | ")) for row in ROW.finditer(PAINS)]
+
+
 def test_the_promises_are_numbered() -> None:
     assert list(promises()) == [f"P{number}" for number in range(1, len(promises()) + 1)]
     assert len(promises()) == 8
@@ -46,15 +64,28 @@ def test_every_promise_is_kept_by_tests_that_exist(
     promise: str, named: list[tuple[str, str]]
 ) -> None:
     assert named, f"no test keeps {promise}"
-    missing = [
-        f"{file}::{name}"
-        for file, name in named
-        if not (ROOT / file).is_file() or name not in names_in(ROOT / file)
-    ]
-    assert not missing, f"{promise} names tests that are not there: {missing}"
+    assert not missing(named), f"{promise} names tests that are not there"
 
 
 def test_every_whole_daemon_test_file_keeps_a_promise_or_says_why_not() -> None:
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "e2e").glob("test_*.py")}
     named = {file for file, _ in NAMED.findall(PAGE)}
     assert files <= named, "name them in spec/promises.md"
+
+
+def test_every_pain_has_an_id_of_its_own() -> None:
+    ids = [pain for pain, _ in pains()]
+    assert len(ids) > 50
+    assert len(ids) == len({*ids})
+    rows = [line for line in PAINS.splitlines() if line.startswith("| ") and "| id |" not in line]
+    assert len(rows) == len(ids), "a row is not read"
+
+
+@pytest.mark.parametrize(("pain", "cells"), pains(), ids=[pain for pain, _ in pains()])
+def test_every_pain_is_answered_by_tests_that_exist(pain: str, cells: list[str]) -> None:
+    suffered, happens, kept_by, _seen_in = cells
+    assert suffered.strip()
+    assert happens.strip()
+    named = TEST.findall(kept_by)
+    assert named, f"no test answers {pain}"
+    assert not missing(named), f"{pain} names tests that are not there"

@@ -7,6 +7,7 @@ wait has a bound, `BOUND_S`; reaching it is a failure and never a measurement.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -21,6 +22,8 @@ from tests.support.wire import BOUND_S, Wire
 
 TERTULIAD = Path(sys.executable).with_name("tertuliad")
 """The installed command: a file, as the SDKs want it."""
+BOUNDED = Path(__file__).with_name("bounded_daemon.py")
+"""The same daemon with other bounds, so that a test can reach them."""
 SDK_FLAGS = ("--headless", "--no-auto-update", "--no-auto-login")
 """What an SDK puts before `--stdio` or `--port`."""
 
@@ -54,10 +57,15 @@ class DaemonProcess:
         env: Mapping[str, str] | None = None,
         stdin: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
+        bounds: Mapping[str, float] | None = None,
     ) -> None:
+        """`bounds` are names of the daemon's limits, with other values."""
         self.home = home
+        program = [str(TERTULIAD)]
+        if bounds:
+            program = [sys.executable, str(BOUNDED), json.dumps(bounds)]
         self.process = subprocess.Popen(
-            [str(TERTULIAD), *args],
+            [*program, *args],
             env=environment(home, env),
             cwd=home,
             stdin=stdin,
@@ -173,10 +181,12 @@ def stdio_daemon(
     *args: str,
     env: Mapping[str, str] | None = None,
     stderr: int = subprocess.PIPE,
+    bounds: Mapping[str, float] | None = None,
 ) -> Iterator[DaemonProcess]:
     """A daemon on pipes, past its handshake; `wire` is its client."""
+    flags = (*SDK_FLAGS, "--stdio", *args)
     with DaemonProcess(
-        home, *SDK_FLAGS, "--stdio", *args, env=env, stdin=subprocess.PIPE, stderr=stderr
+        home, *flags, env=env, stdin=subprocess.PIPE, stderr=stderr, bounds=bounds
     ) as daemon:
         into, out = daemon.process.stdin, daemon.process.stdout
         assert into is not None
@@ -214,11 +224,15 @@ def _all(stream: Any) -> Callable[[bytes], None]:
 
 @contextlib.contextmanager
 def tcp_daemon(
-    home: Path, *args: str, env: Mapping[str, str] | None = None, token: str | None = "a-token"
+    home: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    token: str | None = "a-token",
+    bounds: Mapping[str, float] | None = None,
 ) -> Iterator[DaemonProcess]:
     """A shared daemon on a free port; without `token`, it makes one or asks for none."""
     given = {**(env or {}), **({"COPILOT_CONNECTION_TOKEN": token} if token else {})}
-    with DaemonProcess(home, "--port", "0", *args, env=given) as daemon:
+    with DaemonProcess(home, "--port", "0", *args, env=given, bounds=bounds) as daemon:
         with _telling_why(daemon):
             listening = re.search(r"listening on port (\d+)", daemon.line())
         assert listening is not None

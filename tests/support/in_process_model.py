@@ -84,6 +84,7 @@ class InProcessModel:
     def __init__(self) -> None:
         self.hold = False
         self.calls: list[Call] = []
+        self.context_window = 8192
         self._taken = 0
         self._arrived = anyio.Event()
 
@@ -113,4 +114,6 @@ class InProcessModel:
 
     def target(self, model: str | None) -> Target:
         name = model or "default-model"
-        return Target(provider=self, model=name, display_name=name, context_window=8192)
+        return Target(
+            provider=self, model=name, display_name=name, context_window=self.context_window
+        )

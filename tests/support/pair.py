@@ -78,6 +78,7 @@ class Room:
         tasks: anyio.abc.TaskGroup,
         token: str | None,
         turn_limits: TurnLimits,
+        session_idle_s: float,
     ) -> None:
         self.model = InProcessModel()
         self.draining = False
@@ -86,6 +87,7 @@ class Room:
             home,
             models=cast(Any, Models(self.model)),
             turn_limits=turn_limits,
+            session_idle_s=session_idle_s,
             connections=self.connections,
             spawn=self._spawn,
             draining=lambda: self.draining,
@@ -142,11 +144,15 @@ class Room:
 
 @asynccontextmanager
 async def pair(
-    home: Path, *, token: str | None = None, turn_limits: TurnLimits = ONE_TRY
+    home: Path,
+    *,
+    token: str | None = None,
+    turn_limits: TurnLimits = ONE_TRY,
+    session_idle_s: float = limits.SESSION_IDLE_S,
 ) -> AsyncIterator[tuple[FramesClient, Room]]:
     """A client that is connected to a whole daemon, and that daemon."""
     async with anyio.create_task_group() as tasks:
-        room = Room(home, tasks, token, turn_limits)
+        room = Room(home, tasks, token, turn_limits, session_idle_s)
         try:
             yield room.connect(authenticated=token is None), room
         finally:

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers
-from tertulia_protocol.errors import SessionNotFound
+from tertulia_protocol.errors import Overloaded, SessionNotFound
 from tertulia_protocol.provider_config import SessionProviders
+from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
 from tertuliad.models import Models
-from tertuliad.replies import Reply
+from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
 
@@ -21,7 +22,12 @@ from tertuliad.sessions.world import World
 class Caller(Outlet, Protocol):
     """The connection that a request came from."""
 
-    authenticated: bool
+    @property
+    def authenticated(self) -> bool: ...
+
+    def let_in(self) -> None:
+        """It has said the token."""
+
     ending: bool
     """It asks no more, and waits only for answers."""
 
@@ -51,6 +57,30 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 providers=given.providers or before.providers, models=given.models or before.models
             )
         kept[session_id] = given
+
+    def delete(self, session_id: str) -> Reply:
+        """Remove a session with all that is kept in memory for it, and tell everybody; answers the
+        bytes it had, None: there was none."""
+
+        def forget(freed: int | None) -> int | None:
+            if freed is not None:
+                self.world.credentials.pop(session_id, None)
+                self.world.request_headers.pop(session_id, None)
+                self.hub.close_room(session_id)
+                self.deleted(session_id)
+            return freed
+
+        return mapped(self.sessions.delete(session_id), forget)
+
+    def need_room(self, caller: Caller, session_id: str) -> None:
+        """Raise `Overloaded` where the caller follows as many other sessions as it may."""
+        if self.hub.follows(caller, session_id):
+            return
+        if self.hub.followed(caller) >= limits.FOLLOWED_SESSIONS:
+            raise Overloaded(
+                f"This connection follows {limits.FOLLOWED_SESSIONS} sessions, and it may follow no"
+                " more: let some go with session.detach first, or open another connection."
+            )
 
     def need_attached(self, caller: Caller, session_id: str) -> None:
         """Raise `SessionNotFound` unless the caller created or resumed the session."""

@@ -99,13 +99,14 @@ def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage
         first=given.mode == "immediate" or bool(given.prepend),
     )
     put = _put_with_files if message.attachments else _put
-    headers = ctx.world.request_headers
+    world = ctx.world
     if given.request_headers:
-        headers[message.message_id] = given.request_headers
+        kept = world.request_headers.setdefault(session_id, {})
+        kept[message.message_id] = given.request_headers
 
     def forget_unused(done: Any) -> None:
         if done.exception() is not None or done.result() != message.message_id:
-            headers.pop(message.message_id, None)
+            world.forget_headers(session_id, message.message_id)
 
     reply = put(ctx, session_id, message, command)
     reply.add_done_callback(forget_unused)
@@ -248,6 +249,11 @@ def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
 def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
+    if len(params.name) > limits.NAME_CHARS:
+        raise InvalidParams(
+            f"$.name: a session's name has at most {limits.NAME_CHARS} characters.",
+            {"path": "$.name"},
+        )
     decision = decide.rename(params.name.strip(), None)
     return ctx.sessions.post(params.session_id, lambda _: decision)
 

@@ -183,14 +183,12 @@ async def bulk_delete(
 async def _deleted(ctx: Context, session_ids: list[str]) -> dict[str, int]:
     """Delete those that are there, all at once; the bytes that each has freed."""
     wanted = [each for each in dict.fromkeys(session_ids) if ids.is_valid(each)]
-    replies = {each: ctx.sessions.delete(each) for each in wanted}
+    replies = {each: ctx.delete(each) for each in wanted}
     freed = {}
     for session_id, reply in replies.items():
         size: int | None = await reply.settled()
         if size is not None:
             freed[session_id] = size
-            ctx.hub.close_room(session_id)
-            ctx.deleted(session_id)
     return freed
 
 

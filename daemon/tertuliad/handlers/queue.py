@@ -75,7 +75,8 @@ def remove(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) ->
     def command(state: SessionState) -> Decision:
         return queue.remove(state, params.id, lambda removed: methods_log.Removed(removed=removed))
 
-    return _post(ctx, caller, params.session_id, command)
+    reply = _post(ctx, caller, params.session_id, command)
+    return on_success(reply, lambda: ctx.world.forget_headers(params.session_id, params.id))
 
 
 def remove_most_recent(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
@@ -104,7 +105,6 @@ def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTex
 
 def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
     copy_id = new_id()
-    headers = ctx.world.request_headers
 
     def command(state: SessionState) -> Decision:
         decision = queue.duplicate(
@@ -118,6 +118,7 @@ def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams)
         return decision
 
     def with_headers() -> None:
+        headers = ctx.world.request_headers.get(params.session_id, {})
         if params.id in headers:
             headers[copy_id] = headers[params.id]
 

@@ -45,7 +45,7 @@ def connect(ctx: Front, caller: Caller, params: methods.ConnectParams) -> method
                 "AUTHENTICATION_FAILED: the connection token is missing or wrong. The daemon's"
                 " starter gave it, or it is in the file that the daemon named when it started."
             )
-        caller.authenticated = True
+        caller.let_in()
     ctx.greeted(caller)
     return methods.ConnectResult(ok=True, protocol_version=PROTOCOL_VERSION, version=VERSION)
 

@@ -32,6 +32,7 @@ from tertuliad.store.base import ListQuery, Row
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
     session_id = params.session_id or new_id()
+    ctx.need_room(caller, session_id)
     config = _settings(params)
     _check(ctx, config)
     if config.working_directory is None:
@@ -70,6 +71,7 @@ def _resume(
     continue_work: bool = False,
     resumed: bool = False,
 ) -> Reply:
+    ctx.need_room(caller, session_id)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
 
     names_a_model = config.model is not None or given_providers(config) is not None
@@ -212,12 +214,9 @@ def delete(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     def answer(freed: int | None) -> shapes.Success:
         if freed is None:
             return shapes.Success(success=False, error=f"Session not found: {session_id}")
-        ctx.world.credentials.pop(session_id, None)
-        ctx.hub.close_room(session_id)
-        ctx.deleted(session_id)
         return shapes.Success(success=True)
 
-    return mapped(ctx.sessions.delete(session_id), answer)
+    return mapped(ctx.delete(session_id), answer)
 
 
 def destroy(ctx: Context, caller: Caller, params: shapes.SessionParams) -> shapes.Success:

@@ -1,14 +1,21 @@
 """The sessions that are in memory, by id: found, made, brought back from the store, let go.
 
 Outlives every connection. A slot for a stored session is made by the first command to it, which
-waits in its inbox until the log is folded. Idle slots are let go, the one used longest ago first:
-nobody can tell, since all that matters of a session is in the store.
+waits in its inbox until the log is folded. Idle slots are let go, after a time or when there are
+too many, the one used longest ago first: nobody can tell, since all that matters of a session is in
+the store. A slot stays while its turn runs, a command is under way or somebody waits for its turn.
+
+One task looks at all slots from time to time, and is there only while there are slots: a session
+has neither a task nor a timer of its own.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from concurrent.futures import Future
+
+import anyio
 
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
@@ -21,18 +28,27 @@ from tertuliad.sessions.world import World
 
 
 class Sessions:
-    """One for each daemon. `hot` idle sessions are kept in memory."""
+    """One for each daemon. `hot` idle sessions are kept in memory, none of them for longer than
+    `idle_s` and a quarter of it; 0: whatever the time."""
 
-    def __init__(self, world: World, hot: int = limits.HOT_SESSIONS) -> None:
+    def __init__(
+        self,
+        world: World,
+        hot: int = limits.HOT_SESSIONS,
+        idle_s: float = limits.SESSION_IDLE_S,
+    ) -> None:
         self._world = world
         self._hot = hot
+        self._idle_s = idle_s
         self._live: OrderedDict[str, Session] = OrderedDict()
+        self._looking = False
+        """The task that looks for idle slots is there."""
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
         session = self._slot(session_id)
         if session is None:
-            session = self._live[session_id] = Session(session_id, self._world, is_new=True)
+            session = self._taken_in(Session(session_id, self._world, is_new=True))
             return self._watched(session, session.post(command))
         final = Reply()
 
@@ -103,22 +119,52 @@ class Sessions:
 
     def let_go(self, keep: int = 0) -> None:
         """Drop idle sessions from memory until `keep` of them are left."""
-        idle = [session for session in self._live.values() if not session.running]
+        idle = [session for session in self._live.values() if not session.needed]
         for session in idle[: max(0, len(idle) - keep)]:
             del self._live[session.id]
 
     def release(self, session_id: str) -> None:
         """Drop one session from memory, unless it has something to do."""
         session = self._slot(session_id)
-        if session is not None and not session.running:
+        if session is not None and not session.needed:
             del self._live[session_id]
+
+    def let_go_idle(self) -> None:
+        """Drop the sessions that nobody has used for too long."""
+        now = time.monotonic()
+        for session in list(self._live.values()):
+            if session.needed:
+                session.used_s = now
+            elif now - session.used_s >= self._idle_s:
+                del self._live[session.id]
+
+    @property
+    def in_memory(self) -> int:
+        """How many sessions are."""
+        return len(self._live)
+
+    async def _look(self) -> None:
+        try:
+            while self._live:
+                await anyio.sleep(max(self._idle_s / 4, limits.SESSION_LOOK_S))
+                self.let_go_idle()
+        finally:
+            self._looking = False
+
+    def _taken_in(self, session: Session) -> Session:
+        session.used_s = time.monotonic()
+        self._live[session.id] = session
+        if self._idle_s and not self._looking:
+            self._looking = True
+            self._world.spawn(self._look)
+        return session
 
     def _brought_back(self, session_id: str) -> Session:
         session = self._slot(session_id)
         if session is None:
-            session = self._live[session_id] = Session(session_id, self._world, is_new=False)
-        else:
-            self._live.move_to_end(session_id)
+            return self._taken_in(Session(session_id, self._world, is_new=False))
+        session.used_s = time.monotonic()
+        self._live.move_to_end(session_id)
         return session
 
     def _slot(self, session_id: str) -> Session | None:

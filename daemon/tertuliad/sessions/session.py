@@ -98,6 +98,8 @@ class Session:
         self._told_seq = 0
         """The last stored seq that was published or read."""
         self._waits = Waits()
+        self.used_s = 0.0
+        """When it was last asked for something, or seen running: the registry's note."""
         self.gone = False
         """Deleted, or never there: the slot has to be dropped."""
 
@@ -106,6 +108,11 @@ class Session:
         """Whether a turn runs or a command is under way."""
         turn = self._state is not None and self._state.turn is not None
         return turn or self._busy or bool(self._inbox)
+
+    @property
+    def needed(self) -> bool:
+        """Whether it has to stay in memory: it runs, or somebody waits for what it will publish."""
+        return self.running or bool(self._waits)
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
@@ -265,7 +272,7 @@ class Session:
             if not self._early and not self.gone:
                 self._start_turn(self._state)
             self._early = False
-            self._world.request_headers.pop(self._state.last_message_id or "", None)
+            self._world.forget_headers(self.id, self._state.last_message_id)
 
     def _publish(self, sealed: list[Sealed]) -> None:
         assert self._state is not None
@@ -386,7 +393,7 @@ class Session:
             session_id=self.id,
             config=state.config,
             history=partial(self._history, state),
-            headers=self._world.request_headers.get(state.turn.message_id or "", {}),
+            headers=self._world.headers_of(self.id, state.turn.message_id),
         )
         told = TurnEvents(
             delta=partial(self._on_delta, progress),

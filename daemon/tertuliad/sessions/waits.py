@@ -33,6 +33,10 @@ class Waits:
         self._idle: list[Reply] = []
         self._turns: dict[str, _Watch] = {}
 
+    def __bool__(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._idle or self._turns)
+
     def for_idle(self) -> Reply:
         """Completed with None when no turn runs and no message is pending."""
         reply = Reply()

@@ -37,15 +37,26 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """Start a task that outlives every connection."""
     credentials: dict[str, SessionProviders]
     """What clients gave for one session; in memory only, outlives the session's actor."""
-    request_headers: dict[str, dict[str, str]]
-    """Headers for one message's model call, by message id; in memory only, as they may hold
-    secrets."""
+    request_headers: dict[str, dict[str, dict[str, str]]]
+    """Headers for one message's model call, by session and message id; in memory only, as they may
+    hold secrets."""
     version: str
     turn_limits: TurnLimits = TurnLimits()
     running: set[str] = msgspec.field(default_factory=set)
     """The sessions that run a turn here."""
     draining: Callable[[], bool] = lambda: False
     """Whether the daemon is stopping: no turn begins any more."""
+
+    def headers_of(self, session_id: str, message_id: str | None) -> dict[str, str]:
+        """What a client gave for one message."""
+        return self.request_headers.get(session_id, {}).get(message_id or "", {})
+
+    def forget_headers(self, session_id: str, message_id: str | None) -> None:
+        kept = self.request_headers.get(session_id)
+        if kept is not None:
+            kept.pop(message_id or "", None)
+            if not kept:
+                del self.request_headers[session_id]
 
     def has_keys(self, session_id: str, config: SessionConfig) -> bool:
         """Whether a waiting message's turn can begin unasked: the keys that a client gave to an

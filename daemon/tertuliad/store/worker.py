@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -49,15 +50,23 @@ class Worker:
             self._thread.join(limits.SHUTDOWN_GRACE_S)
 
     def _run(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            job, reply = item
-            try:
-                result = job()
-            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
-                outcome = partial(reply.fail, error)
-            else:
-                outcome = partial(reply.give, result)
-            try:
-                self._call_soon(outcome)
-            except RuntimeError:
-                continue  # the event loop is gone, and with it all who waited
+        while self._next_done():
+            pass
+
+    def _next_done(self) -> bool:
+        """Do the next job; False: there will be none. Nothing of it is kept while the next one is
+        waited for: it may be large."""
+        item = self._jobs.get()
+        if item is None:
+            return False
+        job, reply = item
+        try:
+            result = job()
+        except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+            outcome = partial(reply.fail, error)
+        else:
+            outcome = partial(reply.give, result)
+        # Where the event loop is gone, so are all who waited.
+        with contextlib.suppress(RuntimeError):
+            self._call_soon(outcome)
+        return True

@@ -1,0 +1,136 @@
+"""An idle session leaves memory after its time, and nobody can tell: it comes back as it was, and
+stays while a turn runs, a message waits or somebody waits for an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tertuliad import limits
+from tertuliad.config import ConfigError, load
+from tertuliad.options import parse
+from tests.support.frames_client import FramesClient
+from tests.support.in_process_model import PATIENCE_S
+from tests.support.pair import Room, pair
+
+pytestmark = pytest.mark.anyio
+
+SOON_S = 0.001
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon looks for idle sessions every millisecond."""
+    monkeypatch.setattr(limits, "SESSION_LOOK_S", SOON_S)
+
+
+async def left_memory(room: Room, count: int = 0) -> None:
+    """Wait until no more than `count` sessions are in memory."""
+    with anyio.fail_after(PATIENCE_S):
+        while room.sessions.in_memory > count:
+            await anyio.lowlevel.checkpoint()
+
+
+async def kept(client: FramesClient) -> list[tuple[str, Any]]:
+    """(type, data) of the stored events, without what differs between any two sessions."""
+    stored = await client.request("session.getMessages", {"sessionId": "s"})
+    return [(e["type"], e["data"].get("content")) for e in stored["events"]]
+
+
+async def test_an_idle_session_leaves_memory_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    async with pair(tmp_path, session_idle_s=SOON_S) as (client, room):
+        await client.create("s", streaming=True)
+        await client.turn("s", "first")
+        await left_memory(room)
+        answer = await client.turn("s", "second")
+        assert answer["data"]["content"] == "answer 2 to second"
+        await left_memory(room)
+
+
+async def test_a_session_that_left_memory_after_every_step_is_like_one_that_never_did(
+    tmp_path: Path,
+) -> None:
+    told = []
+    for folder, idle_s in (("kept", 0.0), ("let-go", SOON_S)):
+        async with pair(tmp_path / folder, session_idle_s=idle_s) as (client, room):
+            steps: list[tuple[str, dict[str, Any]]] = [
+                ("session.create", {"systemMessage": {"mode": "replace", "content": "Be brief."}}),
+                ("session.send", {"prompt": "one", "wait": True}),
+                ("session.name.set", {"name": "a name"}),
+                ("session.log", {"message": "noted"}),
+                ("session.send", {"prompt": "two", "wait": True}),
+                ("session.model.switchTo", {"modelId": "another"}),
+                ("session.abort", {}),
+                ("session.send", {"prompt": "three", "wait": True}),
+            ]
+            for method, params in steps:
+                await client.request(method, {"sessionId": "s", **params})
+                if idle_s:
+                    await left_memory(room)
+            seen = [(e["type"], e["data"].get("content")) for e in client.events("s")]
+            calls = [(c.request.model, c.request.messages) for c in room.model.calls]
+            told.append((await kept(client), seen, calls))
+    assert told[0] == told[1]
+
+
+async def test_a_session_stays_while_its_turn_runs_and_leaves_afterwards(tmp_path: Path) -> None:
+    async with pair(tmp_path, session_idle_s=SOON_S) as (client, room):
+        room.model.hold = True
+        await client.create("busy")
+        await client.create("idle")
+        await client.say("busy", "hello")
+        call = await room.model.next_call()
+        await left_memory(room, 1)
+        room.sessions.let_go_idle()
+        assert room.sessions.in_memory == 1
+        call.finish("done")
+        await client.next_event("session.idle", "busy")
+        await left_memory(room)
+
+
+async def test_whoever_waits_for_a_paused_message_is_answered_when_it_had_its_turn(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path, session_idle_s=SOON_S) as (client, room):
+        await client.create("s")
+        await client.create("other")
+        await client.request("session.queue.setDrainPaused", {"sessionId": "s", "paused": True})
+        asked = await client.ask("session.sendAndWait", {"sessionId": "s", "prompt": "hello"})
+        await client.request("session.name.get", {"sessionId": "s"})  # the message is accepted
+        await left_memory(room, 1)
+        room.sessions.let_go()
+        assert room.sessions.in_memory == 1, "somebody waits for it"
+        await client.request("session.queue.setDrainPaused", {"sessionId": "s", "paused": False})
+        answer = await client.answer(asked)
+        assert answer["result"]["response"]["data"]["content"] == "answer 1 to hello"
+        await left_memory(room)
+
+
+async def test_a_key_given_with_a_session_outlives_its_leaving_memory(tmp_path: Path) -> None:
+    provider = {"type": "openai", "baseUrl": "http://127.0.0.1:9/v1", "apiKey": "of a test"}
+    async with pair(tmp_path, session_idle_s=SOON_S) as (client, room):
+        await client.create("s", provider=provider, model="m")
+        await left_memory(room)
+        assert room.world.credentials["s"].provider is not None
+        await client.turn("s", "hello")
+
+
+async def test_without_a_time_sessions_stay_until_there_are_too_many(tmp_path: Path) -> None:
+    async with pair(tmp_path, session_idle_s=0.0) as (client, room):
+        for name in "abc":
+            await client.create(name)
+        assert room.sessions.in_memory == 3
+
+
+def test_the_time_is_an_option_and_a_key_of_the_file(tmp_path: Path) -> None:
+    assert parse(["--session-idle-timeout", "30"]).session_idle_timeout == 30
+    assert parse([]).session_idle_timeout is None
+    assert load(tmp_path, environ={}).session_idle_s == 600
+    (tmp_path / "config.toml").write_text("session_idle_timeout = 90")
+    assert load(tmp_path, environ={}).session_idle_s == 90
+    (tmp_path / "config.toml").write_text("session_idle_timeout = -1")
+    with pytest.raises(ConfigError, match="session_idle_timeout"):
+        load(tmp_path, environ={})

@@ -1,0 +1,196 @@
+"""A session of ten thousand turns comes back by the end of its log, and its model reads all of
+it; texts of every kind and of any size come back as they were said."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tertuliad import limits
+from tertuliad.store.base import Log, Range, Record
+from tests.support.frames_client import FramesClient
+from tests.support.pair import Room, pair
+
+pytestmark = pytest.mark.anyio
+
+TURNS = 10_000
+Document = dict[str, Any]
+
+
+async def exported(client: FramesClient, session_id: str) -> Document:
+    document: Document = (await client.request("session.export", {"sessionId": session_id}))[
+        "document"
+    ]
+    return document
+
+
+def many_turns(document: Document, turns: int) -> Document:
+    """The document of one turn, with its turn so often, each as if said after the one before."""
+    records = document["events"]
+    start = next(n for n, r in enumerate(records) if r["event"]["type"] == "user.message")
+    before, turn = records[:start], records[start:]
+    seqs = itertools.count(1)
+    renamed = [
+        {**record["event"], "id": f"{record['event']['id']}-{number}"}
+        for number in range(turns)
+        for record in turn
+    ]
+    events = [*(record["event"] for record in before), *renamed]
+    return {**document, "events": [{"seq": next(seqs), "event": event} for event in events]}
+
+
+class Reads:
+    """How many records each load and each read of the store gave."""
+
+    def __init__(self, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loaded: list[int] = []
+        self.read: list[int] = []
+        load, read = room.store.load, room.store.read
+
+        def counted_load(session_id: str) -> Future[Log | None]:
+            return self._noted(load(session_id), self.loaded, lambda log: len(log.records))
+
+        def counted_read(session_id: str, wanted: Range) -> Future[list[Record]]:
+            return self._noted(read(session_id, wanted), self.read, len)
+
+        monkeypatch.setattr(room.store, "load", counted_load)
+        monkeypatch.setattr(room.store, "read", counted_read)
+
+    @staticmethod
+    def _noted(future: Future[Any], counts: list[int], count: Any) -> Future[Any]:
+        future.add_done_callback(lambda done: counts.append(count(done.result())))
+        return future
+
+
+async def test_a_session_of_ten_thousand_turns_comes_back_by_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("short")
+        await client.turn("short", "hello")
+        long = many_turns(await exported(client, "short"), TURNS)
+        await client.request("session.import", {"document": long, "sessionId": "long"})
+        await client.request("session.resume", {"sessionId": "long"})
+    async with pair(tmp_path) as (client, room):
+        reads = Reads(room, monkeypatch)
+        await client.request("session.resume", {"sessionId": "long"})
+        listed = await client.request("session.list", {"limit": 10})
+        assert {row["sessionId"] for row in listed["sessions"]} == {"long", "short"}
+        page = await client.request("session.eventLog.read", {"sessionId": "long", "max": 10})
+        assert len(page["events"]) == 10
+        assert len(reads.loaded) == 1
+        assert reads.loaded[0] <= limits.SNAPSHOT_EVENTS
+        assert max(reads.read) <= 20, "more was read than was asked for"
+        room.model.context_window = 10**9
+        await client.turn("long", "and one more")
+        said = [m for m in room.model.calls[-1].request.messages if m.role == "user"]
+        assert len(said) == TURNS + 1
+        stored = await client.request("session.getMessages", {"sessionId": "long"})
+        asked = [e for e in stored["events"] if e["type"] == "user.message"]
+        assert len(asked) == TURNS + 1
+
+
+async def test_a_log_that_was_never_short_of_a_snapshot_is_the_same_when_it_is_folded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 4)
+    async with pair(tmp_path) as (client, _):
+        await client.create("s")
+        for number in range(6):
+            await client.turn("s", f"message {number}")
+        whole = await exported(client, "s")
+        await client.request("session.import", {"document": whole, "sessionId": "copy"})
+    async with pair(tmp_path) as (client, room):
+        requests = []
+        for session in ("s", "copy"):
+            await client.request("session.resume", {"sessionId": session})
+            await client.turn(session, "and you?")
+            requests.append(room.model.calls[-1].request.messages)
+        assert requests[0] == requests[1]
+        assert len(requests[0]) > 12
+
+
+# Texts
+
+BREAKS = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei\r\nj\rk\nl"
+TEXTS = {
+    "every line break of Unicode": BREAKS,
+    "NUL and other control characters": "".join(map(chr, range(0x20))) + "\x7f\x80\x9f",
+    "letters beyond the first plane": "😀𝒳\U0010ffff\U000e0001",
+    "text in both directions, joined and combined": "שלום \u202eabc\u202c e\u0301\u200d\ufeff",
+    "what looks like the protocol": 'Content-Length: 3\r\n\r\n{"jsonrpc":"2.0"}\\u0000\\',
+    "noncharacters": "\ufffe\uffff\ufdd0",
+    "nothing but a space": " ",
+}
+
+
+def texts_of(events: list[dict[str, Any]]) -> Iterator[str]:
+    for event in events:
+        if event["type"] in ("user.message", "assistant.message"):
+            yield event["data"]["content"]
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+async def test_a_text_comes_back_as_it_was_said_and_answered(tmp_path: Path, text: str) -> None:
+    answer = f"answer 1 to {text}"
+    async with pair(tmp_path) as (client, room):
+        await client.create("s", streaming=True)
+        message = await client.turn("s", text)
+        assert message["data"]["content"] == answer
+        deltas = [
+            e["data"]["deltaContent"]
+            for e in client.events("s")
+            if e["type"] == "assistant.message_delta"
+        ]
+        assert "".join(deltas) == answer
+        document = await exported(client, "s")
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": "s"})
+        await client.request("session.import", {"document": document, "sessionId": "copy"})
+        await client.request("session.resume", {"sessionId": "copy"})
+        for session in ("s", "copy"):
+            stored = await client.request("session.getMessages", {"sessionId": session})
+            assert list(texts_of(stored["events"])) == [text, answer]
+        await client.turn("s", "again")
+        said = [message.content for message in room.model.calls[-1].request.messages]
+        assert said[-3:] == [text, answer, "again"]
+
+
+async def test_half_a_surrogate_pair_is_replaced_once_and_for_all(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("s")
+        await client.turn("s", "cut \ud83d off")
+        mended = "cut \ufffd off"
+        assert room.model.calls[-1].request.messages[-1].content == mended
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": "s"})
+        stored = await client.request("session.getMessages", {"sessionId": "s"})
+        assert list(texts_of(stored["events"])) == [mended, f"answer 1 to {mended}"]
+
+
+async def test_a_log_of_tens_of_megabytes_comes_back_whole(tmp_path: Path) -> None:
+    """What is said in one message is bounded; what a model answers and a log holds is not."""
+    said = "x" * (limits.PROMPT_BYTES - 2) + "\u2028é"
+    answer = "ü\u2028" * 5_000_000
+    async with pair(tmp_path) as (client, room):
+        room.model.context_window = 10**9
+        await client.create("s")
+        room.model.hold = True
+        await client.say("s", said)
+        (await room.model.next_call()).finish(answer)
+        message = await client.next_event("assistant.message", "s")
+        assert message["data"]["content"] == answer
+        await client.next_event("session.idle", "s")
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": "s"})
+        stored = await client.request("session.getMessages", {"sessionId": "s"})
+        assert list(texts_of(stored["events"])) == [said, answer]
+        room.model.context_window = 10**9
+        await client.turn("s", "and then?")
+        contents = [message.content for message in room.model.calls[-1].request.messages]
+        assert contents[-3:] == [said, answer, "and then?"]

@@ -1,0 +1,98 @@
+"""Messages of the largest size, both ways: the others are served meanwhile, and the memory that
+they took is given back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_process import DaemonProcess, tcp_daemon
+from tests.support.model_thread import ModelThread
+from tests.support.wire import Wire, frame, said
+
+MIB = 2**20
+LIMIT = 64 * MIB
+NEAR = LIMIT - 4096
+"""Room for what stands around a text of this size in a message or an event."""
+LOOKS = 2000
+GIVEN_BACK = 96 * MIB
+"""The daemon may keep so much more than it had before: less than two messages of that size."""
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[DaemonProcess]:
+    with tcp_daemon(home, "--allow-anonymous", token=None) as daemon:
+        yield daemon
+
+
+def resident(daemon: DaemonProcess) -> int:
+    """The bytes of memory that the daemon has."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def gives_back(daemon: DaemonProcess, wire: Wire, before: int) -> None:
+    """Fails unless the daemon's memory falls back, while it answers small requests."""
+    for _ in range(LOOKS):
+        wire.call("ping")
+        if resident(daemon) - before < GIVEN_BACK:
+            return
+    raise AssertionError(f"{before} bytes before, {resident(daemon)} now")
+
+
+def test_a_message_and_an_answer_of_the_largest_size_pass_while_another_client_is_served(
+    served: DaemonProcess, model: ModelThread
+) -> None:
+    big, other = served.connect(), served.connect()
+    session = other.create(model.provider(), streaming=True)
+    assert said(other.turn(session, "[[say:before]]")) == ["before"]
+    before = resident(served)
+    text = "x" * NEAR
+    whole = frame({"jsonrpc": "2.0", "id": "big", "method": "ping", "params": {"message": text}})
+    for _ in range(2):
+        big.send_bytes(whole[: len(whole) // 2])
+        assert said(other.turn(session, "[[say:in the middle of it]]")) == ["in the middle of it"]
+        big.send_bytes(whole[len(whole) // 2 :])
+        other.call("session.list")
+        assert big.answer("big")["result"]["message"] == f"pong: {text}"
+        big.frames.clear()
+        big.raw.clear()
+    assert said(other.turn(session, "[[say:after]]")) == ["after"]
+    gives_back(served, other, before)
+
+
+def test_an_event_of_the_largest_size_is_stored_and_reaches_all_who_follow(
+    served: DaemonProcess,
+) -> None:
+    writes, follows, other = (served.connect() for _ in range(3))
+    session = writes.create({"type": "openai", "baseUrl": "http://127.0.0.1:9/v1"})
+    follows.call("session.resume", sessionId=session)
+    before = resident(served)
+    text = "y" * NEAR
+    asked = writes.ask("session.log", {"sessionId": session, "message": text})
+    other.call("session.list")
+    event_id = writes.answer(asked)["result"]["eventId"]
+    event = follows.event(session, "session.info")
+    assert (event["id"], event["data"]["message"]) == (event_id, text)
+    kept = follows.history(session)[-1]
+    assert (kept["id"], kept["data"]["message"]) == (event_id, text)
+    gives_back(served, other, before)
+
+
+def test_a_message_over_the_largest_size_is_skipped_without_being_kept(
+    served: DaemonProcess,
+) -> None:
+    wire, other = served.connect(), served.connect()
+    before = resident(served)
+    text = "z" * LIMIT
+    wire.send({"jsonrpc": "2.0", "id": "over", "method": "ping", "params": {"message": text}})
+    error = wire.answer("over")["error"]
+    assert error["code"] == -32600
+    assert str(LIMIT) in error["message"]
+    assert resident(served) - before < LIMIT / 2
+    assert wire.call("ping")["message"] == other.call("ping")["message"] == "pong"
