@@ -14,22 +14,26 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 import anyio
 import anyio.abc
 
 from tertulia import launch, limits, params
+from tertulia.aio_library import AsyncLibrary
 from tertulia.aio_link import AsyncEventQueue, AsyncLink, ProcessPeer, connected, spawned
+from tertulia.aio_upkeep import AsyncUpkeep
+from tertulia.calls import Call, wire_names
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
-from tertulia.records import Answer, Event, Model, SessionInfo
+from tertulia.records import Answer, Event, Model, SendOptions
 from tertulia.turn import Turn
 
 Path = str | os.PathLike[str]
 OpenLink = Callable[[], Awaitable[AsyncLink]]
+T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncLibrary):
     """A daemon in use. Made by `spawn` or `connect`, entered with `async with`; however many tasks
     enter it at once, one daemon is started. Once left it is over: make another.
     """
@@ -121,6 +125,20 @@ class AsyncClient:
                 self._link = await self._opened(self._tasks)
         return self._link
 
+    async def reconnect(self) -> None:
+        """As `Client.reconnect`."""
+        async with self._starting:
+            if self._link is not None and self._link.lost:
+                lost, self._link = self._link, None
+                with anyio.CancelScope(shield=True):
+                    await lost.aclose()
+        await self._started()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was left."""
+        return self._tasks is not None and self._depth == 0
+
     async def _opened(self, tasks: anyio.abc.TaskGroup) -> AsyncLink:
         """The link after its handshake; on failure nothing is left of it."""
         token = self._token()
@@ -145,6 +163,9 @@ class AsyncClient:
         """Any method of the protocol. The decoded result; `timeout` in seconds."""
         link = await self._started()
         return await link.request(method, {} if params is None else params, timeout)
+
+    async def do(self, call: Call[T]) -> T:
+        return call.read(await self.request(call.method, call.params, call.timeout))
 
     async def create_session(
         self,
@@ -175,10 +196,6 @@ class AsyncClient:
         """As `Client.resume_session`."""
         result = await self.request("session.resume", params.resumed_session(session_id, given))
         return AsyncSession(self, result["sessionId"])
-
-    async def sessions(self) -> list[SessionInfo]:
-        """Every stored session."""
-        return params.sessions_of(await self.request("session.list"))
 
     async def delete_session(self, session_id: str) -> None:
         """Delete it with its history. Raises `SessionNotFound`."""
@@ -212,17 +229,38 @@ class AsyncClient:
         (await self._started()).end_feeds(session_id)
 
 
-class AsyncSession:
+class AsyncSession(AsyncUpkeep):
     """A session that this client is attached to. It lives in the daemon; `close` detaches."""
+
+    _client: AsyncClient
 
     def __init__(self, client: AsyncClient, session_id: str) -> None:
         self.id = session_id
         self._client = client
         self._closed = False
 
-    async def send(self, prompt: str, attachments: Sequence[dict[str, Any]] | None = None) -> str:
+    async def attach(self) -> None:
+        await self._client.reconnect()
+        given = params.resumed_session(self.id, {**params.SILENT})
+        await self._client.request("session.resume", given)
+        self._closed = False
+
+    async def fork(
+        self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
+    ) -> AsyncSession:
+        """As `Session.fork`."""
+        client = self._client
+        made = await client.fork_session(self.id, at, name=name, new_session_id=new_session_id)
+        return await client.resume_session(made, **params.SILENT)
+
+    async def send(
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> str:
         """As `Session.send`."""
-        given = params.message(self.id, prompt, attachments, {})
+        given = params.message(self.id, prompt, attachments, {**options})
         return str((await self._client.request("session.send", given))["messageId"])
 
     async def send_and_wait(
@@ -230,11 +268,12 @@ class AsyncSession:
         prompt: str,
         timeout: float | None = None,
         attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
     ) -> Answer:
         """As `Session.send_and_wait`."""
         turn: Turn | None = None
         with anyio.move_on_after(timeout):
-            feed, turn = await self._begin(prompt, attachments)
+            feed, turn = await self._begin(prompt, attachments, options)
             while not turn.over:
                 turn.take(await _next(feed))
             return turn.answer()
@@ -242,10 +281,15 @@ class AsyncSession:
         raise Timeout(f"The turn did not end within {timeout:g} s", state)
 
     async def stream(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None = None
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
     ) -> AsyncGenerator[Event, None]:
         """As `Session.stream`; sent when the iteration begins. Bound it with a cancel scope."""
-        feed, turn = await self._begin(prompt, attachments)
+        feed, turn = await self._begin(prompt, attachments, options)
+        for event in turn.recalled:
+            yield event
         while not turn.over:
             event = await _next(feed)
             if turn.take(event):
@@ -295,14 +339,17 @@ class AsyncSession:
             await self.close()
 
     async def _call(self, method: str, **given: Any) -> Any:
-        whole = {"sessionId": self.id, **params.wire_names(given)}
+        whole = {"sessionId": self.id, **wire_names(given)}
         return await self._client.request(method, whole)
 
     async def _begin(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None
+        self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
     ) -> tuple[AsyncEventQueue, Turn]:
         feed = await self._client.subscribe(self.id)  # first, so that no event is missed
-        return feed, Turn(await self.send(prompt, attachments), prompt)
+        turn = Turn(await self.send(prompt, attachments, **options), prompt)
+        if "idempotency_key" in options:  # it may have been accepted, and answered, before
+            turn.recall(await self.messages())
+        return feed, turn
 
 
 async def _next(feed: AsyncEventQueue) -> Event:

@@ -17,20 +17,24 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 from tertulia import launch, limits, params
+from tertulia.calls import Call, wire_names
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
+from tertulia.library import Library
 from tertulia.link import EventQueue, Link
 from tertulia.process import DaemonProcess
-from tertulia.records import Answer, Event, Model, SessionInfo
+from tertulia.records import Answer, Event, Model, SendOptions
 from tertulia.streams import SocketStream
 from tertulia.turn import Turn
+from tertulia.upkeep import Upkeep
 
 Path = str | os.PathLike[str]
+T = TypeVar("T")
 
 
-class Client:
+class Client(Library):
     """A daemon in use. Made by `spawn` or `connect`; it starts at the first need, once, however
     many threads need it at once. After `close` it is over: make another.
     """
@@ -91,6 +95,22 @@ class Client:
                 weakref.finalize(self, self._link.stream.hang_up)
             return self._link
 
+    def reconnect(self) -> None:
+        """Where the connection was lost, make another, and start the daemon anew if it was spawned.
+        Sessions have to be attached to again: `Session.attach`. Raises what `start` raises."""
+        with self._starting:
+            lost = self._link if self._link is not None and self._link.lost else None
+            if lost is not None:
+                self._link = None
+        if lost is not None:
+            lost.close()
+        self._started()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._closed
+
     def close(self) -> None:
         """End the connection, and the daemon if it was spawned. Idempotent, bounded."""
         with self._starting:
@@ -119,6 +139,9 @@ class Client:
     ) -> Any:
         """Any method of the protocol. The decoded result; `timeout` in seconds."""
         return self._started().request(method, {} if params is None else params, timeout)
+
+    def do(self, call: Call[T]) -> T:
+        return call.read(self.request(call.method, call.params, call.timeout))
 
     def create_session(
         self,
@@ -153,10 +176,6 @@ class Client:
         result = self.request("session.resume", params.resumed_session(session_id, given))
         return Session(self, result["sessionId"])
 
-    def sessions(self) -> list[SessionInfo]:
-        """Every stored session."""
-        return params.sessions_of(self.request("session.list"))
-
     def delete_session(self, session_id: str) -> None:
         """Delete it with its history. Raises `SessionNotFound`."""
         result = self.request("session.delete", {"sessionId": session_id})
@@ -189,17 +208,37 @@ class Client:
         self._started().end_feeds(session_id)
 
 
-class Session:
+class Session(Upkeep):
     """A session that this client is attached to. It lives in the daemon; `close` detaches."""
+
+    _client: Client
 
     def __init__(self, client: Client, session_id: str) -> None:
         self.id = session_id
         self._client = client
         self._closed = False
 
-    def send(self, prompt: str, attachments: Sequence[dict[str, Any]] | None = None) -> str:
-        """Hand over a message; its id. It is stored when this returns, and its turn follows."""
-        given = params.message(self.id, prompt, attachments, {})
+    def attach(self) -> None:
+        self._client.reconnect()
+        self._client.request("session.resume", params.resumed_session(self.id, {**params.SILENT}))
+        self._closed = False
+
+    def fork(
+        self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
+    ) -> Session:
+        """As `Client.fork_session`; the fork, attached to."""
+        made = self._client.fork_session(self.id, at, name=name, new_session_id=new_session_id)
+        return self._client.resume_session(made, **params.SILENT)
+
+    def send(
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """Hand over a message; its id. It is stored when this returns, and its turn follows.
+        Raises `TurnBusy` or `SeqMoved` where the `options` ask for what is not so."""
+        given = params.message(self.id, prompt, attachments, {**options})
         return str(self._client.request("session.send", given)["messageId"])
 
     def send_and_wait(
@@ -207,10 +246,11 @@ class Session:
         prompt: str,
         timeout: float | None = None,
         attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
     ) -> Answer:
         """The answer to a message. Raises `TurnFailed`, `TurnAborted`, `ConnectionLost`, or
         `Timeout` after `timeout` seconds."""
-        feed, turn = self._begin(prompt, attachments)
+        feed, turn = self._begin(prompt, attachments, options)
         for _ in self._play(feed, turn, timeout):
             pass
         return turn.answer()
@@ -220,10 +260,11 @@ class Session:
         prompt: str,
         attachments: Sequence[dict[str, Any]] | None = None,
         timeout: float | None = None,
+        **options: Unpack[SendOptions],
     ) -> Iterator[Event]:
         """Send now; iterate over that turn's events up to `session.idle`. Raises at the end what
         `send_and_wait` raises."""
-        feed, turn = self._begin(prompt, attachments)
+        feed, turn = self._begin(prompt, attachments, options)
         return self._play(feed, turn, timeout)
 
     def events(self) -> Iterator[Event]:
@@ -269,18 +310,22 @@ class Session:
         self.close()
 
     def _call(self, method: str, **given: Any) -> Any:
-        return self._client.request(method, {"sessionId": self.id, **params.wire_names(given)})
+        return self._client.request(method, {"sessionId": self.id, **wire_names(given)})
 
     def _begin(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None
+        self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
     ) -> tuple[EventQueue, Turn]:
         feed = self._client.subscribe(self.id)  # first, so that no event is missed
-        return feed, Turn(self.send(prompt, attachments), prompt)
+        turn = Turn(self.send(prompt, attachments, **options), prompt)
+        if "idempotency_key" in options:  # it may have been accepted, and answered, before
+            turn.recall(self.messages())
+        return feed, turn
 
     def _play(
         self, feed: EventQueue, turn: Turn, timeout: float | None
     ) -> Generator[Event, None, None]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        yield from turn.recalled
         while not turn.over:
             event = _next(feed, turn, timeout, deadline)
             if turn.take(event):

@@ -16,6 +16,7 @@ from tertulia_protocol.errors import (
     NotSupported,
     Overloaded,
     RpcError,
+    SeqMoved,
     SessionExists,
     SessionNotFound,
     StoreFailed,
@@ -25,6 +26,7 @@ from tertulia_protocol.errors import (
 
 __all__ = [
     "ConnectionLost",
+    "CursorExpired",
     "DaemonFailed",
     "Draining",
     "FellBehind",
@@ -35,6 +37,7 @@ __all__ = [
     "NotSupported",
     "Overloaded",
     "RpcError",
+    "SeqMoved",
     "SessionExists",
     "SessionNotFound",
     "StoreFailed",
@@ -104,4 +107,11 @@ class FellBehind(TertuliaError):
     """The reader of a session's events was too slow for the bound of its queue.
 
     Read the stored ones with `messages` and iterate again.
+    """
+
+
+class CursorExpired(TertuliaError):
+    """A cursor is of no use for this log: the session was deleted and made again, perhaps.
+
+    Follow it from the beginning.
     """
