@@ -149,7 +149,7 @@ class RewindPoint(msgspec.Struct, frozen=True, rename="camel"):
     timestamp: str
 
 
-class ModelUsage(msgspec.Struct, frozen=True):
+class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
     """Model calls, and their tokens."""
 
     requests: int = 0
@@ -168,7 +168,7 @@ def _figures(usage: ModelUsage) -> tuple[int, ...]:
     return msgspec.structs.astuple(usage)
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, rename="camel"):
     """What the model calls of a session, or of several, took. `turns` are the messages that had
     one; `models` are by the model's name."""
 
