@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,15 @@ import pytest
 from tertulia import (
     Client,
     InvalidParams,
+    Session,
     SessionExists,
     SessionNotFound,
     TertuliaError,
     Usage,
 )
+from tertulia.library import Library
+from tertulia.upkeep import Upkeep
+from tertulia.waiting import MessageQueue
 from tests.clients.conftest import BOUND_S
 
 
@@ -144,6 +150,22 @@ def test_a_session_is_carried_in_a_file(client: Client, home: Path, tmp_path: Pa
         assert [hit.session.session_id for hit in other.search("carry")] == ["s", "s"]
 
 
+def test_the_readme_tells_of_every_call_and_of_no_other() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (table,) = re.findall(r"^\| of a `Client` .*?\n\n", readme, re.MULTILINE | re.DOTALL)
+    told = {*re.findall(r"`(\w+)(?:\([^`]*\))?`", table)}
+    kinds = (Client, Session, MessageQueue)
+    assert all(any(hasattr(kind, name) for kind in kinds) for name in told - {"Client", "Session"})
+    offered = {
+        name
+        for kind in (Library, Upkeep, MessageQueue)
+        for name, _ in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert len(offered) > 30
+    assert offered - {"do", "attach"} <= told
+
+
 def test_a_failed_export_leaves_what_was_there(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +191,7 @@ def test_a_file_that_holds_no_json_object_is_told_by_its_name(
 ) -> None:
     file = tmp_path / "odd.json"
     file.write_text(text)
-    with pytest.raises(TertuliaError, match=r"odd\.json is no exported session"):
+    with pytest.raises(TertuliaError, match=r"no exported session in .*odd\.json: "):
         client.import_from(file)
 
 

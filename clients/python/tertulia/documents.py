@@ -70,4 +70,4 @@ def decoded(data: bytes, place: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TertuliaError(f"{place} is no exported session: {error}") from None
+        raise TertuliaError(f"There is no exported session in {place}: {error}") from None

@@ -19,7 +19,7 @@ from tertulia.errors import (
 )
 
 _CLAUSES = re.compile(r"(?<=[.;]) ")
-_METHOD = re.compile(r"\b(?:session|models|runtime)\.[a-z]\w*")
+_METHOD = re.compile(r"\b(?:sessions?|models|runtime)\.[a-z]\w*")
 _HOW_TO_ADD = (
     "Name a provider in config.toml in the data folder, or set a variable such as OPENAI_API_KEY."
 )

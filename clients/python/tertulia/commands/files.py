@@ -21,7 +21,8 @@ def export(options: argparse.Namespace) -> int:
     try:
         documents.write(options.file, document, overwrite=options.force)
     except FileExistsError:
-        raise TertuliaError(f"{options.file} is there already: --force writes over it.") from None
+        taken = f"There is a file {options.file} already: --force writes over it."
+        raise TertuliaError(taken) from None
     return 0
 
 
