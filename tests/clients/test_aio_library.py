@@ -10,7 +10,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tertulia import AsyncClient, AsyncSession, Client, SeqMoved, Session, SessionExists, TurnBusy
+from tertulia import (
+    AsyncClient,
+    AsyncSession,
+    Client,
+    MessageRemoved,
+    SeqMoved,
+    Session,
+    SessionExists,
+    TurnBusy,
+)
 from tertulia.aio_waiting import AsyncMessageQueue
 from tertulia.waiting import MessageQueue
 from tests.clients.conftest import BOUND_S, Counted
@@ -92,7 +101,20 @@ async def test_send_asks_and_the_queue_is_edited(home: Path) -> None:
         assert await session.queue.move(one, 0)
         assert [item.display_text for item in (await session.queue.list()).items] == ["one", "zwei"]
         await session.queue.clear()
-        await session.suspend()
+
+        async def clear() -> None:
+            with anyio.fail_after(BOUND_S):
+                async for event in events:
+                    if event.type == "pending_messages.modified":
+                        await session.queue.clear()
+                        break
+            await session.suspend()
+
+        events = await session.events()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(clear)
+            with pytest.raises(MessageRemoved):
+                await session.send_and_wait("never", BOUND_S)
 
 
 async def test_a_log_is_followed_across_the_daemons_death(home: Path, counted: Counted) -> None:

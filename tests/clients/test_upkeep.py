@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tertulia import Client, InvalidParams, SeqMoved, Session, SessionNotFound, TurnBusy
+from tertulia import (
+    Client,
+    InvalidParams,
+    MessageRemoved,
+    SeqMoved,
+    Session,
+    SessionNotFound,
+    TertuliaError,
+    TurnBusy,
+)
 from tests.clients.conftest import BOUND_S
 
 SLOW = "[[fake-hang]]"
@@ -131,6 +141,28 @@ def test_the_queue_is_read_and_edited(session: Session) -> None:
     with pytest.raises(InvalidParams):
         queue.duplicate(one)
     session.abort()
+
+
+def test_who_waits_for_a_message_that_is_removed_is_told(session: Session) -> None:
+    session.send(SLOW)
+    outcome: list[BaseException | None] = []
+
+    def wait() -> None:
+        try:
+            session.send_and_wait("[[say:never]]", BOUND_S)
+        except TertuliaError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=wait)
+    events = session.events()
+    thread.start()
+    for event in events:
+        if event.type == "pending_messages.modified" and (items := session.queue.list().items):
+            assert session.queue.remove(items[0].id)
+            break
+    session.abort()
+    thread.join(BOUND_S)
+    assert [type(error) for error in outcome] == [MessageRemoved]
 
 
 def test_a_paused_queue_takes_up_nothing_until_it_is_resumed(session: Session) -> None:

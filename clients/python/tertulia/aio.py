@@ -26,7 +26,7 @@ from tertulia.aio_upkeep import AsyncUpkeep
 from tertulia.calls import Call, wire_names
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
 from tertulia.records import Answer, Event, Model, SendOptions
-from tertulia.turn import Turn
+from tertulia.turn import BEGINNINGS, Turn
 
 Path = str | os.PathLike[str]
 OpenLink = Callable[[], Awaitable[AsyncLink]]
@@ -274,8 +274,8 @@ class AsyncSession(AsyncUpkeep):
         turn: Turn | None = None
         with anyio.move_on_after(timeout):
             feed, turn = await self._begin(prompt, attachments, options)
-            while not turn.over:
-                turn.take(await _next(feed))
+            async for _ in self._play(feed, turn):
+                pass
             return turn.answer()
         state = turn.state if turn is not None else "the message was being sent"
         raise Timeout(f"The turn did not end within {timeout:g} s", state)
@@ -288,13 +288,8 @@ class AsyncSession(AsyncUpkeep):
     ) -> AsyncGenerator[Event, None]:
         """As `Session.stream`; sent when the iteration begins. Bound it with a cancel scope."""
         feed, turn = await self._begin(prompt, attachments, options)
-        for event in turn.recalled:
+        async for event in self._play(feed, turn):
             yield event
-        while not turn.over:
-            event = await _next(feed)
-            if turn.take(event):
-                yield event
-        turn.answer()
 
     async def events(self) -> AsyncIterator[Event]:
         """As `Session.events`; await it, then iterate."""
@@ -350,6 +345,19 @@ class AsyncSession(AsyncUpkeep):
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(await self.messages())
         return feed, turn
+
+    async def _play(self, feed: AsyncEventQueue, turn: Turn) -> AsyncGenerator[Event, None]:
+        for event in turn.recalled:
+            yield event
+        while not turn.over:
+            event = await _next(feed)
+            if turn.take(event):
+                yield event
+            elif turn.is_missed_by(event):
+                turn.raise_if_removed(
+                    await self.queue.list(), await self.read_log(types=BEGINNINGS, backward=True)
+                )
+        turn.answer()
 
 
 async def _next(feed: AsyncEventQueue) -> Event:

@@ -27,7 +27,7 @@ from tertulia.link import EventQueue, Link
 from tertulia.process import DaemonProcess
 from tertulia.records import Answer, Event, Model, SendOptions
 from tertulia.streams import SocketStream
-from tertulia.turn import Turn
+from tertulia.turn import BEGINNINGS, Turn
 from tertulia.upkeep import Upkeep
 
 Path = str | os.PathLike[str]
@@ -248,8 +248,8 @@ class Session(Upkeep):
         attachments: Sequence[dict[str, Any]] | None = None,
         **options: Unpack[SendOptions],
     ) -> Answer:
-        """The answer to a message. Raises `TurnFailed`, `TurnAborted`, `ConnectionLost`, or
-        `Timeout` after `timeout` seconds."""
+        """The answer to a message. Raises `TurnFailed`, `TurnAborted`, `ConnectionLost`,
+        `MessageRemoved`, or `Timeout` after `timeout` seconds."""
         feed, turn = self._begin(prompt, attachments, options)
         for _ in self._play(feed, turn, timeout):
             pass
@@ -330,6 +330,10 @@ class Session(Upkeep):
             event = _next(feed, turn, timeout, deadline)
             if turn.take(event):
                 yield event
+            elif turn.is_missed_by(event):
+                turn.raise_if_removed(
+                    self.queue.list(), self.read_log(types=BEGINNINGS, backward=True)
+                )
         turn.answer()
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Draining",
     "FellBehind",
     "InvalidParams",
+    "MessageRemoved",
     "MethodNotFound",
     "ModelUnavailable",
     "NotAuthenticated",
@@ -90,6 +91,13 @@ class TurnAborted(TertuliaError):
     def __init__(self, text: str = "") -> None:
         super().__init__("The turn was aborted.")
         self.text = text
+
+
+class MessageRemoved(TertuliaError):
+    """A message was taken out of the queue, by whoever, and gets no turn."""
+
+    def __init__(self) -> None:
+        super().__init__("The message was taken out of the queue before its turn.")
 
 
 class Timeout(TertuliaError, TimeoutError):

@@ -31,7 +31,7 @@ PRUNE_EPILOG = """\
 AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
 attached to, or in which messages wait always stay."""
 DOCTOR_EPILOG = """\
-Exit code 0: all is well; 1: something was found; 2: it cannot be checked. Stop the daemon first."""
+Exit code 0: nothing is wrong; 1: there are faults; 2: it cannot be checked."""
 SEND_HINT = (
     " (put a TEXT of several words into quotes, one that begins with a dash behind --, as in"
     " `tertulia send SESSION -- -v`; - reads it from stdin)"
@@ -209,7 +209,7 @@ def _running(add: Add) -> None:
     )
     serve.epilog = SERVE_EPILOG
     doctor = add("doctor", "commands.serving:doctor", "check the data folder")
-    doctor.add_argument("--repair", action="store_true", help="mend what can be mended")
+    doctor.add_argument("--repair", action="store_true", help="mend what can be; no daemon may run")
     doctor.epilog = DOCTOR_EPILOG
     demo = add("demo", "demo:demo", "watch three conversations run at once")
     demo.add_argument("--model", help="instead of the embedded model")

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tertulia.errors import TurnAborted, TurnFailed
-from tertulia.records import Answer, Event
+from tertulia.errors import MessageRemoved, TurnAborted, TurnFailed
+from tertulia.records import Answer, Event, LogPage, Waiting
+
+BEGINNINGS = ("user.message",)
+"""What `raise_if_removed` wants to see of a log's end."""
 
 LOGGED = "notification"
 """The `errorType` of an error that a client wrote with `session.log`: no fault of the turn."""
@@ -60,6 +63,18 @@ class Turn:
         if self._failure is not None:
             raise self._failure
         return Answer(self._text or "", tuple(self._events), self.message_id, self._model)
+
+    def is_missed_by(self, event: Event) -> bool:
+        """Whether the session is idle without having begun the turn. Where that is no news of
+        before the message, it was taken out of the queue."""
+        return event.type == "session.idle" and not self._events
+
+    def raise_if_removed(self, waiting: Waiting, last_messages: LogPage) -> None:
+        """Raise `MessageRemoved` where the message neither waits nor was taken up. Those that steer
+        wait without saying their ids."""
+        waits = waiting.steering or any(item.id == self.message_id for item in waiting.items)
+        if not waits and not any(self._begins_with(event) for event in last_messages.events):
+            raise MessageRemoved
 
     @property
     def state(self) -> str:

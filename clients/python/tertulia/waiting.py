@@ -11,8 +11,8 @@ from tertulia.records import SendOptions, Waiting
 
 class MessageQueue:
     """A session's queue, as `Session.queue`. A message is named by the id that `send` gave; where
-    it does not wait any more, the answer is False. One that is taken out gets no turn: whoever
-    waits for its answer waits for nothing."""
+    it does not wait any more, the answer is False. One that is taken out gets no turn: who waits
+    for its answer gets `MessageRemoved` once the session is idle."""
 
     def __init__(self, doer: Doer, session_id: str) -> None:
         self._doer = doer
