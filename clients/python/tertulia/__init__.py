@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tertulia.client import Client, Session
+from tertulia.client import Client
 from tertulia.errors import (
     ConnectionLost,
     CursorExpired,
@@ -47,9 +47,11 @@ from tertulia.records import (
     Usage,
     Waiting,
 )
+from tertulia.session import Session
 
 if TYPE_CHECKING:
-    from tertulia.aio import AsyncClient, AsyncSession
+    from tertulia.aio import AsyncClient
+    from tertulia.aio_session import AsyncSession
 
 __all__ = [
     "Answer",
@@ -95,8 +97,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"AsyncClient", "AsyncSession"}:
-        from tertulia import aio
+    if name == "AsyncClient":
+        from tertulia.aio import AsyncClient
 
-        return getattr(aio, name)
+        return AsyncClient
+    if name == "AsyncSession":
+        from tertulia.aio_session import AsyncSession
+
+        return AsyncSession
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

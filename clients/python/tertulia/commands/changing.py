@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from tertulia import calls
-from tertulia.client import Session
 from tertulia.commands.common import (
     attached,
     client_for,
@@ -15,6 +14,7 @@ from tertulia.commands.common import (
     print_table,
     remark,
 )
+from tertulia.session import Session
 
 
 def rename(options: argparse.Namespace) -> int:

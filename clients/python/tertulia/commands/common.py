@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from tertulia import launch
-from tertulia.client import Client, Session
+from tertulia.client import Client
 from tertulia.errors import ConnectionLost, RpcError
+from tertulia.session import Session
 from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import said
 from tertulia_protocol import layout

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from tertulia.client import Session
 from tertulia.commands.common import attached, local_time, one_line, print_json, style_for
 from tertulia.records import Event
+from tertulia.session import Session
 from tertulia.terminal import Style, printable
 
 SHOWN_CHARS = 120

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tertulia.client import Client, Session
+from tertulia.client import Client
 from tertulia.commands.common import INTERRUPTED, client_for, print_json
 from tertulia.errors import RpcError, TertuliaError, TurnAborted
+from tertulia.session import Session
 from tertulia.talk import opened, speak
 from tertulia.terminal import aborting
 

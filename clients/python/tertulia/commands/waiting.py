@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from tertulia import calls
-from tertulia.client import Session
 from tertulia.commands.common import attached, one_line, print_json, print_table, remark
 from tertulia.errors import TertuliaError
 from tertulia.records import Waiting
+from tertulia.session import Session
 
 
 def queue(options: argparse.Namespace) -> int:
