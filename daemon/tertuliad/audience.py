@@ -1,4 +1,4 @@
-"""All connections of the daemon, and what each of them is told: the list of sessions changed."""
+"""What every connection of the daemon is told: the list of sessions changed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.framing import encode_frame
+from tertuliad.clock import iso
 from tertuliad.connection import Connection
-from tertuliad.sessions.sealed import iso
 from tertuliad.store.base import Row
 
 _encoder = msgspec.json.Encoder()
@@ -16,8 +16,9 @@ _encoder = msgspec.json.Encoder()
 class Audience:
     """Outlives every connection. Whom it cannot tell because it lags will list anew anyway."""
 
-    def __init__(self) -> None:
-        self.connections: set[Connection] = set()
+    def __init__(self, connections: set[Connection]) -> None:
+        """`connections` are those that there are, whenever somebody looks."""
+        self._connections = connections
 
     def tell_changed(self, kind: events.LifecycleType, row: Row) -> None:
         """A session was created or updated."""
@@ -32,6 +33,6 @@ class Audience:
     def _tell(self, params: events.SessionLifecycleParams) -> None:
         note = {"jsonrpc": "2.0", "method": "session.lifecycle", "params": params}
         frame = encode_frame(_encoder.encode(note))
-        for connection in self.connections:
+        for connection in self._connections:
             if connection.authenticated:
                 connection.offer(frame)

@@ -38,10 +38,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tertulia_protocol import faults
+from tertulia_protocol import faults, layout
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
 
-FILE_NAME = "config.toml"
+FILE_NAME = layout.CONFIG_FILE
 EMBEDDED_NAME = "local"  # the embedded model's provider; nobody else may have the name
 PASS_THROUGH_NAME = "copilot-env"  # noqa: S105
 _OFF = frozenset({"0", "off", "false", "no"})

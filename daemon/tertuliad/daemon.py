@@ -1,52 +1,46 @@
-"""The composition root: it wires the daemon's parts, runs them and stops them in order.
+"""The composition root: the front that clients meet, and the engine behind it, built when needed.
 
-It imports everything and nobody imports it, except the entry. The order of a stop: no new clients,
-no new requests, running turns end by themselves within a grace (after SIGTERM) or with an event
-that says so, what is queued for clients is written, connections end, the store closes. All of it
-has a bounded time. Messages that wait for a turn wait for the next start.
+It imports everything and nobody imports it, except the entry. Whoever starts a daemon waits for the
+answer to `connect`: until that has left, nothing is imported that it can do without. The engine is
+built right after it, or by the first request that needs it, or where no client comes and an earlier
+process may have left messages, soon.
+
+The order of a stop: no new clients, no new requests, running turns end by themselves within a grace
+(after SIGTERM) or with an event that says so, what is queued for clients is written, connections
+end, the store closes. All of it has a bounded time. Messages that wait for a turn wait for the next
+start.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from tertulia_protocol import VERSION, layout
-from tertulia_protocol.envelope import encode_error
-from tertulia_protocol.errors import Overloaded
-from tertulia_protocol.events import LifecycleType
-from tertulia_protocol.framing import encode_frame
-from tertuliad import lifetime, limits, listeners
-from tertuliad.audience import Audience
-from tertuliad.config import ConfigError, load
+from tertulia_protocol import layout
+from tertulia_protocol.methods import METHODS
+from tertuliad import lifetime, limits
 from tertuliad.connection import Connection
-from tertuliad.follow import Hub
-from tertuliad.handlers import table
-from tertuliad.handlers.context import Caller, Context
-from tertuliad.models import Models
+from tertuliad.handlers import front
+from tertuliad.handlers.runtime import Front
 from tertuliad.options import Options
-from tertuliad.replies import Reply
+from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
-from tertuliad.sessions import left_over
-from tertuliad.sessions.registry import Sessions
-from tertuliad.sessions.world import World
 from tertuliad.stdio import StdioStream
-from tertuliad.store.base import Row
-from tertuliad.store.indexer import Indexer
-from tertuliad.store.owners import Owners
-from tertuliad.store.schema import FILE_NAME
-from tertuliad.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from tertuliad.config import Settings
+    from tertuliad.engine import Engine
+    from tertuliad.handlers.context import Caller
 
 log = logging.getLogger(__name__)
-
-STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
 
 
 class Daemon:
@@ -55,32 +49,16 @@ class Daemon:
     def __init__(self, options: Options, tasks: anyio.abc.TaskGroup) -> None:
         self._options = options
         self._tasks = tasks
-        self._audience = Audience()
+        self._connections: set[Connection] = set()
+        self._engine: Engine | None = None
+        self._greeted = False
+        self._warmed = anyio.Event()
+        """The first client was answered, and the engine is there."""
         self._draining = False
         self._stopping = anyio.Event()
         self._hurry = anyio.Event()
         """Turns get no grace any more."""
-        settings = load(options.home, path=options.config)
-        self._models = Models(settings)
-        self._owners = Owners(layout.run_folder(options.home))
-        self._store = SqliteStore(options.home, _call_soon())
-        self._indexer = Indexer(self._store, self._spawn)
-        self._hub = Hub(self._store, lambda session_id: self._sessions.running(session_id))
-        self._world = World(
-            store=self._store,
-            owners=self._owners,
-            resolve=self._models.resolve,
-            publish=self._hub.publish,
-            lifecycle=self._changed,
-            spawn=self._spawn,
-            credentials={},
-            request_headers={},
-            version=VERSION,
-            turn_limits=options.turn_limits,
-            draining=lambda: self._draining,
-        )
-        self._sessions = Sessions(self._world)
-        self._warmed = False
+        self._settings = self._read_file()
 
     # Serving
 
@@ -91,23 +69,34 @@ class Daemon:
         await anyio.lowlevel.checkpoint()  # who learns of us below may end us at once
         with contextlib.ExitStack() as cleanup:
             if options.socket is not None:
-                bound = cleanup.enter_context(listeners.unix_socket(options.socket))
-                listener = await listeners.listen_unix(bound)
-                self._accept(listener, self._handlers(None), authenticated=True)
-                _announce(stdout, f"tertuliad listening on {options.socket}", options)
+                await self._listen_unix(stdout, cleanup)
             if options.port is not None:
                 await self._listen_tcp(stdout, cleanup)
             if options.stdio:
                 stream = StdioStream(0, stdout)
-                handlers = self._handlers(None)
-                self._tasks.start_soon(self._serve_stdio, stream, handlers)
-            if (options.home / FILE_NAME).exists():
+                self._tasks.start_soon(self._serve_stdio, stream, self._handlers(None))
+            if _is_there(options.home, layout.DATABASE_FILE):
                 self._spawn(self._take_up)
             await self._stopping.wait()
             await self._drain()
         self._tasks.cancel_scope.cancel()
 
+    async def _listen_unix(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
+        from pathlib import Path
+
+        from tertuliad import listeners
+
+        assert self._options.socket is not None
+        bound = cleanup.enter_context(listeners.unix_socket(Path(self._options.socket)))
+        listener = await listeners.listen_unix(bound)
+        self._accept(listener, self._handlers(None), authenticated=True)
+        _announce(stdout, f"tertuliad listening on {self._options.socket}", self._options)
+
     async def _listen_tcp(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
+        from pathlib import Path
+
+        from tertuliad import listeners
+
         options = self._options
         assert options.port is not None
         listener = await listeners.listen_tcp(options.host, options.port)
@@ -116,7 +105,7 @@ class Daemon:
         if options.allow_anonymous:
             token = None
         elif token is None:
-            token, path = cleanup.enter_context(listeners.token_file(options.home, port))
+            token, path = cleanup.enter_context(listeners.token_file(Path(options.home), port))
             told = f" (the token is in {path})"
         self._accept(listener, self._handlers(token), authenticated=token is None)
         _announce(stdout, f"tertuliad listening on port {port}{told}", options)
@@ -128,13 +117,15 @@ class Daemon:
         *,
         authenticated: bool,
     ) -> None:
+        from tertuliad import listeners
+
         async def client(stream: anyio.abc.SocketStream) -> None:
-            if len(self._audience.connections) >= limits.CONNECTIONS:
-                await _turn_away(stream)
+            if len(self._connections) >= limits.CONNECTIONS:
+                await listeners.turn_away(stream)
                 return
             await self._serve(stream, handlers, authenticated=authenticated, is_socket=True)
 
-        self._tasks.start_soon(_serve_listener, listener, client, self._tasks)
+        self._tasks.start_soon(listeners.accept, listener, client, self._tasks)
 
     async def _serve_stdio(self, stream: StdioStream, handlers: dict[str, Handler]) -> None:
         reason = await self._serve(stream, handlers, authenticated=True, is_socket=False)
@@ -157,47 +148,23 @@ class Daemon:
             is_draining=lambda: self._draining,
             max_body=self._options.max_body,
         )
-        connection.on_low = lambda: self._hub.on_low(connection)
-        connection.on_end = lambda: self._hub.end_waits(connection)
-        self._audience.connections.add(connection)
-        log.debug("a client came; there are %d", len(self._audience.connections))
+        self._connections.add(connection)
+        if self._engine is not None:
+            self._engine.adopt(connection)
+        log.debug("a client came; there are %d", len(self._connections))
         try:
             await connection.serve()
         except Exception:
             log.exception("a connection failed")
         finally:
-            self._audience.connections.discard(connection)
-            self._hub.detach_all(connection)
+            self._connections.discard(connection)
+            self._detach(connection)
             log.debug("a client went: %s", connection.end_reason)
         return connection.end_reason
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
-        return table.bound(
-            Context(
-                world=self._world,
-                sessions=self._sessions,
-                hub=self._hub,
-                models=self._models,
-                token=token,
-                shut_down=self._shut_down,
-                warm=self._warm,
-                deleted=self._audience.tell_deleted,
-            )
-        )
-
-    def _changed(self, kind: LifecycleType, row: Row) -> None:
-        """Something of a session was stored."""
-        self._audience.tell_changed(kind, row)
-        self._indexer.changed()
-
-    async def _take_up(self) -> None:
-        """Go on with what an earlier process left waiting."""
-        await left_over.take_up(self._store, self._sessions, self._stopping.is_set)
-
-    def _warm(self) -> None:
-        if not self._warmed:
-            self._warmed = True
-            self._spawn(self._models.warm)
+        own = Front(token=token, greeted=self._greet, shut_down=self._shut_down)
+        return _Handlers(front.bound(own), self._need)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that outlives every connection; its failure is logged and ends nothing."""
@@ -209,6 +176,81 @@ class Daemon:
                 log.exception("a task failed")
 
         self._tasks.start_soon(guarded)
+
+    # The engine
+
+    def _read_file(self) -> Settings | None:
+        """The settings, where there is a file of them: a fault in it ends the start. The
+        environment has no faults, and is read with the engine."""
+        options = self._options
+        if options.config is None and not _is_there(options.home, layout.CONFIG_FILE):
+            return None
+        from pathlib import Path
+
+        from tertuliad.config import load
+
+        named = None if options.config is None else Path(options.config)
+        return load(Path(options.home), path=named)
+
+    def _need(self) -> Engine:
+        """The engine, built if it is not there yet."""
+        if self._engine is None:
+            gc.disable()  # as at the start: imports make much that stays and no garbage
+            try:
+                self._engine = self._built()
+            finally:
+                gc.freeze()
+                gc.enable()
+        return self._engine
+
+    def _built(self) -> Engine:
+        from pathlib import Path
+
+        from tertuliad.config import load
+        from tertuliad.engine import Engine
+        from tertuliad.models import Models
+        from tertuliad.sessions.retry import TurnLimits
+
+        options = self._options
+        home = Path(options.home)
+        return Engine(
+            home,
+            models=Models(self._settings or load(home)),
+            turn_limits=TurnLimits(
+                retries=options.turn_retries,
+                timeout_s=options.turn_timeout,
+                idle_timeout_s=options.turn_idle_timeout,
+            ),
+            connections=self._connections,
+            spawn=self._spawn,
+            draining=lambda: self._draining,
+        )
+
+    def _greet(self, caller: Caller) -> None:
+        """Build the engine once the first client has its answer."""
+        if self._greeted:
+            return
+        self._greeted = True
+        assert isinstance(caller, Connection)
+
+        async def warm() -> None:
+            await caller.flushed()
+            if not self._stopping.is_set():
+                self._need()
+            self._warmed.set()
+
+        self._spawn(warm)
+
+    async def _take_up(self) -> None:
+        """Go on with what an earlier process left waiting, if it did."""
+        with anyio.move_on_after(limits.GREETING_S):
+            await self._warmed.wait()
+        if not self._stopping.is_set():
+            await self._need().take_up(self._stopping.is_set)
+
+    def _detach(self, caller: Caller) -> None:
+        if self._engine is not None:
+            self._engine.hub.detach_all(caller)
 
     # The end
 
@@ -225,7 +267,7 @@ class Daemon:
     def _watch(self) -> None:
         async def signals() -> None:
             async for name in lifetime.signals():
-                grace_s = self._options.drain_grace_s if name == "SIGTERM" else 0.0
+                grace_s = self._options.drain_grace if name == "SIGTERM" else 0.0
                 self.stop(name, grace_s)
 
         async def parent(pid: int, is_parent: bool) -> None:
@@ -241,32 +283,29 @@ class Daemon:
     def _shut_down(self, caller: Caller) -> Reply:
         """`runtime.shutdown`: a daemon with an owner drains; a shared one lets this client go."""
         if not self._options.owned:
-            self._hub.detach_all(caller)
-            reply = Reply()
-            reply.give(None)
-            return reply
+            self._detach(caller)
+            return all_settled([])
         self._draining = True
         lifetime.end_anyway(limits.EXIT_AFTER_SHUTDOWN_S, status=0)
-        return _all_settled(self._sessions.interrupt_all(STOPPED))
+        return all_settled([]) if self._engine is None else self._engine.interrupt()
 
     async def _drain(self) -> None:
         self._draining = True
-        await self._grace()
+        engine = self._engine
+        if engine is not None:
+            await self._grace(engine)
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
-            with contextlib.suppress(Exception):
-                await _all_settled(self._sessions.interrupt_all(STOPPED)).settled()
-            for connection in list(self._audience.connections):
+            if engine is not None:
+                await engine.interrupt().settled()
+            for connection in list(self._connections):
                 await connection.flushed()
-        for connection in list(self._audience.connections):
+        for connection in list(self._connections):
             connection.abort()
-        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S, shield=True):
-            await self._models.aclose()
-        self._store.close()
-        self._owners.close()
+        if engine is not None:
+            await engine.aclose()
 
-    async def _grace(self) -> None:
+    async def _grace(self, engine: Engine) -> None:
         """Let running turns end by themselves, as long as they may."""
-        ended = [self._sessions.when_idle(session_id) for session_id in self._world.running]
         async with anyio.create_task_group() as tasks:
 
             async def hurried() -> None:
@@ -274,58 +313,35 @@ class Daemon:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(hurried)
-            with anyio.move_on_after(self._options.drain_grace_s):
-                await _all_settled(ended).settled()
+            with anyio.move_on_after(self._options.drain_grace):
+                await engine.turns_ended().settled()
             tasks.cancel_scope.cancel()
 
 
-async def _turn_away(stream: anyio.abc.SocketStream) -> None:
-    """Say that there are too many clients, and close."""
-    full = Overloaded(f"{limits.CONNECTIONS} clients are connected, and no more are taken.")
-    refusal = encode_error(None, full.code, full.message, full.data)
-    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
-            await stream.send(encode_frame(refusal))
-    await stream.aclose()
+class _Handlers(dict[str, Handler]):
+    """By method: the front's own, and each of the engine's from its first request on."""
+
+    def __init__(self, own: dict[str, Handler], engine: Callable[[], Engine]) -> None:
+        super().__init__(own)
+        self._engine = engine
+
+    def __contains__(self, method: object) -> bool:
+        return method in METHODS
+
+    def __missing__(self, method: str) -> Handler:
+        handler = self[method] = self._engine().handlers[method]
+        return handler
 
 
-async def _serve_listener(
-    listener: anyio.abc.Listener[anyio.abc.SocketStream],
-    client: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
-    tasks: anyio.abc.TaskGroup,
-) -> None:
-    """Accept for ever. Out of file descriptors, say, it pauses and goes on."""
-    while True:
-        try:
-            await listener.serve(client, tasks)
-        except* OSError as group:
-            log.warning("accepting a client failed: %s", next(_leaves(group)))
-            await anyio.sleep(limits.ACCEPT_PAUSE_S)
-
-
-def _call_soon() -> Callable[[Callable[[], None]], Any]:
-    """What runs a function on this event loop, from any thread."""
-    import asyncio
-
-    return asyncio.get_running_loop().call_soon_threadsafe
-
-
-def _all_settled(replies: list[Reply]) -> Reply:
-    """A reply of None once all of `replies` have an outcome, whatever it is."""
-    final = Reply()
-    left = len(replies)
-
-    def settled(_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            final.give(None)
-
-    for reply in replies:
-        reply.add_done_callback(settled)
-    if not replies:
-        final.give(None)
-    return final
+def _is_there(home: str, name: str) -> bool:
+    """Whether the home has such a file; where nobody can tell, it is the reader's to say why."""
+    try:
+        os.stat(os.path.join(home, name))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _announce(stdout: int, line: str, options: Options) -> None:
@@ -340,8 +356,14 @@ def _explained() -> Iterator[None]:
     """What a person can do something about is said in a line, without a traceback."""
     try:
         yield
-    except* (ConfigError, listeners.ListenFailed) as group:
-        for error in _leaves(group):
+    except BaseExceptionGroup as group:
+        from tertuliad.config import ConfigError
+        from tertuliad.listeners import ListenFailed
+
+        told, others = group.split((ConfigError, ListenFailed))
+        if told is None or others is not None:
+            raise
+        for error in _leaves(told):
             os.write(2, f"tertuliad: {error}\n".encode())
         raise SystemExit(1) from None
 

@@ -168,10 +168,12 @@ class Hub:
                 self._catch_up(follower)
 
     def _catch_up(self, follower: Follower) -> None:
+        """Read what it missed, as far as it was published: what is stored behind that comes live."""
         follower.pace = Pace.READING
+        published = self._heads.get(follower.session_id, 0)
         read = self._store.read(
             follower.session_id,
-            Range(after=follower.seq or 0, limit=limits.CATCH_UP_EVENTS),
+            Range(after=follower.seq or 0, before=published + 1, limit=limits.CATCH_UP_EVENTS),
         )
         read.add_done_callback(partial(self._caught, follower))
 

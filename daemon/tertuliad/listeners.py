@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
 
 from tertulia_protocol import layout
+from tertulia_protocol.envelope import encode_error
+from tertulia_protocol.errors import Overloaded
+from tertulia_protocol.framing import encode_frame
+from tertuliad import limits
 
 if TYPE_CHECKING:
     from anyio.streams.stapled import MultiListener
+
+
+log = logging.getLogger(__name__)
 
 
 class ListenFailed(Exception):
@@ -118,3 +126,28 @@ async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.Sock
     bound.listen(1024)
     listener: anyio.abc.SocketListener = await anyio.abc.SocketListener.from_socket(bound)
     return listener
+
+
+async def turn_away(stream: anyio.abc.SocketStream) -> None:
+    """Say that there are too many clients, and close."""
+    full = Overloaded(f"{limits.CONNECTIONS} clients are connected, and no more are taken.")
+    refusal = encode_error(None, full.code, full.message, full.data)
+    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
+            await stream.send(encode_frame(refusal))
+    await stream.aclose()
+
+
+async def accept(
+    listener: anyio.abc.Listener[anyio.abc.SocketStream],
+    client: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
+    tasks: anyio.abc.TaskGroup,
+) -> None:
+    """Accept for ever, each client in a task of its own. Out of file descriptors, say, it pauses
+    and goes on."""
+    while True:
+        try:
+            await listener.serve(client, tasks)
+        except* OSError as group:
+            log.warning("accepting a client failed: %s", group.exceptions[0])
+            await anyio.sleep(limits.ACCEPT_PAUSE_S)

@@ -1,40 +1,44 @@
 """A reply that is given later: what a handler returns when the answer waits for a commit.
 
-A `Reply` is the future that python-lsp-jsonrpc's endpoint waits on. It is completed on the event
-loop's thread only, so nothing of it is ever waited for with a lock.
+A `Reply` is the future that python-lsp-jsonrpc's endpoint waits on, and the store's answer too. It
+is completed and looked at on the event loop's thread only, so it needs no lock: the one of
+`concurrent.futures` makes up most of what a future costs, and a turn takes a dozen of them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 import anyio
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+_PENDING: Any = object()
 
 
 class Reply(Future[Any]):
     """Completed once, with a result or an exception; a second completion is ignored."""
 
     def __init__(self, on_cancel: Callable[[], None] | None = None) -> None:
-        super().__init__()
+        # Not the base class's: nothing of it is used but its name.
         self.on_cancel = on_cancel
-
-    def cancel(self) -> bool:
-        """Ask the work to stop. The answer still comes, from the work: never a cancelled future."""
-        if self.on_cancel is not None:
-            self.on_cancel()
-        return False
+        self._result: Any = _PENDING
+        self._exception: BaseException | None = None
+        self._callbacks: list[Callable[[Future[Any]], object]] | None = None
 
     def give(self, result: Any) -> None:
-        if not self.done():
-            self.set_result(result)
+        if self._result is _PENDING:
+            self._result = result
+            self._tell()
 
     def fail(self, error: BaseException) -> None:
-        if not self.done():
-            self.set_exception(error)
+        if self._result is _PENDING:
+            self._result, self._exception = None, error
+            self._tell()
 
     def follow(self, source: Future[Any]) -> None:
         """Take over the outcome of `source`, which is done."""
@@ -47,6 +51,57 @@ class Reply(Future[Any]):
     async def settled(self) -> Any:
         """Wait for the outcome; raises what the reply failed with."""
         return await settled(self)
+
+    def _tell(self) -> None:
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            self._call(callback)
+
+    def _call(self, callback: Callable[[Future[Any]], object]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            log.exception("what waited for a reply failed")
+
+    # What a `Future` offers
+
+    def cancel(self) -> bool:
+        """Ask the work to stop. The answer still comes, from the work: never a cancelled future."""
+        if self.on_cancel is not None:
+            self.on_cancel()
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def running(self) -> bool:
+        return self._result is _PENDING
+
+    def done(self) -> bool:
+        return self._result is not _PENDING
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        if self._result is not _PENDING:
+            self._call(fn)
+        elif self._callbacks is None:
+            self._callbacks = [fn]
+        else:
+            self._callbacks.append(fn)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The outcome; nobody can wait here for one that is not there."""
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if self._result is _PENDING:
+            raise InvalidStateError("A reply that was not given yet was looked at.")
+        return self._exception
+
+    set_result = give
+    set_exception = fail  # type: ignore[assignment]
 
 
 async def settled(source: Future[T]) -> T:
@@ -74,3 +129,21 @@ def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:
 
     source.add_done_callback(done)
     return reply
+
+
+def all_settled(replies: list[Reply]) -> Reply:
+    """A reply of None once all of `replies` have an outcome, whatever it is."""
+    final = Reply()
+    left = len(replies)
+
+    def settle(_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            final.give(None)
+
+    for reply in replies:
+        reply.add_done_callback(settle)
+    if not replies:
+        final.give(None)
+    return final

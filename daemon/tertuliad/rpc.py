@@ -24,8 +24,7 @@ from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
 
 from tertulia_protocol import envelope, errors
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame
-from tertulia_protocol.methods import METHODS, decode
-from tertulia_protocol.shapes import Method
+from tertulia_protocol.methods import METHODS, Method, decode
 from tertuliad import limits
 from tertuliad.replies import Reply
 

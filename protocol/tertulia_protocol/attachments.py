@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from tertulia_protocol import faults
+
 Attachment = dict[str, Any]
 
 
@@ -103,3 +105,18 @@ def echoed(attachment: Attachment) -> Attachment:
         return attachment
     name = posixpath.basename(path.replace("\\", "/").rstrip("/")) or path
     return {**attachment, "displayName": name}
+
+
+def check_message(prompt: str, given: list[Attachment] | None, at: str) -> None:
+    """Raise `InvalidParams` for a message that says nothing, or has an attachment that does not
+    fit; `at` is the message's JSON path."""
+    if not prompt and not given:
+        raise faults.invalid(
+            f"{at}.prompt", "the message is empty: it needs a prompt or an attachment"
+        )
+    for index, attachment in enumerate(given or ()):
+        try:
+            view(attachment)
+        except msgspec.ValidationError as error:
+            path, fault = faults.explain(str(error))
+            raise faults.invalid(f"{at}.attachments[{index}]{path[1:]}", fault) from None

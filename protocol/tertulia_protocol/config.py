@@ -21,16 +21,9 @@ from tertulia_protocol.provider_config import (
     ProviderModelConfig,
     SessionProviders,
 )
+from tertulia_protocol.shapes import Private
 
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class Private(msgspec.Struct, frozen=True):
-    """A struct whose repr names the members that are set, and never shows a value."""
-
-    def __repr__(self) -> str:
-        given = [name for name in self.__struct_fields__ if getattr(self, name) is not None]
-        return f"{type(self).__name__}({', '.join(given)})"
 
 
 class Section(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,7 +7,6 @@ surrogate (legal JSON, and JavaScript sends it) becomes U+FFFD.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -63,16 +62,17 @@ class _Wire(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Wire)
 _encoder = msgspec.json.Encoder()
 
-_LEADING_ID = re.compile(
+_LEADING_ID = (
     rb'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|-?\d+|true|false|null)\s*,)*?'
     rb'\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)\s*[,}]'
 )
-"""The id among the plain members that a body begins with, where its end is seen."""
+"""The id among the plain members that a body begins with, where its end is seen. Compiled when the
+first body cannot be decoded."""
 
 
 def find_id(head: bytes) -> RequestId | None:
     """The id in the first bytes of a body that cannot be decoded whole."""
-    match = _LEADING_ID.match(head[:4096])
+    match = re.match(_LEADING_ID, head[:4096])
     if match is None:
         return None
     try:
@@ -95,6 +95,8 @@ def decode(body: bytes) -> Envelope:
 
 def _decode_again(body: bytes) -> Envelope:
     """The slow way, for what the fast decoder refuses: lone surrogates, or a proper fault."""
+    import json  # what is sent is nearly always proper
+
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_number)
         again = _encoder.encode(_mended(value))

@@ -6,26 +6,33 @@ Pure: the environment, the platform and the user's home are given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-P = TypeVar("P", bound=PurePath)
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+P = TypeVar("P", bound="PurePath")
 
 HOME_VARIABLES = ("TERTULIA_HOME", "COPILOT_HOME")
 """Variables that name the data folder, the first one set wins. The second is the SDKs'."""
 
+CONFIG_FILE = "config.toml"
+"""In the data folder: what people configure the daemon with."""
+DATABASE_FILE = "sessions.db"
+"""In the data folder: all sessions."""
 
-def data_folder(given: str | None, environ: Mapping[str, str], platform: str, user: P) -> P:
+
+def data_folder(given: str | None, environ: Mapping[str, str], platform: str, user: str) -> str:
     """The data folder: as given, as a variable names it, or the platform's. `user` is the user's
     home folder, `platform` is as in `sys.platform`. May be relative or begin with `~`."""
     named = given or next((environ[name] for name in HOME_VARIABLES if environ.get(name)), None)
     if named:
-        return type(user)(named)
+        return named
     if platform == "darwin":
-        return user / "Library" / "Application Support" / "tertulia"
+        return f"{user}/Library/Application Support/tertulia"
     if platform == "win32":
-        return type(user)(environ.get("LOCALAPPDATA") or user) / "tertulia"
-    return type(user)(environ.get("XDG_DATA_HOME") or user / ".local" / "share") / "tertulia"
+        return f"{environ.get('LOCALAPPDATA') or user}\\tertulia"
+    return f"{environ.get('XDG_DATA_HOME') or f'{user}/.local/share'}/tertulia"
 
 
 def run_folder(home: P) -> P:

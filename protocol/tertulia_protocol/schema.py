@@ -17,8 +17,7 @@ import msgspec
 from tertulia_protocol import PROTOCOL_VERSION, errors, session_id
 from tertulia_protocol.config import FIELDS, Field, SessionConfig
 from tertulia_protocol.events import EVENTS, NOTIFICATIONS, EventType
-from tertulia_protocol.methods import METHODS
-from tertulia_protocol.shapes import Method
+from tertulia_protocol.methods import METHODS, Method
 
 Json = dict[str, Any]
 

@@ -1,16 +1,23 @@
-"""What the shapes of all methods are made of: bases of params and results, and a table row."""
+"""What the shapes of all methods are made of: bases of params and results, and shared ones."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import msgspec
 
-from tertulia_protocol.config import Private
+
+class Private(msgspec.Struct, frozen=True):
+    """A struct whose repr names the members that are set, and never shows a value."""
+
+    def __repr__(self) -> str:
+        given = [name for name in self.__struct_fields__ if getattr(self, name) is not None]
+        return f"{type(self).__name__}({', '.join(given)})"
 
 
 class Params(Private, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """The base of params. The repr shows no values: a prompt, a token or a header is nobody's."""
+
+    def check(self) -> None:
+        """Raise `InvalidParams` where a rule that types do not say is broken."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -62,17 +69,3 @@ class SessionMeta(Result, frozen=True, kw_only=True):
     metadata: msgspec.Raw | None = None
     parent_session_id: str | None = None
     pending: int = 0
-
-
-Runs = Literal["at once", "in a task"]
-
-
-class Method(msgspec.Struct, frozen=True):
-    """A row of the registry. `runs` "in a task" where the method may wait for the network; a
-    session's commands answer through a reply of their own and run at once."""
-
-    name: str
-    params: Any
-    result: Any
-    summary: str
-    runs: Runs = "at once"

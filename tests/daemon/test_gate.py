@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tertulia_protocol import errors, methods
+from tertulia_protocol import errors
 from tertulia_protocol.framing import Broken, Skipped
+from tertulia_protocol.methods import runtime as methods
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tests.support.gate_alone import AT_ONCE, IN_A_TASK, GateAlone

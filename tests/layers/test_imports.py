@@ -88,6 +88,7 @@ RULES = (
             "tertuliad.store.owners",
             "tertuliad.providers.base",
             "tertuliad.replies",
+            "tertuliad.clock",
             "tertuliad.ids",
             "tertuliad.limits",
         ),
@@ -111,6 +112,7 @@ RULES = (
             "tertuliad.store.base",
             "tertuliad.follow",
             "tertuliad.replies",
+            "tertuliad.clock",
             "tertuliad.ids",
             "tertuliad.limits",
             "tertuliad.models",
@@ -138,6 +140,29 @@ RULES = (
         (PROTOCOL, "tertuliad.rpc", "tertuliad.limits"),
         "a connection carries frames: sessions outlive it and must not hang on it",
     ),
+    Rule(
+        "tertuliad.engine",
+        (
+            PROTOCOL,
+            "tertuliad.audience",
+            "tertuliad.connection",
+            "tertuliad.follow",
+            "tertuliad.handlers",
+            "tertuliad.models",
+            "tertuliad.replies",
+            "tertuliad.rpc",
+            "tertuliad.sessions",
+            "tertuliad.store",
+            "tertuliad.limits",
+        ),
+        "it works without a stream, a listener or a process of its own",
+    ),
+    Rule(
+        "tertuliad.handlers.runtime",
+        (PROTOCOL, "tertuliad.clock", "tertuliad.handlers.context", "tertuliad.replies"),
+        "it answers before the engine is imported",
+    ),
+    Rule("tertuliad.clock", (), "everybody may know the time"),
     Rule("tertuliad.replies", (), "everybody completes replies"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
     Rule("tertuliad.listeners", (PROTOCOL, "tertuliad.limits"), "a listener yields byte streams"),
@@ -167,6 +192,7 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
         "whoever starts a process also ends it",
     ),
     "tertuliad.daemon": (("tertuliad.entry",), "nobody imports the composition root"),
+    "tertuliad.engine": (("tertuliad.daemon",), "what it wires does not know that it is wired"),
     "tertuliad.entry": (("tertuliad.__main__",), "nobody imports the command"),
 }
 
@@ -284,4 +310,4 @@ def test_only_handlers_and_the_registry_know_the_names_of_methods() -> None:
         if isinstance(node, ast.Constant) and node.value in names
     }
     # The gate lets `connect` through before anything else.
-    assert found <= {"tertuliad.handlers.table", "tertuliad.rpc"}
+    assert found <= {"tertuliad.handlers.front", "tertuliad.handlers.table", "tertuliad.rpc"}

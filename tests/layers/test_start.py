@@ -42,6 +42,53 @@ ASYNC = {
     "ssl": "the daemon is on this machine",
 }
 
+LATER = {
+    "tertuliad.engine": "it is built once the handshake is answered",
+    "tertuliad.sessions": "it belongs to the engine",
+    "tertuliad.store": "it belongs to the engine",
+    "tertuliad.follow": "it belongs to the engine",
+    "tertuliad.models": "it belongs to the engine",
+    "tertuliad.handlers.table": "it belongs to the engine",
+    "tertuliad.handlers.context": "it belongs to the engine",
+    "tertuliad.config": "it is needed at once only where there is a configuration file",
+    "tertuliad.providers": "nothing is asked of a model yet",
+    "tertuliad.listeners": "nobody listens on stdio",
+    "tertulia_protocol.events": "there is no session yet",
+    "tertulia_protocol.config": "there is no session yet",
+    "tertulia_protocol.methods.session": "the shapes of a method are imported with its first call",
+    "tertulia_protocol.methods.library": "the shapes of a method are imported with its first call",
+    "tertulia_protocol.methods.log": "the shapes of a method are imported with its first call",
+    "tertulia_protocol.methods.models": "the shapes of a method are imported with its first call",
+    "sqlite3": "it belongs to the store",
+    "argparse": "what a program spells out is read without it",
+    "pathlib": "the front's paths are strings",
+    "json": "msgspec reads what is proper JSON",
+    "shutil": "argparse brings it along",
+    "hmac": "there is no token on stdio",
+}
+
+ANSWERING = """
+import os, sys
+real_write = os.write
+asked, body = os.pipe(), b'{"jsonrpc":"2.0","id":1,"method":"METHOD","params":{}}'
+real_write(asked[1], b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+os.dup2(asked[0], 0)
+written = os.pipe()[1]
+
+def write(fd, data):
+    if fd != written:
+        return real_write(fd, data)
+    assert b'"result"' in bytes(data), bytes(data)
+    print("[" + ", ".join(f'"{name}"' for name in sys.modules) + "]", flush=True)
+    os._exit(0)
+
+os.write = write
+from tertuliad.options import parse
+options = parse(["--headless", "--no-auto-update", "--stdio", "--home", sys.argv[1]])
+from tertuliad.daemon import run
+run(options, written)
+"""
+
 LISTENING = """
 import json, os, sys, threading
 from pathlib import Path
@@ -93,6 +140,21 @@ def while_listening(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_a_listening_daemon_has_loaded_nothing_heavy(while_listening: set[str]) -> None:
     assert "tertuliad.daemon" in while_listening
     check(while_listening, HEAVY)
+
+
+@pytest.mark.parametrize("method", ["connect", "ping"])
+def test_a_handshake_is_answered_before_the_engine_is_loaded(tmp_path: Path, method: str) -> None:
+    modules = loaded(ANSWERING.replace("METHOD", method), str(tmp_path / "home"))
+    assert "tertuliad.daemon" in modules
+    bare = loaded("import sys; print(str(list(sys.modules)).replace(chr(39), chr(34)))")
+    check(modules - bare, HEAVY | LATER)
+
+
+def test_what_the_handshake_does_without_is_there_for_others(tmp_path: Path) -> None:
+    modules = loaded(ANSWERING.replace("METHOD", "session.list"), str(tmp_path / "home"))
+    unused = {name for name in LATER if name.startswith("tertuli") and name not in modules}
+    assert unused == {"tertuliad.listeners"}, "the table names what is not there any more"
+    assert "sqlite3" in modules
 
 
 def test_starting_makes_no_folder_until_it_is_needed(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia_protocol import attachments, methods_library, methods_log
+from tertulia_protocol import attachments
 from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.errors import InvalidParams
-from tertulia_protocol.methods import METHODS, NO_CAPABILITIES, SessionOpened, decode
+from tertulia_protocol.methods import METHODS, decode
+from tertulia_protocol.methods.session import NO_CAPABILITIES, SessionOpened
 
 SPEC = Path(__file__).parents[2] / "spec"
 RECORDED = [
@@ -57,6 +58,10 @@ NAMES = [
 ]
 
 
+def named(group: str) -> list[str]:
+    return [method.name for method in METHODS.values() if method.group == group]
+
+
 def fault(method: str, raw: Any) -> tuple[str, str]:
     """The path and the message of the refusal of `raw`: bytes, or a value to encode."""
     body = raw if isinstance(raw, bytes) else msgspec.json.encode(raw)
@@ -69,8 +74,7 @@ def fault(method: str, raw: Any) -> tuple[str, str]:
 
 
 def test_the_registry_holds_the_methods_that_are_answered() -> None:
-    others = (*methods_library.TABLE, *methods_log.TABLE)
-    assert list(METHODS) == NAMES + [method.name for method in others]
+    assert list(METHODS) == NAMES + named("library") + named("log")
     in_a_task = {m.name for m in METHODS.values() if m.runs == "in a task"}
     assert in_a_task & set(NAMES) == {"models.list"}
     assert in_a_task >= {"session.eventLog.read"}
@@ -317,8 +321,8 @@ def members(kind: Any) -> str:
 
 PAGES = {
     "methods.md": NAMES,
-    "methods-library.md": [method.name for method in methods_library.TABLE],
-    "methods-log.md": [method.name for method in methods_log.TABLE],
+    "methods-library.md": named("library"),
+    "methods-log.md": named("log"),
 }
 
 

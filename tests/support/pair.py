@@ -7,7 +7,6 @@ Leaving `pair` ends the daemon as a crash would: running turns are cut, and noth
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,19 +21,15 @@ from tertulia_protocol.errors import ModelUnavailable
 from tertulia_protocol.models import ModelInfo
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
-from tertuliad.audience import Audience
 from tertuliad.connection import Connection
-from tertuliad.follow import Hub
-from tertuliad.handlers import table
-from tertuliad.handlers.context import Caller, Context
+from tertuliad.engine import Engine
+from tertuliad.handlers import front
+from tertuliad.handlers.context import Caller
+from tertuliad.handlers.runtime import Front
 from tertuliad.providers.base import Target
 from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
-from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.retry import TurnLimits
-from tertuliad.sessions.world import World
-from tertuliad.store.owners import Owners
-from tertuliad.store.sqlite import SqliteStore
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import InProcessModel
 
@@ -70,6 +65,9 @@ class Models:
         await anyio.lowlevel.checkpoint()
         return []
 
+    async def warm(self) -> None:
+        """It is ready."""
+
 
 class Room:
     """The daemon of one test. Ends with `pair`."""
@@ -82,38 +80,22 @@ class Room:
         turn_limits: TurnLimits,
     ) -> None:
         self.model = InProcessModel()
-        self.audience = Audience()
-        self.owners = Owners(home / "run")
-        call_soon = asyncio.get_running_loop().call_soon_threadsafe
-        self.store = SqliteStore(home, call_soon)
-        self.hub = Hub(self.store, lambda session_id: self.sessions.running(session_id))
-        models = Models(self.model)
-        self.world = World(
-            store=self.store,
-            owners=self.owners,
-            resolve=models.resolve,
-            publish=self.hub.publish,
-            lifecycle=self.audience.tell_changed,
-            spawn=self._spawn,
-            credentials={},
-            request_headers={},
-            version="0",
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.engine = Engine(
+            home,
+            models=cast(Any, Models(self.model)),
             turn_limits=turn_limits,
+            connections=self.connections,
+            spawn=self._spawn,
             draining=lambda: self.draining,
         )
-        self.sessions = Sessions(self.world)
-        self.draining = False
-        self.context = Context(
-            world=self.world,
-            sessions=self.sessions,
-            hub=self.hub,
-            models=cast(Any, models),
-            token=token,
-            shut_down=self._shut_down,
-            warm=lambda: None,
-            deleted=self.audience.tell_deleted,
-        )
-        self.handlers: dict[str, Handler] = table.bound(self.context)
+        self.store = self.engine.store
+        self.hub = self.engine.hub
+        self.world = self.engine.world
+        self.sessions = self.engine.sessions
+        own = Front(token=token, greeted=lambda caller: None, shut_down=self._shut_down)
+        self.handlers: dict[str, Handler] = front.bound(own) | self.engine.handlers
         self.ended: dict[FramesClient, anyio.Event] = {}
         self._tasks = tasks
 
@@ -130,8 +112,7 @@ class Room:
         """A connection of this daemon that nobody serves yet."""
         given = {"authenticated": True, "is_socket": False, **options}
         connection = Connection(stream, self.handlers, is_draining=lambda: self.draining, **given)
-        connection.on_low = lambda: self.hub.on_low(connection)
-        connection.on_end = lambda: self.hub.end_waits(connection)
+        self.engine.adopt(connection)
         return connection
 
     def connect(self, **options: Any) -> FramesClient:
@@ -145,11 +126,11 @@ class Room:
         return client
 
     async def _serve(self, connection: Connection, ended: anyio.Event) -> None:
-        self.audience.connections.add(connection)
+        self.connections.add(connection)
         try:
             await connection.serve()
         finally:
-            self.audience.connections.discard(connection)
+            self.connections.discard(connection)
             self.hub.detach_all(connection)
             ended.set()
 
@@ -172,5 +153,4 @@ async def pair(
             tasks.cancel_scope.cancel()
             for client in room.ended:
                 await client.aclose()
-            room.store.close()
-            room.owners.close()
+            room.engine.close()

@@ -69,7 +69,9 @@ def _chopped(word: str, width: int) -> list[str]:
 
 def fit(text: str, width: int) -> str:
     """`text` in exactly `width` cells, cut or filled."""
-    cut = _chopped(text, width)[0] if width > 0 else ""
+    cut = _chopped(text, width)[0]
+    if cells(cut) > width:  # a wide character, and room for none
+        cut = ""
     return cut + " " * (width - cells(cut))
 
 

@@ -42,7 +42,7 @@ Address = UnixAddress | TcpAddress
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
     """The data folder: as given, TERTULIA_HOME, the SDKs' COPILOT_HOME, or the platform's."""
     given = None if home is None else os.fspath(home)
-    folder = layout.data_folder(given, os.environ, sys.platform, Path.home())
+    folder = Path(layout.data_folder(given, os.environ, sys.platform, str(Path.home())))
     return folder.expanduser().absolute()
 
 

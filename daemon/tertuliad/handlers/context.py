@@ -27,26 +27,16 @@ class Caller(Outlet, Protocol):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Outlives every connection."""
+    """The engine, for those handlers that need it. Outlives every connection."""
 
     world: World
     sessions: Sessions
     hub: Hub
     models: Models
-    token: str | None
-    """What `connect` has to say where a connection is not trusted from the start."""
-    shut_down: Callable[[Caller], Reply]
     warm: Callable[[], None]
     """Have ready what the first turn will need, without waiting for it."""
     deleted: Callable[[str], None]
     """Tell every connection that a session is gone."""
-
-    def token_is(self, said: str | None) -> bool:
-        if self.token is None:
-            return True
-        import hmac  # it takes hashlib along, and stdio needs neither
-
-        return said is not None and hmac.compare_digest(said.encode(), self.token.encode())
 
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
         """Keep in memory what the settings say of endpoints and keys; nothing said changes

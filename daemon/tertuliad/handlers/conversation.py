@@ -8,18 +8,20 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import events, methods, methods_log, shapes
+from tertulia_protocol import events, shapes
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
+from tertulia_protocol.methods import log as methods_log
+from tertulia_protocol.methods import session as methods
 from tertuliad import limits
+from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached, decide
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.facts import MessageQueued, is_internal
-from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Range, Record

@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from tertulia_protocol import methods_library as methods
 from tertulia_protocol import shapes
 from tertulia_protocol.errors import InvalidParams, SeqMoved, SessionNotFound, TurnBusy
+from tertulia_protocol.methods import library as methods
 from tertuliad import limits
+from tertuliad.clock import iso
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching, decide
 from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.sealed import iso
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import Range, Record, Row
 

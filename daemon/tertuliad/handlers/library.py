@@ -10,18 +10,18 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from tertulia_protocol import methods_library as methods
 from tertulia_protocol import session_id as ids
 from tertulia_protocol import shapes
 from tertulia_protocol.errors import InvalidParams, SessionExists, SessionNotFound
+from tertulia_protocol.methods import library as methods
 from tertuliad import limits
+from tertuliad.clock import now_ms
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.handlers.sessions import meta_of
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching, decide, documents
 from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.sealed import now_ms
 from tertuliad.sessions.session import exists
 from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
 

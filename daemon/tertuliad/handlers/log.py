@@ -12,8 +12,9 @@ import re
 import anyio
 import msgspec
 
-from tertulia_protocol import methods_log, shapes
+from tertulia_protocol import shapes
 from tertulia_protocol.errors import SessionNotFound
+from tertulia_protocol.methods import log as methods_log
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply, mapped, settled

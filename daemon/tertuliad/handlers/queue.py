@@ -3,8 +3,9 @@ has to be attached."""
 
 from __future__ import annotations
 
-from tertulia_protocol import methods_log, shapes
+from tertulia_protocol import shapes
 from tertulia_protocol.errors import InvalidParams
+from tertulia_protocol.methods import log as methods_log
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.handlers.conversation import put_message
 from tertuliad.ids import new_id

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia_protocol import methods, shapes
+from tertulia_protocol import shapes
 from tertulia_protocol.config import (
     CreateParams,
     ResumeParams,
@@ -18,13 +18,14 @@ from tertulia_protocol.config import (
     refusal,
 )
 from tertulia_protocol.errors import NotSupported, SessionExists
+from tertulia_protocol.methods import session as methods
 from tertuliad import limits
+from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import decide
 from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import ListQuery, Row
 

@@ -1,4 +1,4 @@
-"""Which handler does which method; a test compares it with the registry."""
+"""Which handler does which method of the engine; `front` has the others."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from tertuliad.handlers import conversation, history, library, log, queue, runtime, sessions
+from tertuliad.handlers import conversation, history, library, log, models, queue, sessions
 from tertuliad.handlers.context import Context
 
 HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
-    "connect": runtime.connect,
-    "ping": runtime.ping,
-    "status.get": runtime.status,
-    "auth.getStatus": runtime.auth_status,
-    "models.list": runtime.list_models,
-    "runtime.shutdown": runtime.shutdown,
-    "rpc.discover": runtime.discover,
-    "session.getForeground": runtime.foreground,
-    "session.setForeground": runtime.set_foreground,
+    "models.list": models.listed,
     "session.create": sessions.create,
     "session.resume": sessions.resume,
     "session.list": sessions.listed,
@@ -79,5 +71,5 @@ HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
 
 
 def bound(context: Context) -> dict[str, Callable[[Any, Any], Any]]:
-    """The handlers with the daemon they work for."""
+    """The handlers with the engine they work for."""
     return {name: partial(handler, context) for name, handler in HANDLERS.items()}

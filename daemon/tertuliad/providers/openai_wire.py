@@ -147,10 +147,16 @@ def _repaired(body: bytes) -> bytes:
 
 def encode_request(request: ModelRequest, *, usage: bool, completion_limit: str) -> bytes:
     """The body of a call. `usage` asks for token counts at a stream's end; `completion_limit` is
-    the member that bounds the answer: `max_tokens`, or `max_completion_tokens` at OpenAI."""
+    the member that bounds the answer: `max_tokens`, or `max_completion_tokens` at OpenAI. A
+    message of text alone has the wire's form already: a long history is encoded as it is."""
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [_message(message) for message in request.messages],
+        "messages": [
+            message
+            if type(message.content) is str and not message.tool_calls and not message.tool_call_id
+            else _message(message)
+            for message in request.messages
+        ],
         "stream": request.stream,
     }
     if request.stream and usage:

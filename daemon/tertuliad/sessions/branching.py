@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from tertulia_protocol.errors import InvalidParams, SessionNotFound
+from tertuliad.clock import now_ms
 from tertuliad.replies import settled
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import now_ms, seal
+from tertuliad.sessions.sealed import seal
 from tertuliad.sessions.session import exists
 from tertuliad.sessions.state import SessionState, apply, fold, folded, title_of
 from tertuliad.store.base import (

@@ -15,10 +15,10 @@ import msgspec
 
 from tertulia_protocol import config, events, faults
 from tertulia_protocol.errors import InvalidParams
-from tertulia_protocol.methods_library import Document, DocumentRecord
+from tertulia_protocol.methods.library import Document, DocumentRecord
+from tertuliad.clock import iso, now_ms
 from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import iso, now_ms
 from tertuliad.sessions.state import SessionState, fold
 from tertuliad.store.base import MAX_SEQ, Append, Record, Row
 

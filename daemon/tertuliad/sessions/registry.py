@@ -103,11 +103,8 @@ class Sessions:
 
     def let_go(self, keep: int = 0) -> None:
         """Drop idle sessions from memory until `keep` of them are left."""
-        over = len(self._live) - keep
-        if over <= 0:
-            return
         idle = [session for session in self._live.values() if not session.running]
-        for session in idle[:over]:
+        for session in idle[: max(0, len(idle) - keep)]:
             del self._live[session.id]
 
     def release(self, session_id: str) -> None:
@@ -138,7 +135,7 @@ class Sessions:
         def check(_: Future[object]) -> None:
             if session.gone and self._live.get(session.id) is session:
                 del self._live[session.id]
-            if len(self._live) > 2 * self._hot:
+            if len(self._live) - len(self._world.running) > 2 * self._hot:
                 self.let_go(self._hot)
 
         reply.add_done_callback(check)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
-import time
-
 import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.framing import encode_frame
+from tertuliad.clock import iso, now_ms
 from tertuliad.ids import new_id
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
@@ -31,21 +28,6 @@ class Sealed(msgspec.Struct, frozen=True, gc=False):
     def shown(self) -> bool:
         """Whether clients get to see it."""
         return not facts.is_internal(self.type)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def iso(ms: int) -> str:
-    """`ms` since 1970 as ISO 8601 in UTC, with milliseconds."""
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
-
-
-@functools.lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    """Events come many to a second, and formatting is slow."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sealed]:

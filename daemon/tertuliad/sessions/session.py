@@ -34,13 +34,14 @@ from tertulia_protocol.errors import (
     TurnBusy,
 )
 from tertuliad import limits
+from tertuliad.clock import now_ms
 from tertuliad.ids import new_id
 from tertuliad.providers.base import Message, ProviderFailed
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import decide, history
 from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import Sealed, event_frame, now_ms, seal
+from tertuliad.sessions.sealed import Sealed, event_frame, seal
 from tertuliad.sessions.state import (
     SessionState,
     apply,

@@ -131,7 +131,8 @@ class Turn:
         first: float | None = None
         done: Done | None = None
         patience = self._world.turn_limits.patience_s(request.stream)
-        with anyio.CancelScope(deadline=min(last, anyio.current_time() + patience)) as scope:
+        with anyio.CancelScope() as scope:
+            silence = _Silence(scope, patience, last)
             async for piece in target.provider.stream(request):
                 if scope.cancel_called or self._scope.cancel_called:
                     break  # it comes so fast that no cancellation gets between
@@ -140,7 +141,7 @@ class Turn:
                         first = time.monotonic()
                     self._answered = True
                     self._events.delta(piece.text, piece.reasoning)
-                    scope.deadline = min(last, anyio.current_time() + patience)
+                    silence.broken()
                 else:
                     done = piece
         if done is None:
@@ -151,6 +152,29 @@ class Turn:
             duration_ms=(time.monotonic() - started) * 1000,
             first_delta_ms=None if first is None else (first - started) * 1000,
         )
+
+
+class _Silence:
+    """Cancels `scope` once nothing was heard for `patience` seconds, or the clock says `last`.
+
+    A timer costs more than a delta, so that it is set anew after a while only, and comes that much
+    too late.
+    """
+
+    def __init__(self, scope: anyio.CancelScope, patience: float, last: float) -> None:
+        self._scope = scope
+        self._late = min(patience / 8, 1.0)
+        self._patience = patience + self._late
+        self._last = last
+        self._due = 0.0
+        self.broken()
+
+    def broken(self) -> None:
+        """Something was heard."""
+        now = anyio.current_time()
+        if now >= self._due:
+            self._due = now + self._late
+            self._scope.deadline = min(self._last, now + self._patience)
 
 
 def _timed_out(timed_out: bool, patience: float) -> ProviderFailed:
@@ -192,8 +216,8 @@ def _request(plan: Plan, target: Target, history: list[Message]) -> ModelRequest
     config = plan.config
     system = system_message.render(config)
     head = [Message(role="system", content=system)] if system else []
-    plain = target.vision or all(isinstance(message.content, str) for message in history)
-    said = history if plain else map(_without_images, history)
+    pictured = not target.vision and any(type(m.content) is not str for m in history)
+    said = map(_without_images, history) if pictured else history
     return ModelRequest(
         model=target.model,
         messages=[*head, *said],

@@ -25,6 +25,10 @@ SELECT segment, upto FROM chain
 """  # noqa: S608 - a constant
 
 
+# Once the index is behind, how far it is does not matter: mostly, nothing has to be written.
+_HAS_NEWS = "UPDATE segments SET head = ? WHERE id = ? AND indexed = head"
+
+
 def chain(db: sqlite3.Connection, segment: int) -> list[tuple[int, int]]:
     """(segment, last seq that belongs to the log), the oldest first."""
     return db.execute(_CHAIN, (segment,)).fetchall()[::-1]
@@ -47,13 +51,12 @@ def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) ->
         "INSERT INTO events (id, type, body) VALUES (?, ?, ?)",
         [(event_id(segment, record.seq), record.type, record.body) for record in records],
     )
-    db.execute("UPDATE segments SET head = ? WHERE id = ?", (records[-1].seq, segment))
+    db.execute(_HAS_NEWS, (records[-1].seq, segment))
 
 
-def read(db: sqlite3.Connection, segment: int, wanted: Range) -> list[Record]:
-    """The records of the log that ends in `segment`."""
+def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) -> list[Record]:
+    """The records of the log that leads through `parts`, a `chain`."""
     found: list[Record] = []
-    parts = chain(db, segment)
     for part, upto in reversed(parts) if wanted.backward else parts:
         left = -1 if wanted.limit is None else wanted.limit - len(found)
         if left == 0:
@@ -149,10 +152,12 @@ def _continued_once(db: sqlite3.Connection, segment: int) -> bool:
     return bool(row[0])
 
 
-def newest_snapshot(db: sqlite3.Connection, segment: int) -> tuple[int, bytes] | None:
-    """(seq, snapshot) nearest to the end of the log that ends in `segment`; it may be of the log
-    that it was forked from."""
-    for part, upto in reversed(chain(db, segment)):
+def newest_snapshot(
+    db: sqlite3.Connection, parts: list[tuple[int, int]]
+) -> tuple[int, bytes] | None:
+    """(seq, snapshot) nearest to the end of the log that leads through `parts`, a `chain`; it may
+    be of the log that it was forked from."""
+    for part, upto in reversed(parts):
         found = db.execute(
             "SELECT seq, body FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)
         ).fetchone()

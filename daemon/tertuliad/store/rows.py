@@ -67,6 +67,15 @@ def get(db: sqlite3.Connection, session_id: str) -> Row | None:
     return None if found is None else made(found)
 
 
+def with_segment(db: sqlite3.Connection, session_id: str) -> tuple[Row, int] | None:
+    """A row, and the segment that its log ends in."""
+    found = db.execute(
+        f"SELECT segment, {LISTED} FROM sessions WHERE id = ?",  # noqa: S608 - constants
+        (session_id,),
+    ).fetchone()
+    return None if found is None else (made(found[1:]), found[0])
+
+
 def segment(db: sqlite3.Connection, session_id: str) -> int | None:
     found = db.execute("SELECT segment FROM sessions WHERE id = ?", (session_id,)).fetchone()
     return None if found is None else found[0]

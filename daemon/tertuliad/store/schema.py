@@ -3,6 +3,7 @@
 An event's row id is its segment and its seq in one number, so that a segment's events lie together
 and full-text search can point at them. `said` indexes the words of messages without a copy of
 them, up to the seq `indexed` of each segment; where that is behind `head`, the indexer has work.
+Pages are small: a change touches some ten of them, whatever their size, and all of them are synced.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tertulia_protocol import layout
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import MAX_SEQ
-from tertuliad.store.worker import failure
+from tertuliad.store.failures import failure
 
 if TYPE_CHECKING:
     import sqlite3
 
-FILE_NAME = "sessions.db"
+FILE_NAME = layout.DATABASE_FILE
 APPLICATION_ID = 0x54455254  # "TERT"
 SCHEMA_VERSION = 1
+PAGE_BYTES = 1024
 SEQ_BITS = MAX_SEQ.bit_length()
 
 SAID_TYPES = ("user.message", "assistant.message")
@@ -106,9 +109,12 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 def _make_ready(db: sqlite3.Connection, path: Path) -> None:
     version = _known_version(db, path)  # before anything is written
+    db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
     _use_write_ahead_log(db)
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA wal_autocheckpoint = {limits.WAL_PAGES}")
+    db.execute("PRAGMA synchronous = NORMAL")  # the writer syncs the log itself
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute(f"PRAGMA journal_size_limit = {limits.WAL_BYTES}")
+    db.execute(f"PRAGMA cache_size = -{limits.STORE_CACHE_KIB}")
     if version < SCHEMA_VERSION:
         _prepare(db)
 

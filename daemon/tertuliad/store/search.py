@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tertuliad.store.base import MARKS
-from tertuliad.store.schema import SAID_TYPES, event_id
+from tertuliad.store.base import MARKS, MAX_SEQ
+from tertuliad.store.schema import SAID_TYPES, event_id, seq_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,15 +42,16 @@ def index(db: sqlite3.Connection, segments: int) -> int:
 
 def index_segment(db: sqlite3.Connection, segment: int) -> None:
     """Index what is new in one segment."""
-    head, indexed = db.execute(
-        "SELECT head, indexed FROM segments WHERE id = ?", (segment,)
+    indexed, behind = db.execute(
+        "SELECT indexed, indexed < head FROM segments WHERE id = ?", (segment,)
     ).fetchone()
-    if indexed < head:
+    if behind:
+        new = (event_id(segment, indexed + 1), event_id(segment, MAX_SEQ))
+        (last,) = db.execute("SELECT max(id) FROM events WHERE id BETWEEN ? AND ?", new).fetchone()
+        db.execute(f"INSERT INTO said (rowid, text) {_WORDS}", new)
         db.execute(
-            f"INSERT INTO said (rowid, text) {_WORDS}",
-            (event_id(segment, indexed + 1), event_id(segment, head)),
+            "UPDATE segments SET head = ?1, indexed = ?1 WHERE id = ?2", (seq_of(last), segment)
         )
-        db.execute("UPDATE segments SET indexed = ? WHERE id = ?", (head, segment))
 
 
 def unindex(db: sqlite3.Connection, segment: int) -> None:

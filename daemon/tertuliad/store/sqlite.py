@@ -1,13 +1,12 @@
-"""The embedded store: SQLite under the data folder, one thread that writes and one that reads.
+"""The embedded store: SQLite under the data folder.
 
-See `base` for what each call promises, `worker` for how calls share a transaction, and `schema` for
-the tables. SQL stands in this package and nowhere else.
+See `base` for what each call promises, `writer` and `reader` for the threads and transactions, and
+`schema` for the tables. SQL stands in this package and nowhere else.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,10 @@ from tertuliad.store.base import (
     Record,
     Row,
 )
-from tertuliad.store.schema import FILE_NAME, open_database, segment_of, seq_of
-from tertuliad.store.worker import CallSoon, Worker
+from tertuliad.store.reader import Reader
+from tertuliad.store.schema import FILE_NAME, segment_of, seq_of
+from tertuliad.store.worker import CallSoon
+from tertuliad.store.writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,58 +39,79 @@ class SqliteStore:
     """Outlives every connection and session; ends with the daemon."""
 
     def __init__(self, folder: Path, call_soon: CallSoon) -> None:
-        open_ = partial(open_database, folder / FILE_NAME)
-        self._writes = Worker("store-writer", open_, call_soon, batch=limits.COMMIT_BATCH)
-        self._reads = Worker("store-reader", open_, call_soon, batch=1)
+        path = folder / FILE_NAME
+        self._writer = Writer(path, call_soon, self._written)
+        self._reader = Reader(path, call_soon)
+        self._unfolded = 0
+        """Changes since the write-ahead log was folded back into the database."""
 
     def create(self, append: Append) -> Future[None]:
-        return self._writes.submit(lambda db: _create(db, append))
+        return self._writer.submit(lambda db: _create(db, append), heavy=_is_large(append))
 
     def append(self, append: Append) -> Future[None]:
-        return self._writes.submit(lambda db: _append(db, append))
+        return self._writer.submit(lambda db: _append(db, append), heavy=_is_large(append))
 
     def fork(self, fork: Fork) -> Future[None]:
-        return self._writes.submit(lambda db: _fork(db, fork))
+        return self._writer.submit(lambda db: _fork(db, fork), heavy=True)
 
     def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
-        return self._writes.submit(lambda db: _delete(db, session_ids))
+        return self._writer.submit(lambda db: _delete(db, session_ids), heavy=True)
 
     def index(self) -> Future[int]:
         """Index some of what was said since the last time; how many segments had something."""
-        return self._writes.submit(lambda db: search.index(db, limits.INDEXED_AT_ONCE))
+        return self._writer.submit(lambda db: search.index(db, limits.INDEXED_AT_ONCE), heavy=True)
 
     def load(self, session_id: str) -> Future[Log | None]:
-        return self._reads.submit(lambda db: _load(db, session_id))
+        return self._reader.submit(lambda db: _load(db, session_id))
 
     def whole(self, session_id: str) -> Future[Log | None]:
-        return self._reads.submit(lambda db: _load(db, session_id, snapshots=False))
+        return self._reader.submit(lambda db: _load(db, session_id, snapshots=False))
 
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
-        return self._reads.submit(lambda db: _read(db, session_id, wanted))
+        return self._reader.submit(lambda db: _read(db, session_id, wanted))
 
     def find(self, session_id: str, event_id: str) -> Future[int | None]:
-        return self._reads.submit(lambda db: _find(db, session_id, event_id))
+        return self._reader.submit(lambda db: _find(db, session_id, event_id))
 
     def row(self, session_id: str) -> Future[Row | None]:
-        return self._reads.submit(lambda db: rows.get(db, session_id))
+        return self._reader.submit(lambda db: rows.get(db, session_id))
 
     def rows(self, wanted: ListQuery) -> Future[Page]:
-        return self._reads.submit(lambda db: rows.page(db, wanted))
+        return self._reader.submit(lambda db: rows.page(db, wanted))
 
     def search(
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:
-        return self._writes.submit(lambda db: _search(db, text, limit, after))
+        return self._writer.submit(lambda db: _search(db, text, limit, after), heavy=True)
 
     def sizes(self) -> Future[dict[str, int]]:
-        return self._reads.submit(_sizes)
+        return self._reader.submit(_sizes)
 
     def last_id(self) -> Future[str | None]:
-        return self._reads.submit(rows.last_id)
+        return self._reader.submit(rows.last_id)
 
     def close(self) -> None:
-        self._writes.close()
-        self._reads.close()
+        self._writer.close()
+        self._reader.close()
+
+    def _written(self, changes: int) -> None:
+        self._unfolded += changes
+        if self._unfolded >= limits.WAL_CHANGES:
+            self._unfolded = 0
+            self._reader.submit(_fold_log)
+
+
+def _is_large(append: Append) -> bool:
+    """Whether it may take long; a rewind has to index what it leaves behind."""
+    return append.keep_to is not None or (
+        sum(len(record.body) for record in append.records) > limits.LIGHT_BYTES
+    )
+
+
+def _fold_log(db: sqlite3.Connection) -> None:
+    """Bring what lies in the write-ahead log into the database. Nobody has to wait for it, and
+    what others still read stays for the next time."""
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _create(db: sqlite3.Connection, append: Append) -> None:
@@ -163,19 +185,21 @@ def _delete(db: sqlite3.Connection, session_ids: list[str]) -> dict[str, int]:
 def _load(db: sqlite3.Connection, session_id: str, *, snapshots: bool = True) -> Log | None:
     db.execute("BEGIN")  # one moment for the row and its log
     try:
-        row, segment = rows.get(db, session_id), rows.segment(db, session_id)
-        if row is None or segment is None:
+        found = rows.with_segment(db, session_id)
+        if found is None:
             return None
-        kept = logs.newest_snapshot(db, segment) if snapshots else None
+        row, segment = found
+        parts = logs.chain(db, segment)
+        kept = logs.newest_snapshot(db, parts) if snapshots else None
         after, snapshot = kept or (0, None)
-        return Log(row, snapshot, logs.read(db, segment, Range(after=after)))
+        return Log(row, snapshot, logs.read(db, parts, Range(after=after)))
     finally:
         db.execute("COMMIT")
 
 
 def _read(db: sqlite3.Connection, session_id: str, wanted: Range) -> list[Record]:
     segment = rows.segment(db, session_id)
-    return [] if segment is None else logs.read(db, segment, wanted)
+    return [] if segment is None else logs.read(db, logs.chain(db, segment), wanted)
 
 
 def _find(db: sqlite3.Connection, session_id: str, event_id: str) -> int | None:

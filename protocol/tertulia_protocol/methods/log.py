@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from tertulia_protocol import attachments
+from tertulia_protocol import attachments, faults
 from tertulia_protocol.events import AgentMode
-from tertulia_protocol.shapes import Method, Params, Result, SessionParams
+from tertulia_protocol.shapes import Params, Result
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
@@ -113,6 +113,9 @@ class SessionQueueInsertAtParams(Params, frozen=True, kw_only=True):
     position: int
     message: QueueMessage
 
+    def check(self) -> None:
+        attachments.check_message(self.message.prompt, self.message.attachments, "$.message")
+
 
 class ItemId(Result, frozen=True, kw_only=True):
     id: str
@@ -127,6 +130,12 @@ class SessionQueueUpdateTextParams(Params, frozen=True, kw_only=True):
     id: str
     prompt: str
     display_prompt: str | None = None
+
+    def check(self) -> None:
+        if not self.prompt:
+            raise faults.invalid(
+                "$.prompt", "the message is empty: take it out with removeAt instead"
+            )
 
 
 class Updated(Result, frozen=True, kw_only=True):
@@ -149,53 +158,3 @@ class SessionShutdownParams(Params, frozen=True, kw_only=True):
     session_id: str
     type: Literal["routine", "error"] | None = None
     reason: str | None = None
-
-
-TABLE: tuple[Method, ...] = (
-    Method(
-        "session.eventLog.read",
-        SessionEventLogReadParams,
-        SessionEventLogReadResult,
-        "Stored events behind a cursor; waits for news if asked.",
-        "in a task",
-    ),
-    Method(
-        "session.eventLog.tail", SessionParams, SessionEventLogTailResult, "A cursor at the end."
-    ),
-    Method(
-        "session.queue.pendingItems",
-        SessionParams,
-        SessionQueuePendingItemsResult,
-        "The messages that wait for their turn.",
-    ),
-    Method(
-        "session.queue.moveItem", SessionQueueMoveItemParams, Changed, "Put one at another place."
-    ),
-    Method(
-        "session.queue.insertAt", SessionQueueInsertAtParams, ItemId, "Put a message at a place."
-    ),
-    Method("session.queue.removeAt", QueueItemParams, Removed, "Take one out."),
-    Method(
-        "session.queue.updateText",
-        SessionQueueUpdateTextParams,
-        Updated,
-        "Give one other words.",
-    ),
-    Method("session.queue.duplicateAt", QueueItemParams, ItemId, "Put a copy behind one."),
-    Method(
-        "session.queue.setDrainPaused",
-        SessionQueueSetDrainPausedParams,
-        None,
-        "Take up no message, or go on.",
-    ),
-    Method("session.queue.sendNow", QueueItemParams, Steered, "Put one before all others."),
-    Method("session.queue.removeMostRecent", SessionParams, Removed, "Take the last one back."),
-    Method("session.queue.clear", SessionParams, None, "Take all of them out."),
-    Method("session.suspend", SessionParams, None, "End the turn and let the session rest."),
-    Method(
-        "session.shutdown",
-        SessionShutdownParams,
-        None,
-        "End the turn, write the totals, and let the session rest.",
-    ),
-)

@@ -1,0 +1,23 @@
+"""The time, as the wire and the store have it."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import time
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(ms: int) -> str:
+    """`ms` since 1970 as ISO 8601 in UTC, with milliseconds."""
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """Events come many to a second, and formatting is slow."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,128 @@
+"""The engine: the store and what stands on it, wired. Built when somebody needs it, once.
+
+A daemon answers the handshake without it (`daemon`), and it needs no connection to work. Nothing of
+it is on disk until a session is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from tertulia_protocol import VERSION, layout
+from tertulia_protocol.events import LifecycleType
+from tertuliad import limits
+from tertuliad.audience import Audience
+from tertuliad.connection import Connection
+from tertuliad.follow import Hub
+from tertuliad.handlers import table
+from tertuliad.handlers.context import Context
+from tertuliad.models import Models
+from tertuliad.replies import Reply, all_settled
+from tertuliad.rpc import Handler
+from tertuliad.sessions import left_over
+from tertuliad.sessions.registry import Sessions
+from tertuliad.sessions.retry import TurnLimits
+from tertuliad.sessions.world import World
+from tertuliad.store.base import Row
+from tertuliad.store.indexer import Indexer
+from tertuliad.store.owners import Owners
+from tertuliad.store.sqlite import SqliteStore
+
+STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
+
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+
+
+class Engine:
+    """One for each daemon; outlives every connection. It is made on the event loop's thread."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        models: Models,
+        turn_limits: TurnLimits,
+        connections: set[Connection],
+        spawn: Spawn,
+        draining: Callable[[], bool],
+    ) -> None:
+        """`spawn` starts a task that outlives every connection; `draining`: no turn begins."""
+        self.models = models
+        self.owners = Owners(layout.run_folder(home))
+        self.store = SqliteStore(home, asyncio.get_running_loop().call_soon_threadsafe)
+        self.hub = Hub(self.store, lambda session_id: self.sessions.running(session_id))
+        self.world = World(
+            store=self.store,
+            owners=self.owners,
+            resolve=models.resolve,
+            publish=self.hub.publish,
+            lifecycle=self._changed,
+            spawn=spawn,
+            credentials={},
+            request_headers={},
+            version=VERSION,
+            turn_limits=turn_limits,
+            draining=draining,
+        )
+        self.sessions = Sessions(self.world)
+        self._audience = Audience(connections)
+        self._indexer = Indexer(self.store, spawn)
+        self._spawn = spawn
+        self._warmed = False
+        self.handlers: dict[str, Handler] = table.bound(
+            Context(
+                world=self.world,
+                sessions=self.sessions,
+                hub=self.hub,
+                models=models,
+                warm=self._warm,
+                deleted=self._audience.tell_deleted,
+            )
+        )
+        for connection in connections:
+            self.adopt(connection)
+
+    def adopt(self, connection: Connection) -> None:
+        """A client has come."""
+        connection.on_low = lambda: self.hub.on_low(connection)
+        connection.on_end = lambda: self.hub.end_waits(connection)
+
+    async def take_up(self, stopping: Callable[[], bool]) -> None:
+        """Go on with what an earlier process left waiting."""
+        await left_over.take_up(self.store, self.sessions, stopping)
+
+    def _changed(self, kind: LifecycleType, row: Row) -> None:
+        """Something of a session was stored."""
+        self._audience.tell_changed(kind, row)
+        self._indexer.changed()
+
+    def _warm(self) -> None:
+        if not self._warmed:
+            self._warmed = True
+            self._spawn(self.models.warm)
+
+    # The end
+
+    def turns_ended(self) -> Reply:
+        """Settled when the turns that run now, and what waits behind them, have ended."""
+        return all_settled([self.sessions.when_idle(each) for each in self.world.running])
+
+    def interrupt(self) -> Reply:
+        """End every turn with an event that says so; settled when all have."""
+        return all_settled(self.sessions.interrupt_all(STOPPED))
+
+    async def aclose(self) -> None:
+        """Let the models and the store go."""
+        with anyio.move_on_after(limits.SHUTDOWN_GRACE_S, shield=True):
+            await self.models.aclose()
+        self.close()
+
+    def close(self) -> None:
+        """Let the store go."""
+        self.store.close()
+        self.owners.close()

@@ -1,0 +1,29 @@
+"""Which handler does which method without the engine; `table` has the others.
+
+A test compares the two with the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from tertuliad.handlers import runtime
+from tertuliad.handlers.runtime import Front
+
+HANDLERS: Mapping[str, Callable[[Front, Any, Any], Any]] = {
+    "connect": runtime.connect,
+    "ping": runtime.ping,
+    "status.get": runtime.status,
+    "auth.getStatus": runtime.auth_status,
+    "runtime.shutdown": runtime.shutdown,
+    "rpc.discover": runtime.discover,
+    "session.getForeground": runtime.foreground,
+    "session.setForeground": runtime.set_foreground,
+}
+
+
+def bound(front: Front) -> dict[str, Callable[[Any, Any], Any]]:
+    """The handlers with the front they work for."""
+    return {name: partial(handler, front) for name, handler in HANDLERS.items()}

@@ -1,0 +1,47 @@
+"""Reads, which a thread of their own does one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tertuliad.store.failures import REFUSALS, failure
+from tertuliad.store.schema import open_database
+from tertuliad.store.worker import CallSoon, Worker
+
+if TYPE_CHECKING:
+    import sqlite3
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Each piece of work stands for itself."""
+
+    def __init__(self, path: Path, call_soon: CallSoon) -> None:
+        self._path = path
+        self._worker = Worker("store-reader", call_soon)
+        self._db: sqlite3.Connection | None = None
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        return self._worker.submit(partial(self._do, work))
+
+    def close(self) -> None:
+        self._worker.close(self._end)
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._db is None:
+            self._db = open_database(self._path)
+        try:
+            return work(self._db)
+        except REFUSALS:
+            raise
+        except Exception as error:
+            raise failure(error) from error
+
+    def _end(self) -> None:
+        if self._db is not None:
+            self._db.close()

@@ -1,0 +1,197 @@
+"""Changes of the database: made on the event loop's thread, made durable by a thread.
+
+The rules of this file:
+- Small changes are made on the loop's thread. In the page cache they take some tens of
+  microseconds; a thread that made them would wait for the interpreter's lock at each statement,
+  and take it from the loop. What waits is made as one transaction (group commit).
+- Only the thread waits for the disk. It syncs the write-ahead log, and a change is answered after
+  that. Meanwhile the next ones gather.
+- What may take long (`heavy`), what failed at the first attempt, and what meets the lock of another
+  process is done whole by the thread, and the later changes wait behind it.
+- A member of a group that is refused does not touch the others; where one fails half-way, each is
+  tried alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from tertuliad import limits
+from tertuliad.replies import Reply
+from tertuliad.store.failures import REFUSALS, failure
+from tertuliad.store.schema import open_database
+from tertuliad.store.worker import CallSoon, Worker
+
+if TYPE_CHECKING:
+    import sqlite3
+
+T = TypeVar("T")
+Work = Callable[["sqlite3.Connection"], Any]
+
+
+class Change(msgspec.Struct, gc=False):
+    """Work that waits for its transaction, and who waits for it."""
+
+    work: Work
+    heavy: bool
+    reply: Reply
+
+
+class Writer:
+    """Changes are made in the order in which they were submitted."""
+
+    def __init__(self, path: Path, call_soon: CallSoon, on_written: Callable[[int], None]) -> None:
+        """`on_written` learns how many changes became durable."""
+        self._path = path
+        self._worker = Worker("store-writer", call_soon)
+        self._on_written = on_written
+        self._db: sqlite3.Connection | None = None
+        self._log_fd = -1
+        self._waiting: deque[Change] = deque()
+        self._busy = False
+        """The thread has the connection."""
+
+    def submit(self, work: Callable[[sqlite3.Connection], T], *, heavy: bool = False) -> Future[T]:
+        change = Change(work, heavy, Reply())
+        self._waiting.append(change)
+        if not self._busy:
+            self._make_next()
+        return change.reply
+
+    def close(self) -> None:
+        """What was submitted is done before."""
+        while group := self._next_group():
+            self._hand_over(group, partial(self._make_whole, [change.work for change in group]))
+        self._worker.close(self._end)
+
+    def _make_next(self) -> None:
+        group = self._next_group()
+        if not group:
+            return
+        self._busy = True
+        works = [change.work for change in group]
+        job: Callable[[], list[Any]] = partial(self._make_whole, works)
+        if self._db is not None and not group[0].heavy:
+            with contextlib.suppress(Exception):  # the thread finds out why, and has time to wait
+                job = partial(self._sync, commit(self._db, works))
+        self._hand_over(group, job)
+
+    def _hand_over(self, group: list[Change], job: Callable[[], list[Any]]) -> None:
+        self._worker.submit(job).add_done_callback(partial(self._made, group))
+
+    def _next_group(self) -> list[Change]:
+        """What becomes one transaction: a heavy change alone, others together."""
+        group: list[Change] = []
+        while self._waiting and len(group) < limits.COMMIT_BATCH:
+            if self._waiting[0].heavy and group:
+                break
+            group.append(self._waiting.popleft())
+            if group[0].heavy:
+                break
+        return group
+
+    def _made(self, group: list[Change], done: Future[list[Any]]) -> None:
+        self._busy = False
+        self._make_next()  # the disk has work again while the answers are given
+        error = done.exception()
+        outcomes = [error] * len(group) if error is not None else done.result()
+        for change, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                change.reply.fail(outcome)
+            else:
+                change.reply.give(outcome)
+        self._on_written(len(group))
+
+    # What the thread does
+
+    def _sync(self, outcomes: list[Any]) -> list[Any]:
+        """Make durable what was made."""
+        try:
+            if self._log_fd < 0:
+                self._log_fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            sync_file(self._log_fd)
+        except OSError as error:
+            raise failure(error, self._path) from error
+        return outcomes
+
+    def _make_whole(self, works: list[Work]) -> list[Any]:
+        """Make changes and make them durable, however long it takes."""
+        if self._db is None:
+            self._db = open_database(self._path)
+        self._db.execute(f"PRAGMA busy_timeout = {int(limits.STORE_BUSY_TIMEOUT_S * 1000)}")
+        outcomes = _each_made(self._db, works)
+        self._db.execute("PRAGMA busy_timeout = 0")
+        return self._sync(outcomes)
+
+    def _end(self) -> None:
+        if self._db is not None:
+            self._db.close()
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+
+
+def sync_file(fd: int) -> None:
+    """Wait until the disk has what was written to the file."""
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _each_made(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
+    """The outcomes of `works`: done together, or each alone where that fails."""
+    outcomes: list[Any] = []
+    for group in (works, *([work] for work in works)):
+        try:
+            done = commit(db, group)
+        except _Busy as busy:
+            # Tried alone, each would wait as long again.
+            return outcomes + [failure(busy.error)] * (len(works) - len(outcomes))
+        except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+            if len(group) == 1:
+                outcomes.append(failure(error))
+        else:
+            outcomes += done
+        if len(outcomes) == len(works):
+            break
+    return outcomes
+
+
+class _Busy(Exception):
+    """Another process has held the write lock for as long as we wait."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def commit(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
+    """Do `works` in one transaction; what it raises has undone all of them."""
+    import sqlite3
+
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise _Busy(error) from error
+    try:
+        outcomes = [_outcome(db, work) for work in works]
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return outcomes
+
+
+def _outcome(db: sqlite3.Connection, work: Work) -> Any:
+    """The result of `work`, or the refusal that it raised."""
+    try:
+        return work(db)
+    except REFUSALS as refusal:
+        return refusal
