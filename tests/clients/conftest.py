@@ -120,6 +120,16 @@ class Served:
 def served(home: Path) -> Iterator[Served]:
     """A shared daemon on the socket where clients of the same home look for it."""
     socket = home / "run" / "tertuliad.sock"
+    process = daemon_on(socket)
+    try:
+        yield Served(process, socket)
+    finally:
+        process.terminate()
+        process.communicate(timeout=BOUND_S)
+
+
+def daemon_on(socket: Path) -> subprocess.Popen[bytes]:
+    """A shared daemon that listens."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tertuliad", "--socket", str(socket)],
         stdin=subprocess.DEVNULL,
@@ -127,10 +137,11 @@ def served(home: Path) -> Iterator[Served]:
     )
     try:
         announced(process)
-        yield Served(process, socket)
-    finally:
-        process.terminate()
+    except BaseException:
+        process.kill()
         process.communicate(timeout=BOUND_S)
+        raise
+    return process
 
 
 def announced(process: subprocess.Popen[bytes]) -> str:

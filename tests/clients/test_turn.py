@@ -59,6 +59,30 @@ def test_a_message_that_steers_joins_the_turn() -> None:
     assert len(turn.answer().events) == 4
 
 
+def test_a_message_that_steers_behind_the_turns_end_has_a_turn_of_its_own() -> None:
+    steering = event("user.message", content="also", messageId="m3", delivery="steering")
+    turn, _ = played(MINE, said("mine"), event("assistant.turn_end"), steering, said("theirs"))
+    assert turn.over
+    assert turn.answer().text == "mine"
+
+
+def test_what_the_log_recalls_of_a_turn_is_not_taken_twice() -> None:
+    stored = [
+        Event(each.type, each.data, id=str(number))
+        for number, each in enumerate((OTHER, MINE, said("mine")))
+    ]
+    end = Event("assistant.turn_end", {}, id="end")
+    turn = Turn("m1", "hi")
+    turn.recall(stored)
+    assert [each.id for each in turn.recalled] == ["1", "2"]
+    taken = [(turn.take(each), turn.over) for each in (*stored, end, IDLE)]
+    assert taken == [(False, False)] * 3 + [(True, False), (True, True)]
+    whole = Turn("m1", "hi")
+    whole.recall([*stored, end])
+    assert whole.over
+    assert whole.answer().text == "mine"
+
+
 def test_an_error_fails_the_turn_once_it_is_over() -> None:
     failed = event("session.error", errorType="rate_limit", message="slow down", statusCode=429)
     turn, _ = played(MINE, failed)

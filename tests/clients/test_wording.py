@@ -13,6 +13,7 @@ from tertulia.errors import (
     SessionExists,
     SessionNotFound,
     TertuliaError,
+    TurnBusy,
     TurnFailed,
 )
 from tertulia.wording import said
@@ -41,6 +42,16 @@ from tertulia.wording import said
         (
             Overloaded("9 messages wait already; wait for session.idle."),
             "9 messages wait already. Wait for their answers.",
+        ),
+        (
+            TurnBusy("A turn runs in this session. Wait for session.idle, or end it."),
+            "A turn runs in this session. Try again when it has ended.",
+        ),
+        (
+            InvalidParams(
+                "$.eventId: no such event. sessions.fork takes one.", {"path": "$.eventId"}
+            ),
+            "No such event.",
         ),
         (SessionExists("It exists. Attach with session.resume."), "It exists."),
         (

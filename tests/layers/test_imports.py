@@ -227,7 +227,9 @@ PURE = (
     "tertuliad.sessions.state",
     "tertuliad.sessions.facts",
     "tertuliad.sessions.system_message",
+    "tertulia.calls",
     "tertulia.core",
+    "tertulia.reading",
     "tertulia.turn",
 )
 """Rooms without I/O, clock, log or randomness: what they decide can be tested without waiting."""

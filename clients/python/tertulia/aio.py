@@ -4,32 +4,34 @@
         print((await session.send_and_wait("Hello")).text)
 
 The connection lives in the `async with` that was entered first; others that enter share it.
-Cancelling a wait does not end the turn that was waited for; `abort` does. Errors come as they are,
-never in a group.
+Errors come as they are, never in a group.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
 
 from tertulia import launch, limits, params
+from tertulia.aio_library import AsyncLibrary
 from tertulia.aio_link import AsyncEventQueue, AsyncLink, ProcessPeer, connected, spawned
+from tertulia.aio_session import AsyncSession
+from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
-from tertulia.records import Answer, Event, Model, SessionInfo
-from tertulia.turn import Turn
+from tertulia.records import Model
 
 Path = str | os.PathLike[str]
 OpenLink = Callable[[], Awaitable[AsyncLink]]
+T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncLibrary):
     """A daemon in use. Made by `spawn` or `connect`, entered with `async with`; however many tasks
     enter it at once, one daemon is started. Once left it is over: make another.
     """
@@ -121,6 +123,20 @@ class AsyncClient:
                 self._link = await self._opened(self._tasks)
         return self._link
 
+    async def reconnect(self) -> None:
+        """As `Client.reconnect`."""
+        async with self._starting:
+            if self._link is not None and self._link.lost:
+                lost, self._link = self._link, None
+                with anyio.CancelScope(shield=True):
+                    await lost.aclose()
+        await self._started()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was left."""
+        return self._tasks is not None and self._depth == 0
+
     async def _opened(self, tasks: anyio.abc.TaskGroup) -> AsyncLink:
         """The link after its handshake; on failure nothing is left of it."""
         token = self._token()
@@ -145,6 +161,9 @@ class AsyncClient:
         """Any method of the protocol. The decoded result; `timeout` in seconds."""
         link = await self._started()
         return await link.request(method, {} if params is None else params, timeout)
+
+    async def do(self, call: Call[T]) -> T:
+        return call.read(await self.request(call.method, call.params, call.timeout))
 
     async def create_session(
         self,
@@ -176,10 +195,6 @@ class AsyncClient:
         result = await self.request("session.resume", params.resumed_session(session_id, given))
         return AsyncSession(self, result["sessionId"])
 
-    async def sessions(self) -> list[SessionInfo]:
-        """Every stored session."""
-        return params.sessions_of(await self.request("session.list"))
-
     async def delete_session(self, session_id: str) -> None:
         """Delete it with its history. Raises `SessionNotFound`."""
         result = await self.request("session.delete", {"sessionId": session_id})
@@ -210,108 +225,3 @@ class AsyncClient:
     async def end_feeds(self, session_id: str) -> None:
         """For `AsyncSession`: end its iterators."""
         (await self._started()).end_feeds(session_id)
-
-
-class AsyncSession:
-    """A session that this client is attached to. It lives in the daemon; `close` detaches."""
-
-    def __init__(self, client: AsyncClient, session_id: str) -> None:
-        self.id = session_id
-        self._client = client
-        self._closed = False
-
-    async def send(self, prompt: str, attachments: Sequence[dict[str, Any]] | None = None) -> str:
-        """As `Session.send`."""
-        given = params.message(self.id, prompt, attachments, {})
-        return str((await self._client.request("session.send", given))["messageId"])
-
-    async def send_and_wait(
-        self,
-        prompt: str,
-        timeout: float | None = None,
-        attachments: Sequence[dict[str, Any]] | None = None,
-    ) -> Answer:
-        """As `Session.send_and_wait`."""
-        turn: Turn | None = None
-        with anyio.move_on_after(timeout):
-            feed, turn = await self._begin(prompt, attachments)
-            while not turn.over:
-                turn.take(await _next(feed))
-            return turn.answer()
-        state = turn.state if turn is not None else "the message was being sent"
-        raise Timeout(f"The turn did not end within {timeout:g} s", state)
-
-    async def stream(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None = None
-    ) -> AsyncGenerator[Event, None]:
-        """As `Session.stream`; sent when the iteration begins. Bound it with a cancel scope."""
-        feed, turn = await self._begin(prompt, attachments)
-        while not turn.over:
-            event = await _next(feed)
-            if turn.take(event):
-                yield event
-        turn.answer()
-
-    async def events(self) -> AsyncIterator[Event]:
-        """As `Session.events`; await it, then iterate."""
-        return _live(await self._client.subscribe(self.id))
-
-    async def messages(self) -> list[Event]:
-        """The history: every stored event, in order."""
-        return params.events_of(await self._call("session.getMessages"))
-
-    async def abort(self) -> None:
-        """End the turn that runs. Without one it does nothing."""
-        await self._call("session.abort")
-
-    async def set_model(self, model: str, **more: Any) -> None:
-        """Later turns go to `model`."""
-        await self._call("session.model.switchTo", model_id=model, **more)
-
-    async def log(self, message: str, level: str = "info", *, ephemeral: bool = False) -> str:
-        """As `Session.log`."""
-        given = {"message": message, "level": level, "ephemeral": ephemeral}
-        return str((await self._call("session.log", **given))["eventId"])
-
-    async def close(self) -> None:
-        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(ConnectionLost, RpcError):
-            await self._call("session.detach")
-            await self._client.end_feeds(self.id)
-
-    async def __aenter__(self) -> AsyncSession:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.close()
-
-    async def _call(self, method: str, **given: Any) -> Any:
-        whole = {"sessionId": self.id, **params.wire_names(given)}
-        return await self._client.request(method, whole)
-
-    async def _begin(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None
-    ) -> tuple[AsyncEventQueue, Turn]:
-        feed = await self._client.subscribe(self.id)  # first, so that no event is missed
-        return feed, Turn(await self.send(prompt, attachments), prompt)
-
-
-async def _next(feed: AsyncEventQueue) -> Event:
-    event = await feed.take()
-    if event is None:
-        raise ConnectionLost("The session was closed while its turn ran.")
-    return event
-
-
-async def _live(feed: AsyncEventQueue) -> AsyncGenerator[Event, None]:
-    while (event := await feed.take()) is not None:
-        yield event

@@ -91,6 +91,11 @@ class AsyncLink:
         self._to_write = anyio.Event()
         self._life = anyio.CancelScope(shield=True)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is over."""
+        return self._core.lost
+
     async def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
         answer = self._core.request(method, params)

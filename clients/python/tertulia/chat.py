@@ -11,9 +11,10 @@ import contextlib
 import sys
 import uuid
 
-from tertulia.client import Session
-from tertulia.commands import INTERRUPTED, client_for, given_for_session
+from tertulia.commands.common import INTERRUPTED, client_for
+from tertulia.commands.talking import given_for_session
 from tertulia.errors import RpcError, SessionNotFound, TertuliaError, TurnAborted, TurnFailed
+from tertulia.session import Session
 from tertulia.talk import opened, speak
 from tertulia.terminal import Style, colours_wanted
 from tertulia.wording import said

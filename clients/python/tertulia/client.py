@@ -3,34 +3,34 @@
     with Client.spawn() as client, client.create_session() as session:
         print(session.send_and_wait("Hello").text)
 
-`Client` and `Session` may be used by many threads at once. A session's turns belong to the daemon:
-a wait that ends early, by its time-out or by an exception, does not end the turn; `abort` does.
+`Client` and `Session` may be used by many threads at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import threading
-import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tertulia import launch, limits, params
+from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
+from tertulia.library import Library
 from tertulia.link import EventQueue, Link
 from tertulia.process import DaemonProcess
-from tertulia.records import Answer, Event, Model, SessionInfo
+from tertulia.records import Model
+from tertulia.session import Session
 from tertulia.streams import SocketStream
-from tertulia.turn import Turn
 
 Path = str | os.PathLike[str]
+T = TypeVar("T")
 
 
-class Client:
+class Client(Library):
     """A daemon in use. Made by `spawn` or `connect`; it starts at the first need, once, however
     many threads need it at once. After `close` it is over: make another.
     """
@@ -91,6 +91,22 @@ class Client:
                 weakref.finalize(self, self._link.stream.hang_up)
             return self._link
 
+    def reconnect(self) -> None:
+        """Where the connection was lost, make another, and start the daemon anew if it was spawned.
+        Sessions have to be attached to again: `Session.attach`. Raises what `start` raises."""
+        with self._starting:
+            lost = self._link if self._link is not None and self._link.lost else None
+            if lost is not None:
+                self._link = None
+        if lost is not None:
+            lost.close()
+        self._started()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._closed
+
     def close(self) -> None:
         """End the connection, and the daemon if it was spawned. Idempotent, bounded."""
         with self._starting:
@@ -119,6 +135,9 @@ class Client:
     ) -> Any:
         """Any method of the protocol. The decoded result; `timeout` in seconds."""
         return self._started().request(method, {} if params is None else params, timeout)
+
+    def do(self, call: Call[T]) -> T:
+        return call.read(self.request(call.method, call.params, call.timeout))
 
     def create_session(
         self,
@@ -153,10 +172,6 @@ class Client:
         result = self.request("session.resume", params.resumed_session(session_id, given))
         return Session(self, result["sessionId"])
 
-    def sessions(self) -> list[SessionInfo]:
-        """Every stored session."""
-        return params.sessions_of(self.request("session.list"))
-
     def delete_session(self, session_id: str) -> None:
         """Delete it with its history. Raises `SessionNotFound`."""
         result = self.request("session.delete", {"sessionId": session_id})
@@ -187,121 +202,6 @@ class Client:
     def end_feeds(self, session_id: str) -> None:
         """For `Session`: end its iterators."""
         self._started().end_feeds(session_id)
-
-
-class Session:
-    """A session that this client is attached to. It lives in the daemon; `close` detaches."""
-
-    def __init__(self, client: Client, session_id: str) -> None:
-        self.id = session_id
-        self._client = client
-        self._closed = False
-
-    def send(self, prompt: str, attachments: Sequence[dict[str, Any]] | None = None) -> str:
-        """Hand over a message; its id. It is stored when this returns, and its turn follows."""
-        given = params.message(self.id, prompt, attachments, {})
-        return str(self._client.request("session.send", given)["messageId"])
-
-    def send_and_wait(
-        self,
-        prompt: str,
-        timeout: float | None = None,
-        attachments: Sequence[dict[str, Any]] | None = None,
-    ) -> Answer:
-        """The answer to a message. Raises `TurnFailed`, `TurnAborted`, `ConnectionLost`, or
-        `Timeout` after `timeout` seconds."""
-        feed, turn = self._begin(prompt, attachments)
-        for _ in self._play(feed, turn, timeout):
-            pass
-        return turn.answer()
-
-    def stream(
-        self,
-        prompt: str,
-        attachments: Sequence[dict[str, Any]] | None = None,
-        timeout: float | None = None,
-    ) -> Iterator[Event]:
-        """Send now; iterate over that turn's events up to `session.idle`. Raises at the end what
-        `send_and_wait` raises."""
-        feed, turn = self._begin(prompt, attachments)
-        return self._play(feed, turn, timeout)
-
-    def events(self) -> Iterator[Event]:
-        """The session's events from this call on, whoever caused them. Ends with `close`; raises
-        `ConnectionLost` with the connection, `SessionNotFound` once the session is deleted."""
-        return _live(self._client.subscribe(self.id))
-
-    def messages(self) -> list[Event]:
-        """The history: every stored event, in order."""
-        return params.events_of(self._call("session.getMessages"))
-
-    def abort(self) -> None:
-        """End the turn that runs. Without one it does nothing."""
-        self._call("session.abort")
-
-    def set_model(self, model: str, **more: Any) -> None:
-        """Later turns go to `model`."""
-        self._call("session.model.switchTo", model_id=model, **more)
-
-    def log(self, message: str, level: str = "info", *, ephemeral: bool = False) -> str:
-        """Put a note of this client among the events: `info`, `warning` or `error`. Its id."""
-        result = self._call("session.log", message=message, level=level, ephemeral=ephemeral)
-        return str(result["eventId"])
-
-    def close(self) -> None:
-        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(ConnectionLost, RpcError):
-            self._call("session.detach")
-            self._client.end_feeds(self.id)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _call(self, method: str, **given: Any) -> Any:
-        return self._client.request(method, {"sessionId": self.id, **params.wire_names(given)})
-
-    def _begin(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None
-    ) -> tuple[EventQueue, Turn]:
-        feed = self._client.subscribe(self.id)  # first, so that no event is missed
-        return feed, Turn(self.send(prompt, attachments), prompt)
-
-    def _play(
-        self, feed: EventQueue, turn: Turn, timeout: float | None
-    ) -> Generator[Event, None, None]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not turn.over:
-            event = _next(feed, turn, timeout, deadline)
-            if turn.take(event):
-                yield event
-        turn.answer()
-
-
-def _next(feed: EventQueue, turn: Turn, timeout: float | None, deadline: float | None) -> Event:
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    try:
-        event = feed.take(left)
-    except queue.Empty:
-        raise Timeout(f"The turn did not end within {timeout:g} s", turn.state) from None
-    if event is None:
-        raise ConnectionLost("The session was closed while its turn ran.")
-    return event
-
-
-def _live(feed: EventQueue) -> Generator[Event, None, None]:
-    while (event := feed.take()) is not None:
-        yield event
 
 
 def _greeted(link: Link, token: str | None, process: DaemonProcess | None) -> Link:

@@ -69,6 +69,11 @@ class Core:
         return self._calls.ask(method, encoded)
 
     @property
+    def lost(self) -> bool:
+        """Whether the stream is over."""
+        return self._lost is not None
+
+    @property
     def has_outgoing(self) -> bool:
         return bool(self._out)
 

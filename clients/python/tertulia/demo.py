@@ -20,10 +20,11 @@ import msgspec
 
 from tertulia import launch
 from tertulia.board import Saying, board_for, show_until_done
-from tertulia.client import Client, Session
+from tertulia.client import Client
 from tertulia.columns import Column
 from tertulia.errors import RpcError, SessionNotFound, TertuliaError
 from tertulia.records import Model
+from tertulia.session import Session
 from tertulia.terminal import Progress, Style, colours_wanted
 
 EMBEDDED_PROVIDER = "local"

@@ -16,6 +16,7 @@ from tertulia_protocol.errors import (
     NotSupported,
     Overloaded,
     RpcError,
+    SeqMoved,
     SessionExists,
     SessionNotFound,
     StoreFailed,
@@ -25,16 +26,19 @@ from tertulia_protocol.errors import (
 
 __all__ = [
     "ConnectionLost",
+    "CursorExpired",
     "DaemonFailed",
     "Draining",
     "FellBehind",
     "InvalidParams",
+    "MessageRemoved",
     "MethodNotFound",
     "ModelUnavailable",
     "NotAuthenticated",
     "NotSupported",
     "Overloaded",
     "RpcError",
+    "SeqMoved",
     "SessionExists",
     "SessionNotFound",
     "StoreFailed",
@@ -89,6 +93,13 @@ class TurnAborted(TertuliaError):
         self.text = text
 
 
+class MessageRemoved(TertuliaError):
+    """A message was taken out of the queue, by whoever, and gets no turn."""
+
+    def __init__(self) -> None:
+        super().__init__("The message was taken out of the queue before its turn.")
+
+
 class Timeout(TertuliaError, TimeoutError):
     """A wait took longer than its caller allows; what was waited for goes on in the daemon.
 
@@ -104,4 +115,11 @@ class FellBehind(TertuliaError):
     """The reader of a session's events was too slow for the bound of its queue.
 
     Read the stored ones with `messages` and iterate again.
+    """
+
+
+class CursorExpired(TertuliaError):
+    """A cursor is of no use for this log: the session was deleted and made again, perhaps.
+
+    Follow it from the beginning.
     """

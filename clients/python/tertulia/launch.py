@@ -97,3 +97,29 @@ def daemon_command(command: str | Sequence[str] | None = None) -> list[str]:
     beside = shutil.which("tertuliad", path=os.path.dirname(sys.executable))
     found = beside or shutil.which("tertuliad")
     return [found] if found else [sys.executable, "-m", "tertuliad"]
+
+
+def daemon_python() -> str:
+    """The Python that runs the daemon of `daemon_command`: this one, the one beside the program, or
+    the one that the program names in its first line. Raises `DaemonFailed` where none is found."""
+    program, *arguments = daemon_command()
+    if arguments:
+        return program
+    if os.path.dirname(program) == os.path.dirname(sys.executable):
+        return sys.executable
+    beside = os.path.join(os.path.dirname(os.path.realpath(program)), "python")
+    found = shutil.which(beside) or _interpreter(program)
+    if found is None:
+        raise DaemonFailed(f"It cannot be told which Python runs {program}.")
+    return found
+
+
+def _interpreter(program: str) -> str | None:
+    """What the first line of a script names, where that is a Python."""
+    try:
+        with open(program, "rb") as file:
+            line = file.readline(4096)
+    except OSError:
+        return None
+    name = os.fsdecode(line.removeprefix(b"#!").strip()) if line.startswith(b"#!") else ""
+    return shutil.which(name) if "python" in os.path.basename(name) else None

@@ -14,6 +14,12 @@ EXIT_STATUS_S = 1.0  # for the exit code, once a daemon's output has ended
 STALL_S = 60.0  # a daemon that takes no input for so long is lost
 REQUEST_TIMEOUT_S = 60.0  # of one request, not of a turn
 FEED_EVENTS = 100_000  # that may wait for one reader; above, its feed ends with FellBehind
+LISTED_AT_ONCE = 200  # rows of one request, where all of them are iterated over
+FOUND_AT_ONCE = 50  # places of one request, where all of them are iterated over
+LOG_WAIT_S = 2.0  # one read of a log that is followed waits so long for news
+RECONNECT_S = 30.0  # a follower of a log tries so long to reach its daemon again
+RECONNECT_FIRST_WAIT_S = 0.05  # doubled before each further try
+RECONNECT_LONGEST_WAIT_S = 2.0
 READ_BYTES = 256 * 1024
 
 # What is kept of a daemon's stderr.

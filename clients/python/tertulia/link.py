@@ -82,6 +82,11 @@ class Link:
         self._reader = threading.Thread(target=self._read, name="tertulia reader", daemon=True)
         self._reader.start()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is over."""
+        return self._core.lost
+
     def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
         with self._lock:

@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 
+from tertulia.calls import wire_names
 from tertulia.errors import RpcError, SessionNotFound, TertuliaError
-from tertulia.records import Event, Model, SessionInfo
+from tertulia.records import Event, Model
 from tertulia_protocol import PROTOCOL_VERSION
 
 Params = dict[str, Any]
 
 
-def wire_names(given: dict[str, Any]) -> Params:
-    """`given` without its Nones, each name as the wire writes it."""
-    return {_camel(name): value for name, value in given.items() if value is not None}
+SILENT = {"disable_resume": True}
+"""For a resume that writes no event."""
 
 
 def new_session(
@@ -84,11 +84,6 @@ def events_of(result: Any) -> list[Event]:
     return msgspec.convert(result["events"], list[Event])
 
 
-def sessions_of(result: Any) -> list[SessionInfo]:
-    """The rows, from what `session.list` answered."""
-    return msgspec.convert(result["sessions"], list[SessionInfo])
-
-
 def models_of(result: Any) -> list[Model]:
     """The models, from what `models.list` answered."""
     return msgspec.convert(result["models"], list[Model])
@@ -102,11 +97,6 @@ def raise_unless_deleted(session_id: str, result: Any) -> None:
         raise (
             SessionNotFound(reason, {"sessionId": session_id}) if missing else RpcError(0, reason)
         )
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None:

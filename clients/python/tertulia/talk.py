@@ -6,9 +6,10 @@ import contextlib
 import sys
 from typing import Any
 
-from tertulia.client import Client, Session
+from tertulia.client import Client
 from tertulia.errors import SessionNotFound
 from tertulia.records import Event
+from tertulia.session import Session
 from tertulia.terminal import Progress, Voice, aborting, printable
 from tertulia.turn import LOGGED
 

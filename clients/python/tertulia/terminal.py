@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TextIO
 
-from tertulia.client import Session
 from tertulia.errors import RpcError, TertuliaError
+from tertulia.session import Session
 
 PROGRESS_S = 0.25  # between two steps of the progress line
 

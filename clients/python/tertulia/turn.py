@@ -9,8 +9,13 @@ logged it.
 
 from __future__ import annotations
 
-from tertulia.errors import TurnAborted, TurnFailed
-from tertulia.records import Answer, Event
+from collections.abc import Sequence
+
+from tertulia.errors import MessageRemoved, TurnAborted, TurnFailed
+from tertulia.records import Answer, Event, LogPage, Waiting
+
+BEGINNINGS = ("user.message",)
+"""What `raise_if_removed` wants to see of a log's end."""
 
 LOGGED = "notification"
 """The `errorType` of an error that a client wrote with `session.log`: no fault of the turn."""
@@ -23,7 +28,10 @@ class Turn:
         self.message_id = message_id
         self.over = False
         self._prompt = prompt
+        self.recalled: tuple[Event, ...] = ()
         self._events: list[Event] = []
+        self._known: set[str] = set()
+        self._said_all = False
         self._partial: list[str] = []
         self._text: str | None = None
         self._model: str | None = None
@@ -32,14 +40,21 @@ class Turn:
 
     def take(self, event: Event) -> bool:
         """Whether `event` belongs to this turn; it is folded in where it does."""
-        if self.over or not (self._events or self._begins_with(event)):
+        if self.over or event.id in self._known or not (self._events or self._begins_with(event)):
             return False
-        if self._events and _begins_another(event):
+        if self._events and self._begins_another(event):
             self.over = True
             return False
         self._events.append(event)
         self._fold(event)
         return True
+
+    def recall(self, stored: Sequence[Event]) -> None:
+        """Fold in what the log has of a turn that may have begun, and ended, some time ago: what is
+        `recalled`. Events of the log that come again are passed over."""
+        self.recalled = tuple(event for event in stored if self.take(event))
+        self._known = {event.id for event in stored if event.id}
+        self.over = self.over or self._said_all
 
     def answer(self) -> Answer:
         """What the turn came to, once it is over. Raises `TurnAborted` or `TurnFailed`."""
@@ -48,6 +63,18 @@ class Turn:
         if self._failure is not None:
             raise self._failure
         return Answer(self._text or "", tuple(self._events), self.message_id, self._model)
+
+    def is_missed_by(self, event: Event) -> bool:
+        """Whether the session is idle without having begun the turn. Where that is no news of
+        before the message, it was taken out of the queue."""
+        return event.type == "session.idle" and not self._events
+
+    def raise_if_removed(self, waiting: Waiting, last_messages: LogPage) -> None:
+        """Raise `MessageRemoved` where the message neither waits nor was taken up. Those that steer
+        wait without saying their ids."""
+        waits = waiting.steering or any(item.id == self.message_id for item in waiting.items)
+        if not waits and not any(self._begins_with(event) for event in last_messages.events):
+            raise MessageRemoved
 
     @property
     def state(self) -> str:
@@ -79,14 +106,17 @@ class Turn:
                 self._aborted = True
             case "session.error" if event.data.get("errorType") != LOGGED:
                 self._failure = _failure(event)
+            case "assistant.turn_end":
+                self._said_all = True
             case "session.idle":
                 self._aborted = self._aborted or bool(event.data.get("aborted"))
                 self.over = True
 
-
-def _begins_another(event: Event) -> bool:
-    """A message that steers joins the turn that runs; any other one starts a turn of its own."""
-    return event.type == "user.message" and event.data.get("delivery") != "steering"
+    def _begins_another(self, event: Event) -> bool:
+        """A message that steers joins the turn that runs; any other one, and any one behind its
+        end, starts a turn of its own."""
+        steers = event.data.get("delivery") == "steering" and not self._said_all
+        return event.type == "user.message" and not steers
 
 
 def _failure(event: Event) -> TurnFailed:

@@ -16,10 +16,11 @@ from tertulia.errors import (
     RpcError,
     SessionNotFound,
     TertuliaError,
+    TurnBusy,
 )
 
 _CLAUSES = re.compile(r"(?<=[.;]) ")
-_METHOD = re.compile(r"\b(?:session|models|runtime)\.[a-z]\w*")
+_METHOD = re.compile(r"\b(?:sessions?|models|runtime)\.[a-z]\w*")
 _HOW_TO_ADD = (
     "Name a provider in config.toml in the data folder, or set a variable such as OPENAI_API_KEY."
 )
@@ -43,6 +44,8 @@ def said(error: TertuliaError | RpcError) -> str:
     instead = _INSTEAD
     if isinstance(error, ModelUnavailable):
         instead = {**_INSTEAD, "session.create": _HOW_TO_ADD}
+    elif isinstance(error, TurnBusy):
+        instead = {**_INSTEAD, "session.idle": "Try again when it has ended."}
     text = "\n".join(_without_methods(line, instead) for line in text.split("\n"))
     return text[:1].upper() + text[1:]
 

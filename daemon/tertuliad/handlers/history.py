@@ -1,7 +1,7 @@
 """Methods about one session as a whole: gone back, named, described, measured.
 
-The caller has to be attached, but for the caller's own metadata: whoever keeps a list of sessions
-archives one without opening it.
+The caller has to be attached, but for the caller's own metadata and for what was used: whoever
+keeps a list of sessions archives one, and adds them up, without opening them.
 """
 
 from __future__ import annotations
@@ -210,7 +210,6 @@ def _metadata(of: Any) -> methods.SessionMetadataGetResult:
 
 
 def usage(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     return ctx.sessions.post(params.session_id, lambda state: Decision(result=_usage(state)))
 
 

@@ -1,0 +1,167 @@
+"""A session of the async client: the shape of `session`, awaited.
+
+Cancelling a wait does not end the turn that was waited for; `abort` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Unpack
+
+import anyio
+
+from tertulia import params
+from tertulia.aio_link import AsyncEventQueue
+from tertulia.aio_upkeep import AsyncUpkeep
+from tertulia.calls import wire_names
+from tertulia.errors import ConnectionLost, RpcError, Timeout
+from tertulia.records import Answer, Event, SendOptions
+from tertulia.turn import BEGINNINGS, Turn
+
+if TYPE_CHECKING:
+    from tertulia.aio import AsyncClient
+
+
+class AsyncSession(AsyncUpkeep):
+    """A session that this client is attached to. It lives in the daemon; `close` detaches."""
+
+    _client: AsyncClient
+
+    def __init__(self, client: AsyncClient, session_id: str) -> None:
+        self.id = session_id
+        self._client = client
+        self._closed = False
+
+    async def attach(self) -> None:
+        await self._client.reconnect()
+        given = params.resumed_session(self.id, {**params.SILENT})
+        await self._client.request("session.resume", given)
+        self._closed = False
+
+    async def fork(
+        self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
+    ) -> AsyncSession:
+        """As `Session.fork`."""
+        client = self._client
+        made = await client.fork_session(self.id, at, name=name, new_session_id=new_session_id)
+        return await client.resume_session(made, **params.SILENT)
+
+    async def send(
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """As `Session.send`."""
+        given = params.message(self.id, prompt, attachments, {**options})
+        return str((await self._client.request("session.send", given))["messageId"])
+
+    async def send_and_wait(
+        self,
+        prompt: str,
+        timeout: float | None = None,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Answer:
+        """As `Session.send_and_wait`."""
+        turn: Turn | None = None
+        with anyio.move_on_after(timeout):
+            feed, turn = await self._begin(prompt, attachments, options)
+            async for _ in self._play(feed, turn):
+                pass
+            return turn.answer()
+        state = turn.state if turn is not None else "the message was being sent"
+        raise Timeout(f"The turn did not end within {timeout:g} s", state)
+
+    async def stream(
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncGenerator[Event, None]:
+        """As `Session.stream`; sent when the iteration begins. Bound it with a cancel scope."""
+        feed, turn = await self._begin(prompt, attachments, options)
+        async for event in self._play(feed, turn):
+            yield event
+
+    async def events(self) -> AsyncIterator[Event]:
+        """As `Session.events`; await it, then iterate."""
+        return _live(await self._client.subscribe(self.id))
+
+    async def messages(self) -> list[Event]:
+        """The history: every stored event, in order."""
+        return params.events_of(await self._call("session.getMessages"))
+
+    async def abort(self) -> None:
+        """End the turn that runs. Without one it does nothing."""
+        await self._call("session.abort")
+
+    async def set_model(self, model: str, **more: Any) -> None:
+        """Later turns go to `model`."""
+        await self._call("session.model.switchTo", model_id=model, **more)
+
+    async def log(self, message: str, level: str = "info", *, ephemeral: bool = False) -> str:
+        """As `Session.log`."""
+        given = {"message": message, "level": level, "ephemeral": ephemeral}
+        return str((await self._call("session.log", **given))["eventId"])
+
+    async def close(self) -> None:
+        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(ConnectionLost, RpcError):
+            await self._call("session.detach")
+            await self._client.end_feeds(self.id)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.close()
+
+    async def _call(self, method: str, **given: Any) -> Any:
+        whole = {"sessionId": self.id, **wire_names(given)}
+        return await self._client.request(method, whole)
+
+    async def _begin(
+        self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
+    ) -> tuple[AsyncEventQueue, Turn]:
+        feed = await self._client.subscribe(self.id)  # first, so that no event is missed
+        turn = Turn(await self.send(prompt, attachments, **options), prompt)
+        if "idempotency_key" in options:  # it may have been accepted, and answered, before
+            turn.recall(await self.messages())
+        return feed, turn
+
+    async def _play(self, feed: AsyncEventQueue, turn: Turn) -> AsyncGenerator[Event, None]:
+        for event in turn.recalled:
+            yield event
+        while not turn.over:
+            event = await _next(feed)
+            if turn.take(event):
+                yield event
+            elif turn.is_missed_by(event):
+                turn.raise_if_removed(
+                    await self.queue.list(), await self.read_log(types=BEGINNINGS, backward=True)
+                )
+        turn.answer()
+
+
+async def _next(feed: AsyncEventQueue) -> Event:
+    event = await feed.take()
+    if event is None:
+        raise ConnectionLost("The session was closed while its turn ran.")
+    return event
+
+
+async def _live(feed: AsyncEventQueue) -> AsyncGenerator[Event, None]:
+    while (event := await feed.take()) is not None:
+        yield event

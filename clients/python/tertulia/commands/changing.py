@@ -1,0 +1,68 @@
+"""`tertulia rename`, `fork` and `rewind`: a session's name and its past."""
+
+from __future__ import annotations
+
+import argparse
+
+from tertulia import calls
+from tertulia.commands.common import (
+    attached,
+    client_for,
+    local_time,
+    one_line,
+    print_json,
+    print_table,
+    remark,
+)
+from tertulia.session import Session
+
+
+def rename(options: argparse.Namespace) -> int:
+    """`tertulia rename SESSION NAME`."""
+    name = " ".join(options.name)
+    with attached(options) as (_, session):
+        session.rename(name)
+        if options.json:
+            print_json({"sessionId": session.id, "name": session.name()})
+    return 0
+
+
+def fork(options: argparse.Namespace) -> int:
+    """`tertulia fork SESSION`: the new session's id on stdout."""
+    call = calls.fork(options.session, options.at, options.name, options.id)
+    with client_for(options) as client:
+        result = client.request(call.method, call.params)
+    if options.json:
+        return print_json(result)
+    print(call.read(result))
+    return 0
+
+
+def rewind(options: argparse.Namespace) -> int:
+    """`tertulia rewind SESSION [EVENT]`."""
+    with attached(options) as (_, session):
+        if options.event is None:
+            return _print_points(session, options)
+        removed = session.truncate(options.event)
+    if options.json:
+        return print_json({"sessionId": options.session, "eventsRemoved": removed})
+    print(f"{removed} events were left out of {options.session}")
+    return 0
+
+
+def _print_points(session: Session, options: argparse.Namespace) -> int:
+    """Where it can go back to."""
+    points = session.rewind_points()
+    if options.json:
+        return print_json({"sessionId": session.id, "points": points})
+    if not points:
+        remark("Nothing was said yet.")
+        return 0
+    print_table(
+        [
+            (each.event_id, local_time(each.timestamp), one_line(each.user_message))
+            for each in points
+        ]
+    )
+    remark(f"Go back to before a message: tertulia rewind {session.id} EVENT")
+    return 0

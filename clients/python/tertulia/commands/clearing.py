@@ -1,0 +1,74 @@
+"""`tertulia delete`, `prune` and `archive`: what is not wanted any more, or for a while."""
+
+from __future__ import annotations
+
+import argparse
+
+from tertulia import calls
+from tertulia.client import Client
+from tertulia.commands.common import (
+    client_for,
+    done_for_each,
+    local_time,
+    one_line,
+    print_json,
+    print_table,
+    remark,
+)
+from tertulia.records import Pruned
+
+
+def delete(options: argparse.Namespace) -> int:
+    """`tertulia delete SESSION...`."""
+    return done_for_each(options, "deleted", Client.delete_session)
+
+
+def archive(options: argparse.Namespace) -> int:
+    """`tertulia archive SESSION...`."""
+    away = not options.undo
+
+    def put(client: Client, session_id: str) -> None:
+        client.archive_session(session_id, away)
+
+    return done_for_each(options, "archived" if away else "unarchived", put)
+
+
+def prune(options: argparse.Namespace) -> int:
+    """`tertulia prune --older-than AGE`."""
+    call = calls.prune(options.older_than, not options.yes, options.named, options.keep)
+    with client_for(options) as client:
+        result = client.request(call.method, call.params)
+        if options.json:
+            return print_json(result)
+        found = call.read(result)
+        if found.dry_run:
+            _print_going(client, found)
+    for session_id in found.deleted:
+        print(f"deleted {session_id}")
+    remark(_summary(found))
+    return 0
+
+
+def _print_going(client: Client, found: Pruned) -> None:
+    rows = {info.session_id: info for info in client.sessions(archived="any")}
+    going = [rows[each] for each in found.going if each in rows]
+    if going:
+        print_table(
+            [
+                (info.session_id, local_time(info.modified_time), one_line(info.summary or ""))
+                for info in going
+            ]
+        )
+
+
+def _summary(found: Pruned) -> str:
+    stay = f"; {len(found.skipped)} that are old stay" if found.skipped else ""
+    if not found.dry_run:
+        return f"Deleted {_count(found.deleted)}, {found.freed_bytes:,} bytes{stay}."
+    if not found.going:
+        return f"Nothing would go{stay}."
+    return f"{_count(found.going)} would go{stay}. Nothing was deleted yet: --yes does it."
+
+
+def _count(ids: tuple[str, ...]) -> str:
+    return f"{len(ids)} session" + ("" if len(ids) == 1 else "s")

@@ -1,0 +1,118 @@
+"""What the subcommands share: which daemon, a session of it, and how things are written."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tertulia import launch
+from tertulia.client import Client
+from tertulia.errors import ConnectionLost, RpcError
+from tertulia.session import Session
+from tertulia.terminal import Style, colours_wanted, printable
+from tertulia.wording import said
+from tertulia_protocol import layout
+
+INTERRUPTED = 130
+
+
+def client_for(options: argparse.Namespace) -> Client:
+    """The daemon that was named, the shared one of the home if it runs, or one of its own."""
+    if options.connect:
+        return Client.connect(options.connect, options.token, home=options.home)
+    socket_path = layout.shared_socket(launch.home_folder(options.home))
+    if _is_socket(socket_path):
+        client = Client.connect(f"unix:{socket_path}", options.token, home=options.home)
+        try:
+            client.start()
+        except ConnectionLost:
+            client.close()  # a socket that a dead daemon left
+        else:
+            return client
+    return Client.spawn(home=options.home)
+
+
+def _is_socket(path: os.PathLike[str]) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def style_for(options: argparse.Namespace) -> Style:
+    return Style(colours_wanted(sys.stdout, options.no_color))
+
+
+@contextlib.contextmanager
+def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
+    """The session that was named, without the event that a resume would add to its log."""
+    with (
+        client_for(options) as client,
+        client.resume_session(options.session, disable_resume=True) as session,
+    ):
+        yield client, session
+
+
+def done_for_each(
+    options: argparse.Namespace, verb: str, act: Callable[[Client, str], object]
+) -> int:
+    """Do the same with each session that was named; those that fail stop none of the others."""
+    done: list[str] = []
+    failed: list[dict[str, str]] = []
+    with client_for(options) as client:
+        for session_id in options.sessions:
+            try:
+                act(client, session_id)
+            except RpcError as error:
+                failed.append({"sessionId": session_id, "error": said(error)})
+            else:
+                done.append(session_id)
+    if options.json:
+        print_json({verb: done, "failed": failed})
+    for session_id in done if not options.json else ():
+        print(f"{verb} {session_id}")
+    for failure in failed:
+        print(f"tertulia: {failure['error']}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def remark(text: str) -> None:
+    """Something for people, where stdout is for programs as well."""
+    print(text, file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """`text` in one line, fit for a terminal."""
+    return printable(" ".join(text.split()))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns under each other; the last is as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def local_time(timestamp: str) -> str:
+    """An ISO 8601 time of the wire by this machine's clock, to the minute."""
+    try:
+        return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return printable(timestamp)
+
+
+def print_json(document: Any) -> int:
+    """One line of UTF-8, whatever stdout's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+    sys.stdout.buffer.flush()
+    return 0

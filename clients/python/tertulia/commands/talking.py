@@ -1,0 +1,65 @@
+"""`tertulia send`: one message and its answer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tertulia.client import Client
+from tertulia.commands.common import INTERRUPTED, client_for, print_json
+from tertulia.errors import RpcError, TertuliaError, TurnAborted
+from tertulia.session import Session
+from tertulia.talk import opened, speak
+from tertulia.terminal import aborting
+
+
+def send(options: argparse.Namespace) -> int:
+    """`tertulia send SESSION TEXT`."""
+    prompt = _prompt(options.text)
+    with client_for(options) as client:
+        session, new = opened(client, options.session, given_for_session(options))
+        with session, _kept_if_used(client, session, new):
+            try:
+                if options.json:
+                    with aborting(session):
+                        for event in session.stream(prompt):
+                            print_json(event)
+                else:
+                    speak(session, prompt)
+            except TurnAborted:
+                return INTERRUPTED
+    return 0
+
+
+@contextlib.contextmanager
+def _kept_if_used(client: Client, session: Session, new: bool) -> Iterator[None]:
+    """A session that was made for a message is taken back where the message is refused."""
+    try:
+        yield
+    except RpcError:
+        with contextlib.suppress(RpcError, TertuliaError):
+            if new and not any(each.type == "user.message" for each in session.messages()):
+                client.delete_session(session.id)
+        raise
+
+
+def given_for_session(options: argparse.Namespace) -> dict[str, Any]:
+    """What `--model` and `--system` say about a session; nothing where they are not given."""
+    given = {"model": options.model, "system_message": options.system}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _prompt(text: str) -> str:
+    """The message: the argument, or stdin for `-`. Raises `TertuliaError` for what is no text."""
+    try:
+        raw = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+        prompt = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise TertuliaError("The text is not valid UTF-8.") from None
+    if not prompt.strip():
+        raise TertuliaError("There is nothing to send: give a text, or `-` and a text on stdin.")
+    return prompt

@@ -1,0 +1,329 @@
+"""The options of the command `tertulia`: which subcommands there are, and what each takes.
+
+Wrong usage ends the program with 2 and says what is right. The module of a subcommand is imported
+when it runs: building this table has to be quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import msgspec
+
+EPILOG = """\
+A daemon that runs for the same home is used; otherwise one is started for as long as the command
+runs. `tertulia serve` starts one that stays. DIR, the folder with the sessions and config.toml, is
+--home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia)."""
+SERVE_EPILOG = """\
+It listens on a unix socket in the data folder, where the other commands look for it; --port N,
+--socket PATH or --stdio say where else. `tertuliad --help` lists them and its other options."""
+DEMO_EPILOG = """\
+It takes config.toml from the data folder, keeps its sessions in a temporary one, and leaves
+nothing behind."""
+LIST_EPILOG = """\
+KEY is archived (true, false or any; false where it is not given), named (true or false), prefix (of
+the id), cwd, repository, branch, git-root, or metadata.NAME."""
+PRUNE_EPILOG = """\
+AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
+attached to, or in which messages wait always stay."""
+DOCTOR_EPILOG = """\
+Exit code 0: nothing is wrong; 1: there are faults; 2: it cannot be checked."""
+SEND_HINT = (
+    " (put a TEXT of several words into quotes, one that begins with a dash behind --, as in"
+    " `tertulia send SESSION -- -v`; - reads it from stdin)"
+)
+REFUSED = {
+    "chat": ("json",),
+    "demo": ("connect", "token", "json"),
+    "serve": ("connect", "json"),
+    "doctor": ("connect", "token"),
+}
+"""Of the options of all commands, those that would say nothing to this one."""
+
+DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
+FLAGS = {"true": True, "false": False}
+
+Run = Callable[[argparse.Namespace], int]
+Add = Callable[[str, str, str], "_Parser"]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options, each with its default. Ends the program with 2 on wrong usage."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(list(argv))
+    options.rest = rest
+    if rest and options.command != "serve":
+        hint = SEND_HINT if options.command == "send" else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    for name in REFUSED.get(options.command, ()):
+        if hasattr(options, name):
+            parser.error(f"`tertulia {options.command}` takes no --{name}")
+    for name in ("home", "connect", "token"):
+        setattr(options, name, getattr(options, name, None))
+    for name in ("json", "no_color"):
+        setattr(options, name, getattr(options, name, False))
+    return options
+
+
+def _parser() -> _Parser:
+    common = _common()
+    parser = _Parser(
+        prog="tertulia",
+        description="Talk with language models through the daemon tertuliad.",
+        epilog=EPILOG,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, where: str, summary: str) -> _Parser:
+        made = commands.add_parser(
+            name, help=summary, description=summary, parents=[common], allow_abbrev=False
+        )
+        made.set_defaults(run=_late(where))
+        return made
+
+    for group in (_talking, _finding, _reading, _changing, _carrying, _clearing, _running):
+        group(add)
+    return parser
+
+
+def _talking(add: Add) -> None:
+    chat = add("chat", "chat:chat", "converse in the terminal")
+    chat.add_argument("session", nargs="?", metavar="SESSION", help="resumed or created")
+    send = add("send", "commands.talking:send", "send one message and print the answer as it comes")
+    send.add_argument("session", metavar="SESSION", help="resumed or created")
+    send.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
+    for each in (chat, send):
+        each.add_argument("--model", help="as `tertulia models` names it")
+        each.add_argument("--system", metavar="TEXT", help="added to the system message")
+    queue = add("queue", "commands.waiting:queue", "show or edit the messages that wait for a turn")
+    queue.add_argument("session", metavar="SESSION")
+    edits = queue.add_mutually_exclusive_group()
+    edits.add_argument("--remove", metavar="MESSAGE", help="take a message out")
+    edits.add_argument("--edit", nargs=2, metavar=("MESSAGE", "TEXT"), help="give it other words")
+    edits.add_argument(
+        "--move", nargs=2, metavar=("MESSAGE", "PLACE"), help="put it at another place, from 1 on"
+    )
+    edits.add_argument("--clear", action="store_true", help="take all of them out")
+    edits.add_argument("--pause", action="store_true", help="take up none of them")
+    edits.add_argument("--resume", action="store_true", help="take up the next one")
+
+
+def _finding(add: Add) -> None:
+    listed = add("list", "commands.listing:list_sessions", "list the sessions")
+    listed.add_argument(
+        "--filter",
+        action=_Chosen,
+        default={},
+        metavar="KEY=VALUE",
+        help="those that are so; may be repeated",
+    )
+    orders = ("modified", "created", "title")
+    listed.add_argument("--order", choices=orders, help="the newest first, or by title")
+    listed.add_argument("--limit", type=_count, metavar="N", help="at most so many")
+    listed.epilog = LIST_EPILOG
+    search = add("search", "commands.listing:search", "find what was said, in all sessions")
+    search.add_argument("text", nargs="+", metavar="TEXT", help="words, all of them")
+    search.add_argument(
+        "--limit", type=_count, default=20, metavar="N", help="at most so many (20)"
+    )
+    add("models", "commands.listing:models", "list the models and whether they can be used now")
+    usage = add("usage", "commands.listing:usage", "the tokens that model calls took")
+    usage.add_argument("session", nargs="?", metavar="SESSION", help="of this one; else of all")
+
+
+def _reading(add: Add) -> None:
+    show = add("show", "commands.reading:show", "print a session's history")
+    show.add_argument("session", metavar="SESSION")
+    log = add("log", "commands.reading:log", "print a session's stored events, with their ids")
+    log.add_argument("session", metavar="SESSION")
+    log.add_argument("--follow", action="store_true", help="go on with those that come")
+    log.add_argument("--last", type=_number, metavar="N", help="begin with the last N")
+    log.add_argument(
+        "--type", action="append", metavar="TYPE", help="of this type alone; may be repeated"
+    )
+
+
+def _changing(add: Add) -> None:
+    rename = add("rename", "commands.changing:rename", "give a session a name")
+    rename.add_argument("session", metavar="SESSION")
+    rename.add_argument("name", nargs="+", metavar="NAME")
+    fork = add("fork", "commands.changing:fork", "make a session that begins as another one")
+    fork.add_argument("session", metavar="SESSION")
+    fork.add_argument("--at", metavar="EVENT", help="with what stands before this event; else all")
+    fork.add_argument("--name", help="its name")
+    fork.add_argument("--id", metavar="ID", help="its id; else one is made")
+    rewind = add("rewind", "commands.changing:rewind", "go back to before a message")
+    rewind.add_argument("session", metavar="SESSION")
+    rewind.add_argument(
+        "event", nargs="?", metavar="EVENT", help="it goes with all behind it; else list the places"
+    )
+
+
+def _carrying(add: Add) -> None:
+    export = add("export", "commands.files:export", "write a session to a file, whole")
+    export.add_argument("session", metavar="SESSION")
+    export.add_argument("file", nargs="?", default="-", metavar="FILE", help="else stdout")
+    export.add_argument("--force", action="store_true", help="also over a file that is there")
+    imported = add("import", "commands.files:import_", "make a session from such a file")
+    imported.add_argument("file", metavar="FILE", help="- reads it from stdin")
+    imported.add_argument("--id", metavar="ID", help="its id; else that in the file")
+    imported.add_argument(
+        "--rename", action="store_true", help="make another id where that one is taken"
+    )
+
+
+def _clearing(add: Add) -> None:
+    archive = add("archive", "commands.clearing:archive", "put sessions away from the list")
+    archive.add_argument("sessions", nargs="+", metavar="SESSION")
+    archive.add_argument("--undo", action="store_true", help="put them back")
+    delete = add("delete", "commands.clearing:delete", "delete sessions with their history")
+    delete.add_argument("sessions", nargs="+", metavar="SESSION")
+    prune = add(
+        "prune", "commands.clearing:prune", "show what old sessions would go, or delete them"
+    )
+    prune.add_argument(
+        "--older-than", type=_days, required=True, metavar="AGE", help="not changed for so long"
+    )
+    prune.add_argument("--named", action="store_true", help="also those that have a name")
+    prune.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="SESSION",
+        help="not this one; may be repeated",
+    )
+    prune.add_argument("--yes", action="store_true", help="delete them")
+    prune.epilog = PRUNE_EPILOG
+
+
+def _running(add: Add) -> None:
+    serve = add(
+        "serve", "commands.serving:serve", "run a shared daemon; further options go to tertuliad"
+    )
+    serve.epilog = SERVE_EPILOG
+    doctor = add("doctor", "commands.serving:doctor", "check the data folder")
+    doctor.add_argument("--repair", action="store_true", help="mend what can be; no daemon may run")
+    doctor.epilog = DOCTOR_EPILOG
+    demo = add("demo", "demo:demo", "watch three conversations run at once")
+    demo.add_argument("--model", help="instead of the embedded model")
+    demo.epilog = DEMO_EPILOG
+
+
+def _count(text: str) -> int:
+    if _number(text) == 0:
+        raise argparse.ArgumentTypeError("1 is the least")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)
+
+
+def _days(text: str) -> float:
+    """An age in days: `30`, `30d`, `12h`, `8w`."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([hdw]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 30d, 12h or 8w")
+    return float(found[1]) * DAYS[found[2] or "d"]
+
+
+class _Chosen(argparse.Action):
+    """Gathers `KEY=VALUE` into what a list is asked for."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        key, equals, value = str(values).partition("=")
+        if not equals:
+            raise argparse.ArgumentError(self, f"{values!r} is no KEY=VALUE")
+        chosen = {**getattr(namespace, self.dest)}
+        if key.startswith("metadata."):
+            members = {**chosen.get("metadata", {}), key.removeprefix("metadata."): _plain(value)}
+            chosen["metadata"] = members
+        else:
+            chosen[key.replace("-", "_")] = self._value(key, value)
+        setattr(namespace, self.dest, chosen)
+
+    def _value(self, key: str, value: str) -> str | bool:
+        flags: dict[str, str | bool] = {**FLAGS, **({"any": "any"} if key == "archived" else {})}
+        if key in ("archived", "named"):
+            if value not in flags:
+                raise argparse.ArgumentError(self, f"{key} is {' or '.join(flags)}, not {value!r}")
+            return flags[value]
+        if key not in ("prefix", "cwd", "repository", "branch", "git-root"):
+            raise argparse.ArgumentError(self, f"there is no key {key!r}")
+        return value
+
+
+def _plain(text: str) -> str | bool | int | float:
+    """A number, true or false where it is one, else text."""
+    try:
+        return msgspec.json.decode(text, type=bool | int | float)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+
+
+def _common() -> _Parser:
+    """The options that may stand before and after the subcommand; absent ones leave no default,
+    which would undo what stood before it."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--home", metavar="DIR", help="the data folder")
+    common.add_argument("--connect", metavar="ADDR", help="unix:/path or host:port of a daemon")
+    common.add_argument("--token", help="its connection token; better in TERTULIA_TOKEN")
+    common.add_argument("--json", action="store_true", help="output for programs")
+    common.add_argument("--no-color", action="store_true", help="as NO_COLOR does")
+    return common
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was perhaps meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"argument COMMAND: invalid choice: '(.*?)' (.*)", message)
+        if unknown:
+            message = f"there is no command {unknown[1]!r}{_nearest(*unknown.groups())}"
+        elif self.prog == "tertulia send":
+            message += SEND_HINT
+        super().error(message)
+
+
+def _nearest(word: str, choices: str) -> str:
+    """The command that is most like `word`; all of them, as argparse lists them, where none is."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, re.findall(r"\w+", choices), n=1)
+    return f": did you mean `tertulia {found[0]}`?" if found else f" {choices}"
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that import is slow."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import version
+
+        print(f"tertulia {version('tertulia')}")
+        parser.exit()
+
+
+def _late(where: str) -> Run:
+    """A subcommand, as `module:function`; the module is imported when it runs."""
+    module, _, function = where.partition(":")
+
+    def run(options: argparse.Namespace) -> int:
+        found: Run = getattr(import_module(f"tertulia.{module}"), function)
+        return found(options)
+
+    return run

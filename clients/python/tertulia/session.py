@@ -1,0 +1,170 @@
+"""A session of the blocking client: messages, turns, and who ends them.
+
+A session's turns belong to the daemon: a wait that ends early, by its time-out or by an exception,
+does not end the turn; `abort` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Generator, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Unpack
+
+from tertulia import params
+from tertulia.calls import wire_names
+from tertulia.errors import ConnectionLost, RpcError, Timeout
+from tertulia.link import EventQueue
+from tertulia.records import Answer, Event, SendOptions
+from tertulia.turn import BEGINNINGS, Turn
+from tertulia.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from tertulia.client import Client
+
+
+class Session(Upkeep):
+    """A session that this client is attached to. It lives in the daemon; `close` detaches."""
+
+    _client: Client
+
+    def __init__(self, client: Client, session_id: str) -> None:
+        self.id = session_id
+        self._client = client
+        self._closed = False
+
+    def attach(self) -> None:
+        self._client.reconnect()
+        self._client.request("session.resume", params.resumed_session(self.id, {**params.SILENT}))
+        self._closed = False
+
+    def fork(
+        self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
+    ) -> Session:
+        """As `Client.fork_session`; the fork, attached to."""
+        made = self._client.fork_session(self.id, at, name=name, new_session_id=new_session_id)
+        return self._client.resume_session(made, **params.SILENT)
+
+    def send(
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """Hand over a message; its id. It is stored when this returns, and its turn follows.
+        Raises `TurnBusy` or `SeqMoved` where the `options` ask for what is not so."""
+        given = params.message(self.id, prompt, attachments, {**options})
+        return str(self._client.request("session.send", given)["messageId"])
+
+    def send_and_wait(
+        self,
+        prompt: str,
+        timeout: float | None = None,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Answer:
+        """The answer to a message. Raises `TurnFailed`, `TurnAborted`, `ConnectionLost`,
+        `MessageRemoved`, or `Timeout` after `timeout` seconds."""
+        feed, turn = self._begin(prompt, attachments, options)
+        for _ in self._play(feed, turn, timeout):
+            pass
+        return turn.answer()
+
+    def stream(
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None = None,
+        timeout: float | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Iterator[Event]:
+        """Send now; iterate over that turn's events up to `session.idle`. Raises at the end what
+        `send_and_wait` raises."""
+        feed, turn = self._begin(prompt, attachments, options)
+        return self._play(feed, turn, timeout)
+
+    def events(self) -> Iterator[Event]:
+        """The session's events from this call on, whoever caused them. Ends with `close`; raises
+        `ConnectionLost` with the connection, `SessionNotFound` once the session is deleted."""
+        return _live(self._client.subscribe(self.id))
+
+    def messages(self) -> list[Event]:
+        """The history: every stored event, in order."""
+        return params.events_of(self._call("session.getMessages"))
+
+    def abort(self) -> None:
+        """End the turn that runs. Without one it does nothing."""
+        self._call("session.abort")
+
+    def set_model(self, model: str, **more: Any) -> None:
+        """Later turns go to `model`."""
+        self._call("session.model.switchTo", model_id=model, **more)
+
+    def log(self, message: str, level: str = "info", *, ephemeral: bool = False) -> str:
+        """Put a note of this client among the events: `info`, `warning` or `error`. Its id."""
+        result = self._call("session.log", message=message, level=level, ephemeral=ephemeral)
+        return str(result["eventId"])
+
+    def close(self) -> None:
+        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(ConnectionLost, RpcError):
+            self._call("session.detach")
+            self._client.end_feeds(self.id)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, method: str, **given: Any) -> Any:
+        return self._client.request(method, {"sessionId": self.id, **wire_names(given)})
+
+    def _begin(
+        self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
+    ) -> tuple[EventQueue, Turn]:
+        feed = self._client.subscribe(self.id)  # first, so that no event is missed
+        turn = Turn(self.send(prompt, attachments, **options), prompt)
+        if "idempotency_key" in options:  # it may have been accepted, and answered, before
+            turn.recall(self.messages())
+        return feed, turn
+
+    def _play(
+        self, feed: EventQueue, turn: Turn, timeout: float | None
+    ) -> Generator[Event, None, None]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        yield from turn.recalled
+        while not turn.over:
+            event = _next(feed, turn, timeout, deadline)
+            if turn.take(event):
+                yield event
+            elif turn.is_missed_by(event):
+                turn.raise_if_removed(
+                    self.queue.list(), self.read_log(types=BEGINNINGS, backward=True)
+                )
+        turn.answer()
+
+
+def _next(feed: EventQueue, turn: Turn, timeout: float | None, deadline: float | None) -> Event:
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    try:
+        event = feed.take(left)
+    except queue.Empty:
+        raise Timeout(f"The turn did not end within {timeout:g} s", turn.state) from None
+    if event is None:
+        raise ConnectionLost("The session was closed while its turn ran.")
+    return event
+
+
+def _live(feed: EventQueue) -> Generator[Event, None, None]:
+    while (event := feed.take()) is not None:
+        yield event
