@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 SNIPPET_TOKENS = 24
 _KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)
 
+TEXT = (
+    "CASE WHEN json_valid(CAST(events.body AS TEXT))"
+    " THEN json_extract(CAST(events.body AS TEXT), '$.data.content') END"
+)
+"""What an event of `events` says: nothing, where its body is damaged, so that one session's damage
+does not stop the index of all others."""
+
 _WORDS = (
-    f"SELECT spoken.id, spoken.text FROM spoken JOIN events USING (id)"  # noqa: S608 - constants
-    f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND spoken.text IS NOT NULL"
+    f"SELECT events.id, {TEXT} AS text FROM events"  # noqa: S608 - constants
+    f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND {TEXT} IS NOT NULL"
 )
 
 

@@ -7,10 +7,12 @@ the tables. SQL stands in this package and nowhere else.
 from __future__ import annotations
 
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store import logs, rows, search
 from tertuliad.store.base import (
@@ -27,8 +29,9 @@ from tertuliad.store.base import (
     Record,
     Row,
 )
+from tertuliad.store.hold import Hold, identity
 from tertuliad.store.schema import FILE_NAME, open_database, segment_of, seq_of
-from tertuliad.store.worker import CallSoon, Worker
+from tertuliad.store.worker import CallSoon, Worker, failure
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,9 +41,34 @@ class SqliteStore:
     """Outlives every connection and session; ends with the daemon."""
 
     def __init__(self, folder: Path, call_soon: CallSoon) -> None:
-        open_ = partial(open_database, folder / FILE_NAME)
-        self._writes = Worker("store-writer", open_, call_soon, batch=limits.COMMIT_BATCH)
-        self._reads = Worker("store-reader", open_, call_soon, batch=1)
+        self._path = folder / FILE_NAME
+        self._hold = Hold(folder)
+        self._file: tuple[int, int] | None = None
+        self._writes = Worker(
+            "store-writer",
+            self._open,
+            call_soon,
+            batch=limits.COMMIT_BATCH,
+            ready=self._still_there,
+        )
+        self._reads = Worker("store-reader", self._open, call_soon, batch=1)
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._hold.take()
+        except OSError as error:
+            raise failure(error, self._path) from error
+        db = open_database(self._path)
+        self._file = self._file or identity(self._path)
+        return db
+
+    def _still_there(self) -> None:
+        """What is written to a file that was removed is lost with the process."""
+        if identity(self._path) != self._file:
+            raise StoreFailed(
+                f"{self._path} was removed or replaced while the daemon runs, and nothing more is"
+                " stored. Put the file back, or end the daemon and let `tertulia doctor` look."
+            )
 
     def create(self, append: Append) -> Future[None]:
         return self._writes.submit(lambda db: _create(db, append))
@@ -90,6 +118,7 @@ class SqliteStore:
     def close(self) -> None:
         self._writes.close()
         self._reads.close()
+        self._hold.release()
 
 
 def _create(db: sqlite3.Connection, append: Append) -> None:
@@ -168,14 +197,32 @@ def _load(db: sqlite3.Connection, session_id: str, *, snapshots: bool = True) ->
             return None
         kept = logs.newest_snapshot(db, segment) if snapshots else None
         after, snapshot = kept or (0, None)
-        return Log(row, snapshot, logs.read(db, segment, Range(after=after)))
+        records = logs.read(db, segment, Range(after=after))
+        return Log(row, snapshot, records if snapshots else _sound(session_id, records))
     finally:
         db.execute("COMMIT")
 
 
 def _read(db: sqlite3.Connection, session_id: str, wanted: Range) -> list[Record]:
     segment = rows.segment(db, session_id)
-    return [] if segment is None else logs.read(db, segment, wanted)
+    return [] if segment is None else _sound(session_id, logs.read(db, segment, wanted))
+
+
+_bodies = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _sound(session_id: str, records: list[Record]) -> list[Record]:
+    """Bodies go out as they are: one that is damaged would break a client's frame."""
+    for record in records:
+        try:
+            _bodies.decode(record.body)
+            record.body.isascii() or record.body.decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise StoreFailed(
+                f"Event {record.seq} of session {session_id} is damaged. It was left as it is:"
+                " `tertulia doctor` looks into it."
+            ) from error
+    return records
 
 
 def _find(db: sqlite3.Connection, session_id: str, event_id: str) -> int | None:

@@ -34,12 +34,22 @@ REFUSALS = (HeadMoved, AlreadyThere, NotThere, InvalidParams)
 class Worker:
     """Started by the first job, so that starting the daemon never waits for the disk."""
 
-    def __init__(self, name: str, open_: Open, call_soon: CallSoon, *, batch: int) -> None:
-        """`batch` 1: jobs only read, and each stands for itself."""
+    def __init__(
+        self,
+        name: str,
+        open_: Open,
+        call_soon: CallSoon,
+        *,
+        batch: int,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`batch` 1: jobs only read, and each stands for itself. `ready` raises where a group
+        cannot be done."""
         self._name = name
         self._open = open_
         self._call_soon = call_soon
         self._batch = batch
+        self._ready = ready
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -69,6 +79,7 @@ class Worker:
             if group:
                 try:
                     db = db or self._open()
+                    self._ready()
                     outcomes = self._do(db, group)
                 except Exception as error:  # noqa: BLE001 - it goes to whoever waits
                     outcomes = [failure(error)] * len(group)
