@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from tertulia_protocol import VERSION, layout
 from tertulia_protocol.envelope import encode_error
-from tertulia_protocol.errors import Overloaded
+from tertulia_protocol.errors import Overloaded, StoreFailed
 from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.framing import encode_frame
 from tertuliad import lifetime, limits, listeners
@@ -192,7 +192,10 @@ class Daemon:
 
     async def _take_up(self) -> None:
         """Go on with what an earlier process left waiting."""
-        await left_over.take_up(self._store, self._sessions, self._stopping.is_set)
+        try:
+            await left_over.take_up(self._store, self._sessions, self._stopping.is_set)
+        except* StoreFailed as group:
+            log.error("what was left waiting cannot be read: %s", next(_leaves(group)))
 
     def _warm(self) -> None:
         if not self._warmed:

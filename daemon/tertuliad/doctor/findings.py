@@ -36,7 +36,7 @@ KINDS: dict[str, Kind] = {
         f"What the log has is carried into a new database; {_ASIDE}.",
     ),
     "dead_file": Kind(
-        "fault", "A process that is gone, or a repair that was cut, has left it.", "It is removed."
+        "note", "A process that is gone, or a repair that was cut, has left it.", "It is removed."
     ),
     "index_behind": Kind(
         "note",

@@ -106,11 +106,12 @@ def _adopt(db: Database, tell: Tell) -> None:
             continue
         with db.one_moment():
             session_id = first.data.session_id or ""
-            if not session_id or db.again(session_id) is not None or len(db.places(segment)) > 1:
-                session_id = f"recovered-{segment}"
             row = Row(id=session_id, created_ms=_ms(first.timestamp), modified_ms=now_ms(), head=0)
             checked = check(db, Listed(row, segment))
-            db.adopt(msgspec.structs.replace(checked.row, head=checked.sound), segment)
+            is_fork = checked.state.parent is not None  # and begins with the log of another one
+            if not session_id or is_fork or db.again(session_id) is not None:
+                session_id = checked.state.id = f"recovered-{segment}"
+            db.adopt(checked.row, segment)
         tell(f"Session {session_id} had lost its row and is listed again.")
 
 

@@ -198,7 +198,10 @@ class Database:
             with _told():
                 wanted = Range(after=after, limit=RECORDS_AT_ONCE)
                 found = logs.read(self._db, segment, wanted)
-            yield from found
+            for record in found:
+                if not isinstance(record.body, bytes) or not isinstance(record.type, str):
+                    raise Unreadable(f"event {record.seq} is no event")
+                yield record
             if len(found) < RECORDS_AT_ONCE:
                 return
             after = found[-1].seq
@@ -207,7 +210,7 @@ class Database:
         """Those that the log may be loaded from: one for each piece at most."""
         with _told():
             return [
-                Snapshot(part, seq, body)
+                Snapshot(part, seq, bytes(body))
                 for part, upto in logs.chain(self._db, segment)
                 for seq, body in self._db.execute(
                     "SELECT seq, body FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)

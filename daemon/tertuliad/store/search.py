@@ -30,7 +30,8 @@ _WORDS = (
 
 
 _FIND = (
-    "SELECT events.id, json_extract(CAST(events.body AS TEXT), '$.id'), events.type,"  # noqa: S608
+    "SELECT events.id, CASE WHEN json_valid(CAST(events.body AS TEXT))"  # noqa: S608
+    " THEN json_extract(CAST(events.body AS TEXT), '$.id') ELSE '' END, events.type,"
     f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
     " FROM said JOIN events ON events.id = said.rowid"
     " WHERE said MATCH ? ORDER BY said.rank, said.rowid DESC LIMIT ? OFFSET ?"
@@ -43,8 +44,34 @@ def index(db: sqlite3.Connection, segments: int) -> int:
         "SELECT id FROM segments WHERE indexed < head LIMIT ?", (segments,)
     ).fetchall()
     for (segment,) in waiting:
-        index_segment(db, segment)
+        try:
+            index_segment(db, segment)
+        except _corrupt() as error:
+            _pass_over(db, segment, error)
     return len(waiting)
+
+
+def _corrupt() -> type[Exception]:
+    import sqlite3
+
+    return sqlite3.DatabaseError
+
+
+def _pass_over(db: sqlite3.Connection, segment: int, error: Exception) -> None:
+    """What cannot be read is not searched, so that the others are. Raises `error` where it is
+    something else that fails."""
+    head, indexed = db.execute(
+        "SELECT head, indexed FROM segments WHERE id = ?", (segment,)
+    ).fetchone()
+    try:
+        db.execute(
+            f"SELECT count(text) FROM ({_WORDS})",  # noqa: S608 - constants
+            (event_id(segment, indexed + 1), event_id(segment, head)),
+        ).fetchone()
+    except _corrupt():
+        db.execute("UPDATE segments SET indexed = ? WHERE id = ?", (head, segment))
+    else:
+        raise error
 
 
 def index_segment(db: sqlite3.Connection, segment: int) -> None:
