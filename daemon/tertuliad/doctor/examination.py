@@ -17,7 +17,7 @@ from tertuliad.doctor.sessions import check, findings_of
 from tertuliad.store.doctor import Database, Listed, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.owners import Owners
-from tertuliad.store.schema import FILE_NAME, SCHEMA_VERSION
+from tertuliad.store.schema import EMPTY_BYTES, FILE_NAME, SCHEMA_VERSION
 
 
 class CannotCheck(Exception):
@@ -70,12 +70,12 @@ def _of_database(home: Path) -> tuple[list[Finding], int]:
         raise CannotCheck(f"{path} is a folder, and the database should be there. Move it away.")
     size = path.stat().st_size if path.exists() else 0
     log = path.with_name(path.name + "-wal")
-    if not size and log.exists() and log.stat().st_size:
+    if size <= EMPTY_BYTES and log.exists() and log.stat().st_size:
         return [finding("database_missing", "it is gone or empty", where=log.name)], 0
     if not path.exists():
         return [], 0
-    if not size:
-        return [finding("database_empty", "it has no byte", where=FILE_NAME)], 0
+    if size <= EMPTY_BYTES:
+        return [finding("database_empty", "nothing is in it", where=FILE_NAME)], 0
     try:
         return _looked_into(home, Database.to_look_at(path))
     except Unreadable as error:

@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
         "The file is cut, overwritten or no database, or SQLite's own check finds faults.",
         f"What can be read is carried into a new database; {_ASIDE}.",
     ),
-    "database_empty": Kind("note", "The file has no byte: a new home, or one that was emptied."),
+    "database_empty": Kind("note", "A new home, or one whose database was emptied."),
     "database_missing": Kind(
         "fault",
         "There is a write-ahead log, and no database that it belongs to.",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FILE_NAME = "sessions.db"
 APPLICATION_ID = 0x54455254  # "TERT"
 SCHEMA_VERSION = 1
+EMPTY_BYTES = 1  # SQLite takes a file of one byte for an empty one, and writes to it
 SEQ_BITS = MAX_SEQ.bit_length()
 
 SAID_TYPES = ("user.message", "assistant.message")
@@ -157,7 +158,7 @@ def _keep_what_was_lost(path: Path) -> None:
     """SQLite begins anew where the file is missing or empty, and removes the log of the old one,
     which may be all that is left. Raises `StoreFailed`."""
     log = path.with_name(path.name + "-wal")
-    if _size(path) == 0 and _size(log) > 0:
+    if _size(path) <= EMPTY_BYTES and _size(log) > 0:
         raise StoreFailed(
             f"{path} is gone or empty, and its write-ahead log is still there. Nothing was changed."
             " Put the file back, or have `tertulia doctor --repair` bring back what the log has."
