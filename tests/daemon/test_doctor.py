@@ -235,6 +235,17 @@ def test_what_cannot_be_checked_is_told_and_left(
         assert not (home / files.SET_ASIDE).exists()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
+def test_a_folder_that_may_only_be_read_cannot_be_checked(home: Path) -> None:
+    home.chmod(0o500)
+    try:
+        status, out, err = doctor(home)
+    finally:
+        home.chmod(0o700)
+    assert (status, out) == (2, "")
+    assert "right to write" in err
+
+
 # Each kind of finding, by its damage
 
 OWN = "(SELECT segment << 31 FROM sessions WHERE id = 'three')"

@@ -14,7 +14,7 @@ from tertulia_protocol import layout
 from tertuliad.doctor import files
 from tertuliad.doctor.findings import Finding, finding
 from tertuliad.doctor.sessions import check, findings_of
-from tertuliad.store.doctor import Database, Listed, Unreadable
+from tertuliad.store.doctor import Database, Listed, NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.owners import Owners
 from tertuliad.store.schema import EMPTY_BYTES, FILE_NAME, SCHEMA_VERSION
@@ -46,8 +46,11 @@ def examine(home: Path, *, alone: bool = False) -> Examined:
         finally:
             _tidy(home, left, alone=alone)
         return Examined(sorted([*found, *files.findings(home)]), sessions)
-    except OSError as error:
-        raise CannotCheck(f"{home} cannot be looked at: {error}.") from error
+    except (OSError, NotOpened) as error:
+        raise CannotCheck(
+            f"{home} cannot be looked at: {error}. Reading its database takes the right to write"
+            " into the folder, too."
+        ) from error
 
 
 def _tidy(home: Path, before: set[Path], *, alone: bool) -> None:

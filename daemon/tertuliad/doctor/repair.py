@@ -21,7 +21,7 @@ from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
 from tertuliad.doctor.mending import mend
-from tertuliad.store.doctor import Database, Unreadable
+from tertuliad.store.doctor import Database, NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.salvage import salvage
 from tertuliad.store.schema import FILE_NAME
@@ -44,7 +44,7 @@ def repair(home: Path, tell: Tell) -> Examined:
         try:
             _repair_database(home, kinds, tell)
             _repair_files(home, tell)
-        except (OSError, StoreFailed, Unreadable) as error:
+        except (OSError, StoreFailed, Unreadable, NotOpened) as error:
             raise CannotCheck(f"The repair of {home} did not come to its end: {error}") from error
     return examine(home)
 

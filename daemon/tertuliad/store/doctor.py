@@ -1,8 +1,8 @@
 """SQL of a look at a database that may be damaged, and of mending one that is whole.
 
 Looking opens the file for reading only, beside a daemon too. Mending is for who has the folder
-alone (`hold`). Every call raises `Unreadable` where SQLite cannot do it, and nothing else of
-SQLite's.
+alone (`hold`). Every call raises `Unreadable` where SQLite cannot read what is there, `NotOpened`
+where something else keeps it from it, and nothing else of SQLite's.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ class Unreadable(Exception):
     """SQLite cannot read this; the message has its words."""
 
 
+class NotOpened(Exception):
+    """It is not the database's fault: no rights, no space, another process in the way."""
+
+
 class Listed(msgspec.Struct, frozen=True):
     """A session as its row has it."""
 
@@ -96,9 +100,22 @@ class Snapshot(msgspec.Struct, frozen=True):
 def _told() -> Iterator[None]:
     import sqlite3
 
+    not_its_fault = (
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    )
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in not_its_fault:
+            raise NotOpened(str(error)) from error
         raise Unreadable(str(error)) from error
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise Unreadable(f"a value of a wrong kind: {error}") from error
@@ -168,7 +185,7 @@ class Database:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(Unreadable), _told():
+            with contextlib.suppress(Unreadable, NotOpened), _told():
                 self._db.execute("ROLLBACK")
             raise
         with _told():
@@ -255,7 +272,7 @@ class Database:
         except Unreadable as error:
             return str(error)
         finally:
-            with contextlib.suppress(Unreadable), _told():
+            with contextlib.suppress(Unreadable, NotOpened), _told():
                 self._db.execute("DROP TABLE IF EXISTS temp.words")
         return None
 
