@@ -317,6 +317,14 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "log_damaged",
         lambda h: change(h, f"UPDATE events SET body = x'7b' WHERE id = {OWN} + 9"),
     ),
+    "no event at all": (
+        "log_lost",
+        lambda h: change(
+            h,
+            f"DELETE FROM events WHERE id > {OWN} AND id < {OWN} + 999",
+            "UPDATE sessions SET head = 0 WHERE id = 'three'",
+        ),
+    ),
     "no first event": ("log_lost", lambda h: change(h, f"DELETE FROM events WHERE id = {OWN} + 1")),
     "an index without a message": ("index_damaged", lost_words),
     "an index that is broken": (
@@ -538,7 +546,7 @@ def test_a_file_cut_anywhere_is_repaired(
     template: Path = request.getfixturevalue(which)
     with a_copy(template) as whole, a_copy(template) as home:
         before = logs(whole)
-        cut(home / DATABASE, 1 + int(share * (home / DATABASE).stat().st_size))
+        cut(home / DATABASE, 2 + int(share * (home / DATABASE).stat().st_size))
         put_to_the_test(home, before)
 
 

@@ -55,7 +55,7 @@ def check(db: Database, listed: Listed) -> Checked:
                 checked.wrong_snapshots.append(kept)
     except Unreadable as error:
         checked.fault = f"what follows on event {checked.sound} cannot be read ({error})"
-    if checked.fault is None and checked.sound < row.head:
+    if checked.fault is None and (checked.sound < row.head or not checked.sound):
         checked.fault = f"it ends at event {checked.sound}, and had {row.head}"
     return checked
 
