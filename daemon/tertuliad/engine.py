@@ -7,6 +7,7 @@ it is on disk until a session is.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import anyio
 
 from tertulia_protocol import VERSION, layout
+from tertulia_protocol.errors import StoreFailed
 from tertulia_protocol.events import LifecycleType
 from tertuliad import limits
 from tertuliad.audience import Audience
@@ -32,6 +34,8 @@ from tertuliad.store.base import Row
 from tertuliad.store.indexer import Indexer
 from tertuliad.store.owners import Owners
 from tertuliad.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
 
 STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
 
@@ -96,7 +100,10 @@ class Engine:
 
     async def take_up(self, stopping: Callable[[], bool]) -> None:
         """Go on with what an earlier process left waiting."""
-        await left_over.take_up(self.store, self.sessions, stopping)
+        try:
+            await left_over.take_up(self.store, self.sessions, stopping)
+        except* StoreFailed as group:
+            log.error("what was left waiting cannot be read: %s", group.exceptions[0])
 
     def _changed(self, kind: LifecycleType, row: Row) -> None:
         """Something of a session was stored."""
@@ -112,8 +119,8 @@ class Engine:
             self._spawn(self._warm_up)
 
     async def _warm_up(self) -> None:
-        while (wait := self._opened + limits.WARM_PAUSE_S - anyio.current_time()) > 0:
-            await anyio.sleep(wait)
+        while (quiet := self._opened + limits.WARM_PAUSE_S) > anyio.current_time():  # noqa: ASYNC110
+            await anyio.sleep_until(quiet)
         await self.models.warm()
 
     # The end

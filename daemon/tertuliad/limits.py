@@ -75,6 +75,8 @@ LEASE_BEAT_S = 2.0  # how often a process that runs turns says that it lives
 LEASE_S = 15.0  # not heard of for so long, it is taken for stopped, and its turns are ended
 CATCH_UP_EVENTS = 512  # events read from the log at once for a follower that fell behind
 
+FREE_BYTES = 64 * MIB  # with less on its disk, a home is in danger: the doctor says so
+
 # Many sessions.
 LISTED_AT_ONCE = 1000  # rows of a page, where a limit is given; a higher one is this one
 FOUND_AT_ONCE = 200  # places of a search's page; a higher limit is this one

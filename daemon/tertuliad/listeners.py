@@ -54,18 +54,21 @@ def port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:
 
 @contextlib.contextmanager
 def token_file(home: Path, port: int) -> Iterator[tuple[str, Path]]:
-    """A token for a port, in a file that only the user can read; removed at the end."""
+    """A token for a port, in a file that only the user can read; removed at the end. It is locked
+    for as long as it is good for something."""
     path = layout.token_file(home, port)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = os.urandom(32).hex()
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as file:
+        fcntl.flock(fd, fcntl.LOCK_EX)
         file.write(token + "\n")
-    try:
-        yield token, path
-    finally:
-        path.unlink(missing_ok=True)
+        file.flush()
+        try:
+            yield token, path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

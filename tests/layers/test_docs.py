@@ -4,19 +4,26 @@ can be: what the code takes and no page tells is a fault as well."""
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 import pytest
 
+from tertulia_protocol import layout
 from tertuliad import config, options
+from tertuliad.doctor import files
+from tertuliad.doctor.findings import KINDS
 from tertuliad.providers import embedded_probe
+from tertuliad.store import schema
+from tertuliad.store.owners import SUFFIX
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "spec").glob("*.md"))]
 CONFIG_PAGE = (ROOT / "spec" / "config.md").read_text("utf-8")
+HOME_PAGE = (ROOT / "spec" / "home.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 ROOMS = ("protocol", "daemon", "clients", "tests", "spec")
 
@@ -160,6 +167,44 @@ def test_the_example_of_a_file_is_taken(page: str, tmp_path: Path) -> None:
     settings = config.load(tmp_path, environ={})
     assert settings.default_model == "work/large"
     assert [model.id for model in settings.providers["work"].models] == ["large", "small"]
+
+
+# The home
+
+
+def test_the_page_and_the_code_know_the_same_findings() -> None:
+    table = re.findall(
+        r"^\| `(\w+)` \| (fault|note) \| (.*?) \| ?(.*?) ?\|$", HOME_PAGE, re.MULTILINE
+    )
+    assert table == [
+        (name, kind.level, kind.meaning, kind.repair or "") for name, kind in sorted(KINDS.items())
+    ]
+
+
+def test_the_page_and_the_database_know_the_same_tables(tmp_path: Path) -> None:
+    with contextlib.closing(schema.open_database(tmp_path / schema.FILE_NAME)) as db:
+        things = db.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+        there = {name for (name,) in things if not name.startswith(("sqlite_", "said_"))}
+    tables = HOME_PAGE.partition("## Tables")[2].partition("## ")[0]
+    assert {*first_column(tables)} == there
+    assert f"the format {schema.SCHEMA_VERSION} in" in tables
+    assert f"0x{schema.APPLICATION_ID:08x}" in tables
+
+
+def test_the_page_and_the_code_know_the_same_files() -> None:
+    home, named = PurePath(), first_column(HOME_PAGE.partition("## Files")[2].partition("## ")[0])
+    run = layout.run_folder(home)
+    socket = layout.shared_socket(home)
+    assert {name.replace("PORT", "7") for name in named} == {
+        *(schema.FILE_NAME + part for part in files.PARTS),
+        config.FILE_NAME,
+        f"{run}/*{SUFFIX}",
+        str(socket),
+        f"{socket}.lock",
+        str(layout.token_file(home, 7)),
+        f"{files.SET_ASIDE}/WHEN-WHY/",
+        files.FRESH,
+    }
 
 
 # The embedded model

@@ -105,6 +105,11 @@ RULES = (
         "a store keeps rows and bytes and does not know what they mean",
     ),
     Rule(
+        "tertuliad.doctor",
+        (PROTOCOL, "tertuliad.store", "tertuliad.sessions", "tertuliad.limits"),
+        "a home is looked at without a daemon: there are no clients and no models",
+    ),
+    Rule(
         "tertuliad.handlers",
         (
             PROTOCOL,

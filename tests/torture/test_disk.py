@@ -6,16 +6,27 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon_process import DaemonProcess, stdio_daemon
+from tests.support.damaged_home import (
+    DATABASE,
+    PAGE,
+    change,
+    copy,
+    cut,
+    filled,
+    garbage,
+    overwrite,
+)
 from tests.support.model_thread import ModelThread
-from tests.support.wire import Wire, said, types
-
-DATABASE = "sessions.db"
+from tests.support.wire import BOUND_S, Event, Wire, WireError, said, types
 
 
 @pytest.fixture
@@ -122,31 +133,214 @@ def test_a_file_that_is_no_database_is_left_as_it_is(home: Path) -> None:
     assert (home / DATABASE).read_bytes() == b"something of somebody's\n" * 400
 
 
-def test_a_truncated_database_is_told_and_what_can_be_read_is_served(
+# Damaged files
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return filled(tmp_path_factory.mktemp("sound") / "home")
+
+
+@pytest.fixture(scope="module")
+def before(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Event]]:
+    """What a daemon tells of each session while nothing is damaged."""
+    with stdio_daemon(copy(sound, tmp_path_factory.mktemp("whole") / "home")) as daemon:
+        listed = [row["sessionId"] for row in daemon.wire.call("session.list")["sessions"]]
+        return {name: told(daemon.wire, name) for name in listed}
+
+
+def told(wire: Wire, session: str) -> list[Event]:
+    """The session's stored events, without those of being resumed."""
+    wire.call("session.resume", sessionId=session, provider={"baseUrl": "http://127.0.0.1:9"})
+    return [event for event in wire.history(session) if event["type"] != "session.resume"]
+
+
+def refusals(wire: Wire, before: dict[str, list[Event]]) -> dict[str, str]:
+    """Ask for every session: those that are told are whole, the others are refused with words that
+    help, by session."""
+    refused: dict[str, str] = {}
+    for name, log in before.items():
+        try:
+            shown = told(wire, name)
+        except WireError as error:
+            refused[name] = f"{error.data['kind']}: {error.message}"
+        else:
+            assert shown == log, "a part of a log was told as if it were all of it"
+    for words in refused.values():
+        assert words.startswith("store_failed: "), words
+        assert "doctor" in words, words
+    assert wire.call("ping", message="x")["message"], "the daemon lives"
+    return refused
+
+
+def end(daemon: DaemonProcess) -> None:
+    """Let it end, and look at what it has said."""
+    assert daemon.process.stdin is not None
+    daemon.process.stdin.close()
+    assert daemon.wait() == 0
+    assert "Traceback" not in daemon.stderr
+
+
+def doctored(home: Path, *args: str) -> int:
+    command = [sys.executable, "-m", "tertuliad.doctor", "--home", str(home), *args]
+    return subprocess.run(command, capture_output=True, timeout=BOUND_S, check=False).returncode
+
+
+def served_after_repair(home: Path, model: ModelThread) -> int:
+    """Repair, and have a turn in every session that is left; how many there are."""
+    home.chmod(0o700)
+    assert doctored(home, "--repair") == 0
+    assert doctored(home) == 0
+    with stdio_daemon(home) as daemon:
+        listed = [row["sessionId"] for row in daemon.wire.call("session.list")["sessions"]]
+        for name in listed:
+            daemon.wire.call("session.resume", sessionId=name, provider=model.provider())
+            assert said(daemon.wire.turn(name, f"[[say:on in {name}]]")) == [f"on in {name}"]
+            assert daemon.wire.call("sessions.search", text=f"on in {name}")["hits"]
+    return len(listed)
+
+
+@pytest.mark.parametrize("size", [2, 100, 4095, 4097, 20_480, 0.5, 0.9, -4096])
+def test_a_cut_database_is_refused_and_left_as_it_is(
+    sound: Path, before: dict[str, list[Event]], home: Path, model: ModelThread, size: float
+) -> None:
+    file = copy(sound, home) / DATABASE
+    whole = file.stat().st_size
+    cut(file, int(size if size >= 1 else size * whole if size > 0 else whole + size))
+    data = file.read_bytes()
+    with stdio_daemon(home) as daemon:
+        assert refusals(daemon.wire, before).keys() == before.keys()
+        error = daemon.wire.refused("session.create", sessionId="new")
+        assert "doctor" in error.message
+        end(daemon)
+    assert file.read_bytes() == data
+    assert doctored(home) == 1
+    served_after_repair(home, model)
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.1, 0.3, 0.5, 0.8, 0.97])
+@pytest.mark.parametrize("what", ["zeros", "garbage"])
+def test_a_page_that_was_overwritten_takes_nobody_else_along(
+    sound: Path,
+    before: dict[str, list[Event]],
+    home: Path,
+    model: ModelThread,
+    share: float,
+    what: str,
+) -> None:
+    file = copy(sound, home) / DATABASE
+    page = int(share * file.stat().st_size) // PAGE
+    overwrite(file, page * PAGE, bytes(PAGE) if what == "zeros" else garbage(PAGE))
+    with stdio_daemon(home) as daemon:
+        refused = refusals(daemon.wire, before)
+        end(daemon)
+    assert not refused or doctored(home) == 1
+    assert served_after_repair(home, model) >= len(before) - 2
+
+
+def test_the_damage_of_one_log_stops_no_other_session_and_no_search(
+    sound: Path, before: dict[str, list[Event]], home: Path, model: ModelThread
+) -> None:
+    copy(sound, home)
+    log = "(SELECT segment << 31 FROM sessions WHERE id = 'three')"
+    change(
+        home,
+        f"UPDATE events SET body = x'7b22ff' WHERE id = {log} + 9",
+        "INSERT INTO said (said) VALUES ('delete-all')",
+        "UPDATE segments SET indexed = 0",
+    )
+    with stdio_daemon(home) as daemon:
+        wire = daemon.wire
+        assert refusals(wire, before).keys() == {"three"}
+        wire.call("session.resume", sessionId="one", provider=model.provider())
+        assert said(wire.turn("one", "[[say:a word that is found]]")) == ["a word that is found"]
+        hits = wire.call("sessions.search", text="a word that is found")["hits"]
+        assert {hit["session"]["sessionId"] for hit in hits} == {"one"}
+        assert len(wire.call("session.list")["sessions"]) == len(before)
+        end(daemon)
+
+
+def header(pragma: str) -> Callable[[Path], None]:
+    def change_it(home: Path) -> None:
+        with contextlib.closing(sqlite3.connect(home / DATABASE)) as db:
+            db.execute(pragma)
+
+    return change_it
+
+
+def someone_elses(home: Path) -> None:
+    (home / DATABASE).unlink()
+    with contextlib.closing(sqlite3.connect(home / DATABASE)) as db:
+        db.execute("CREATE TABLE recipes (title TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (header("PRAGMA user_version = 99"), "newer version"),
+        (header("PRAGMA application_id = 7"), "something else"),
+        (someone_elses, "something else"),
+    ],
+    ids=["newer", "other program's", "other tables"],
+)
+def test_a_database_that_is_not_for_this_version_is_left_as_it_is(
+    sound: Path, home: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(copy(sound, home))
+    data = (home / DATABASE).read_bytes()
+    with stdio_daemon(home) as daemon:
+        for method in ("session.list", "session.create"):
+            error = daemon.wire.refused(method)
+            assert error.data["kind"] == "store_failed"
+            assert words in error.message
+            assert "Nothing was changed" in error.message
+        end(daemon)
+    assert (home / DATABASE).read_bytes() == data
+    assert doctored(home) == 2
+
+
+def test_a_write_ahead_log_without_its_database_is_kept_and_brought_back(
+    home: Path, model: ModelThread
+) -> None:
+    filled(home, cleanly=False)
+    (home / DATABASE).unlink()
+    data = (home / f"{DATABASE}-wal").read_bytes()
+    with stdio_daemon(home) as daemon:
+        error = daemon.wire.refused("session.list")
+        assert error.data["kind"] == "store_failed"
+        assert "doctor" in error.message
+        end(daemon)
+    assert (home / f"{DATABASE}-wal").read_bytes() == data
+    assert not (home / DATABASE).exists()
+    assert doctored(home) == 1
+    served_after_repair(home, model)
+
+
+def test_a_database_that_is_taken_away_while_the_daemon_runs_takes_no_more_messages(
     home: Path, model: ModelThread
 ) -> None:
     with stdio_daemon(home) as daemon:
-        sessions = [daemon.wire.create(model.provider()) for _ in range(5)]
-        for session in sessions:
-            daemon.wire.turn(session, f"[[say:of {session}]] " + "padding " * 4000)
-        daemon.wire.call("runtime.shutdown")
-        daemon.process.stdin.close()  # type: ignore[union-attr]
-        daemon.wait()
-    file = home / DATABASE
-    os.truncate(file, file.stat().st_size // 2)
-    for rest in home.glob(f"{DATABASE}-*"):
-        rest.unlink()
+        wire = daemon.wire
+        session = wire.create(model.provider())
+        wire.turn(session, "[[say:before]]")
+        log = wire.history(session)
+        (home / DATABASE).rename(home / "away.db")
+        message = refused_write(wire, session)
+        assert "removed" in message
+        assert "doctor" in message
+        assert wire.history(session) == log, "what is there can be read"
+        (home / DATABASE).write_bytes(b"")
+        assert "replaced" in refused_write(wire, session)
+        (home / "away.db").rename(home / DATABASE)
+        assert said(wire.turn(session, "[[say:after]]")) == ["after"]
+        end(daemon)
+    assert doctored(home) in (0, 1)
+
+
+def test_an_empty_file_is_a_new_home(home: Path) -> None:
+    home.mkdir()
+    (home / DATABASE).touch()
     with stdio_daemon(home) as daemon:
-        told = 0
-        for session in sessions:
-            answer = daemon.wire.answer(
-                daemon.wire.ask(
-                    "session.resume", {"sessionId": session, "provider": model.provider()}
-                )
-            )
-            if "error" in answer:
-                told += 1
-                assert answer["error"]["data"]["kind"] in ("store_failed", "session_not_found")
-                assert "Traceback" not in answer["error"]["message"]
-        assert told, "half of the file is gone, and nobody noticed"
-        assert daemon.wire.call("ping", message="x")["message"]
+        assert daemon.wire.call("session.list")["sessions"] == []
+        assert daemon.wire.call("session.create", sessionId="s")["sessionId"] == "s"
+        end(daemon)

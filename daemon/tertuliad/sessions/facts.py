@@ -118,6 +118,14 @@ class Forked(EventData):
     upto: int
 
 
+class Repaired(EventData):
+    """What lay behind the event with seq `kept` could not be read any more and was cut off.
+    `set_aside` names the copy of the database as it was, in the data folder."""
+
+    kept: int
+    set_aside: str
+
+
 INTERNAL: dict[type[EventData], str] = {
     Configured: "tertulia.configured",
     Named: "tertulia.named",
@@ -128,6 +136,7 @@ INTERNAL: dict[type[EventData], str] = {
     Used: "tertulia.used",
     Rewound: "tertulia.rewound",
     Forked: "tertulia.forked",
+    Repaired: "tertulia.repaired",
 }
 
 TYPES: dict[str, type[EventData]] = {

@@ -512,6 +512,7 @@ def _runs_elsewhere(session_id: str) -> TurnBusy:
 def _unreadable(session_id: str) -> RpcError:
     return RpcError(
         -32008,
-        f"The stored log of session {session_id} cannot be read. It was left as it is.",
+        f"The stored log of session {session_id} cannot be read. It was left as it is:"
+        " `tertulia doctor` looks into it.",
         {"kind": "store_failed", "sessionId": session_id},
     )

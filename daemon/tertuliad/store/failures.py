@@ -22,8 +22,8 @@ def failure(error: Exception, where: object = None) -> Exception:
 def _advice(text: str) -> str:
     if "locked" in text or "busy" in text:
         return "Another process holds it; try again."
-    if "malformed" in text or "not a database" in text:
+    if any(sign in text for sign in ("malformed", "not a database", "decode to UTF-8")):
         return "The file is damaged; it was left as it is. `tertulia doctor` looks into it."
     if "full" in text:
         return "Free some disk space and try again."
-    return "Check that the data folder exists and can be written."
+    return "Check that the data folder exists and can be written; `tertulia doctor` looks into it."

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.replies import settled
 from tertuliad.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
 
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
@@ -37,5 +41,8 @@ class Indexer:
             await anyio.sleep(self._pause_s)
         finally:
             self._waiting = False  # what is stored from here on may be too late for this one
-        while await settled(self._store.index()):
-            pass
+        try:
+            while await settled(self._store.index()):
+                pass
+        except StoreFailed as error:
+            log.warning("what was said is not indexed: %s", error)

@@ -111,7 +111,8 @@ def collect(db: sqlite3.Connection, segment: int | None) -> int:
             break
         freed += _bytes(db, segment)
         parent = _parent(db, segment)
-        _remove(db, segment)
+        search.unindex(db, segment)
+        discard(db, segment)
         segment = parent
     return freed
 
@@ -121,8 +122,8 @@ def _parent(db: sqlite3.Connection, segment: int) -> int | None:
     return None if row is None else row[0]
 
 
-def _remove(db: sqlite3.Connection, segment: int) -> None:
-    search.unindex(db, segment)
+def discard(db: sqlite3.Connection, segment: int) -> None:
+    """Remove a segment with all that is of it, but for its words in the index."""
     db.execute(
         "DELETE FROM events WHERE id BETWEEN ? AND ?",
         (event_id(segment, 0), event_id(segment, MAX_SEQ)),

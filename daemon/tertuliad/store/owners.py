@@ -89,7 +89,7 @@ class Owners:
         if owner == self.me:
             return True
         path = self._file(owner)
-        return not _take(path) and not self._silent(path)
+        return not nobody_holds(path) and not self._silent(path)
 
     def _silent(self, path: Path) -> bool:
         """Whether the mark was not touched for as long as a lease lasts."""
@@ -111,11 +111,11 @@ class Owners:
     def _sweep(self) -> None:
         """Remove the marks of processes that are gone."""
         for path in self._folder.glob(f"*{SUFFIX}"):
-            if _take(path):
+            if nobody_holds(path):
                 path.unlink(missing_ok=True)
 
 
-def _take(path: Path) -> bool:
+def nobody_holds(path: Path) -> bool:
     """Whether nobody holds the lock of `path`."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tertuliad.store.failures import REFUSALS, failure
-from tertuliad.store.schema import open_database
+from tertuliad.store.file import DatabaseFile
 from tertuliad.store.worker import CallSoon, Worker
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ T = TypeVar("T")
 class Reader:
     """Each piece of work stands for itself."""
 
-    def __init__(self, path: Path, call_soon: CallSoon) -> None:
-        self._path = path
+    def __init__(self, file: DatabaseFile, call_soon: CallSoon) -> None:
+        self._file = file
         self._worker = Worker("store-reader", call_soon)
         self._db: sqlite3.Connection | None = None
 
@@ -34,7 +33,7 @@ class Reader:
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:
-            self._db = open_database(self._path)
+            self._db = self._file.open()
         try:
             return work(self._db)
         except REFUSALS:

@@ -27,6 +27,7 @@ FILE_NAME = layout.DATABASE_FILE
 APPLICATION_ID = 0x54455254  # "TERT"
 SCHEMA_VERSION = 1
 PAGE_BYTES = 1024
+EMPTY_BYTES = 1  # SQLite takes a file of one byte for an empty one, and writes to it
 SEQ_BITS = MAX_SEQ.bit_length()
 
 SAID_TYPES = ("user.message", "assistant.message")
@@ -90,6 +91,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _keep_what_was_lost(path)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(
             path,
@@ -149,7 +151,44 @@ def _known_version(db: sqlite3.Connection, path: Path) -> int:
             f"{path} was written by a newer version of Tertulia (format {version}, this one reads"
             f" {SCHEMA_VERSION}). Nothing was changed; update Tertulia or name another --home."
         )
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
+        (things,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version or things:
+            raise StoreFailed(
+                f"{path} is a database of something else. Nothing was changed; name another --home."
+            )
     return version
+
+
+def _keep_what_was_lost(path: Path) -> None:
+    """SQLite begins anew where the file is missing or empty, and removes the log of the old one,
+    which may be all that is left. Raises `StoreFailed`."""
+    log = path.with_name(path.name + "-wal")
+    if _size(path) <= EMPTY_BYTES and _size(log) > 0:
+        raise StoreFailed(
+            f"{path} is gone or empty, and its write-ahead log is still there. Nothing was changed."
+            " Put the file back, or have `tertulia doctor --repair` bring back what the log has."
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing. Beside a daemon it sees what was committed."""
+    import sqlite3
+
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        timeout=limits.STORE_BUSY_TIMEOUT_S,
+        isolation_level=None,
+    )
 
 
 def _prepare(db: sqlite3.Connection) -> None:

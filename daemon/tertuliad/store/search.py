@@ -16,14 +16,22 @@ if TYPE_CHECKING:
 SNIPPET_TOKENS = 24
 _KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)
 
+TEXT = (
+    "CASE WHEN json_valid(CAST(events.body AS TEXT))"
+    " THEN json_extract(CAST(events.body AS TEXT), '$.data.content') END"
+)
+"""What an event of `events` says: nothing, where its body is damaged, so that one session's damage
+does not stop the index of all others."""
+
 _WORDS = (
-    f"SELECT spoken.id, spoken.text FROM spoken JOIN events USING (id)"  # noqa: S608 - constants
-    f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND spoken.text IS NOT NULL"
+    f"SELECT events.id, {TEXT} AS text FROM events"  # noqa: S608 - constants
+    f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND {TEXT} IS NOT NULL"
 )
 
 
 _FIND = (
-    "SELECT events.id, json_extract(CAST(events.body AS TEXT), '$.id'), events.type,"  # noqa: S608
+    "SELECT events.id, CASE WHEN json_valid(CAST(events.body AS TEXT))"  # noqa: S608
+    " THEN json_extract(CAST(events.body AS TEXT), '$.id') ELSE '' END, events.type,"
     f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
     " FROM said JOIN events ON events.id = said.rowid"
     " WHERE said MATCH ? ORDER BY said.rank, said.rowid DESC LIMIT ? OFFSET ?"
@@ -36,8 +44,34 @@ def index(db: sqlite3.Connection, segments: int) -> int:
         "SELECT id FROM segments WHERE indexed < head LIMIT ?", (segments,)
     ).fetchall()
     for (segment,) in waiting:
-        index_segment(db, segment)
+        try:
+            index_segment(db, segment)
+        except _corrupt() as error:
+            _pass_over(db, segment, error)
     return len(waiting)
+
+
+def _corrupt() -> type[Exception]:
+    import sqlite3
+
+    return sqlite3.DatabaseError
+
+
+def _pass_over(db: sqlite3.Connection, segment: int, error: Exception) -> None:
+    """What cannot be read is not searched, so that the others are. Raises `error` where it is
+    something else that fails."""
+    head, indexed = db.execute(
+        "SELECT head, indexed FROM segments WHERE id = ?", (segment,)
+    ).fetchone()
+    try:
+        db.execute(
+            f"SELECT count(text) FROM ({_WORDS})",  # noqa: S608 - constants
+            (event_id(segment, indexed + 1), event_id(segment, MAX_SEQ)),
+        ).fetchone()
+    except _corrupt():
+        db.execute("UPDATE segments SET indexed = ? WHERE id = ?", (head, segment))
+    else:
+        raise error
 
 
 def index_segment(db: sqlite3.Connection, segment: int) -> None:

@@ -10,6 +10,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store import logs, rows, search
 from tertuliad.store.base import (
@@ -26,8 +29,9 @@ from tertuliad.store.base import (
     Record,
     Row,
 )
+from tertuliad.store.file import DatabaseFile
 from tertuliad.store.reader import Reader
-from tertuliad.store.schema import FILE_NAME, segment_of, seq_of
+from tertuliad.store.schema import segment_of, seq_of
 from tertuliad.store.worker import CallSoon
 from tertuliad.store.writer import Writer
 
@@ -39,9 +43,9 @@ class SqliteStore:
     """Outlives every connection and session; ends with the daemon."""
 
     def __init__(self, folder: Path, call_soon: CallSoon) -> None:
-        path = folder / FILE_NAME
-        self._writer = Writer(path, call_soon, self._written)
-        self._reader = Reader(path, call_soon)
+        self._file = DatabaseFile(folder)
+        self._writer = Writer(self._file, call_soon, self._written)
+        self._reader = Reader(self._file, call_soon)
         self._unfolded = 0
         """Changes since the write-ahead log was folded back into the database."""
 
@@ -93,6 +97,7 @@ class SqliteStore:
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
+        self._file.release()
 
     def _written(self, changes: int) -> None:
         self._unfolded += changes
@@ -192,14 +197,34 @@ def _load(db: sqlite3.Connection, session_id: str, *, snapshots: bool = True) ->
         parts = logs.chain(db, segment)
         kept = logs.newest_snapshot(db, parts) if snapshots else None
         after, snapshot = kept or (0, None)
-        return Log(row, snapshot, logs.read(db, parts, Range(after=after)))
+        records = logs.read(db, parts, Range(after=after))
+        return Log(row, snapshot, records if snapshots else _sound(session_id, records))
     finally:
         db.execute("COMMIT")
 
 
 def _read(db: sqlite3.Connection, session_id: str, wanted: Range) -> list[Record]:
     segment = rows.segment(db, session_id)
-    return [] if segment is None else logs.read(db, logs.chain(db, segment), wanted)
+    if segment is None:
+        return []
+    return _sound(session_id, logs.read(db, logs.chain(db, segment), wanted))
+
+
+_bodies = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _sound(session_id: str, records: list[Record]) -> list[Record]:
+    """Bodies go out as they are: one that is damaged would break a client's frame."""
+    for record in records:
+        try:
+            _bodies.decode(record.body)
+            record.body.isascii() or record.body.decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise StoreFailed(
+                f"Event {record.seq} of session {session_id} is damaged. It was left as it is:"
+                " `tertulia doctor` looks into it."
+            ) from error
+    return records
 
 
 def _find(db: sqlite3.Connection, session_id: str, event_id: str) -> int | None:

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -28,7 +27,7 @@ import msgspec
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.failures import REFUSALS, failure
-from tertuliad.store.schema import open_database
+from tertuliad.store.file import DatabaseFile
 from tertuliad.store.worker import CallSoon, Worker
 
 if TYPE_CHECKING:
@@ -49,9 +48,11 @@ class Change(msgspec.Struct, gc=False):
 class Writer:
     """Changes are made in the order in which they were submitted."""
 
-    def __init__(self, path: Path, call_soon: CallSoon, on_written: Callable[[int], None]) -> None:
+    def __init__(
+        self, file: DatabaseFile, call_soon: CallSoon, on_written: Callable[[int], None]
+    ) -> None:
         """`on_written` learns how many changes became durable."""
-        self._path = path
+        self._file = file
         self._worker = Worker("store-writer", call_soon)
         self._on_written = on_written
         self._db: sqlite3.Connection | None = None
@@ -82,6 +83,7 @@ class Writer:
         job: Callable[[], list[Any]] = partial(self._make_whole, works)
         if self._db is not None and not group[0].heavy:
             with contextlib.suppress(Exception):  # the thread finds out why, and has time to wait
+                self._file.check()
                 job = partial(self._sync, commit(self._db, works))
         self._hand_over(group, job)
 
@@ -117,16 +119,17 @@ class Writer:
         """Make durable what was made."""
         try:
             if self._log_fd < 0:
-                self._log_fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                self._log_fd = os.open(f"{self._file.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
             sync_file(self._log_fd)
         except OSError as error:
-            raise failure(error, self._path) from error
+            raise failure(error, self._file.path) from error
         return outcomes
 
     def _make_whole(self, works: list[Work]) -> list[Any]:
         """Make changes and make them durable, however long it takes."""
         if self._db is None:
-            self._db = open_database(self._path)
+            self._db = self._file.open()
+        self._file.check()
         self._db.execute(f"PRAGMA busy_timeout = {int(limits.STORE_BUSY_TIMEOUT_S * 1000)}")
         outcomes = _each_made(self._db, works)
         self._db.execute("PRAGMA busy_timeout = 0")

@@ -1,0 +1,85 @@
+"""The command: `python -m tertuliad.doctor --home DIR [--repair] [--json]`.
+
+Exit status: 0 nothing is wrong (any more), 1 there are faults, 2 the home cannot be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from tertulia_protocol import layout
+from tertuliad.doctor.examination import CannotCheck, Examined, examine
+from tertuliad.doctor.findings import as_json, as_line
+from tertuliad.doctor.repair import repair
+
+SOUND, FAULTS, CANNOT = 0, 1, 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = _parser().parse_args(argv)
+    folder = layout.data_folder(given.home, os.environ, sys.platform, str(Path.home()))
+    home = Path(folder).expanduser().absolute()
+    done: list[str] = []
+    try:
+        examined = repair(home, done.append) if given.repair else examine(home)
+    except CannotCheck as error:
+        _print_refusal(home, str(error), done, as_document=given.json)
+        return CANNOT
+    if given.json:
+        _print_json(home, examined, done)
+    else:
+        _print_lines(home, examined, done)
+    return FAULTS if examined.faults else SOUND
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tertulia doctor",
+        description="Checks the folder with the sessions, beside a daemon too, and repairs it.",
+        epilog="Exit status: 0 nothing is wrong, 1 there are faults, 2 it cannot be checked.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--home", metavar="DIR", help="the folder with the sessions")
+    parser.add_argument(
+        "--repair", action="store_true", help="repair what is found; no daemon may be running"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    return parser
+
+
+def _print_refusal(home: Path, words: str, done: list[str], *, as_document: bool) -> None:
+    if as_document:
+        _print_document({"home": str(home), "error": words, "done": done})
+    else:
+        for line in done:
+            _print(f"done   {line}")
+        sys.stderr.write(words + "\n")
+
+
+def _print_json(home: Path, examined: Examined, done: list[str]) -> None:
+    found = [as_json(one) for one in examined.findings]
+    _print_document(
+        {"home": str(home), "sessions": examined.sessions, "findings": found, "done": done}
+    )
+
+
+def _print_document(document: dict[str, object]) -> None:
+    _print(msgspec.json.encode(document).decode())
+
+
+def _print_lines(home: Path, examined: Examined, done: list[str]) -> None:
+    for line in done:
+        _print(f"done   {line}")
+    for found in examined.findings:
+        _print(as_line(found))
+    outcome = f"{len(examined.faults)} faults" if examined.faults else "no fault"
+    _print(f"{home}: {outcome}, {examined.sessions} sessions looked into.")
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")

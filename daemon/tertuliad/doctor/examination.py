@@ -1,0 +1,141 @@
+"""The whole look at a home: its files, its database, each session. It changes nothing.
+
+It runs beside a daemon as well: the database is read as of the last commit, session by session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from tertulia_protocol import layout
+from tertuliad.doctor import files
+from tertuliad.doctor.findings import Finding, finding
+from tertuliad.doctor.sessions import check, findings_of
+from tertuliad.store.doctor import Database, Listed, NotOpened, Unreadable
+from tertuliad.store.hold import Hold
+from tertuliad.store.owners import Owners
+from tertuliad.store.schema import EMPTY_BYTES, FILE_NAME, SCHEMA_VERSION
+
+
+class CannotCheck(Exception):
+    """The home cannot be looked at; the message says why, and what to do."""
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """`findings` are sorted; `sessions` counts those that were looked into."""
+
+    findings: list[Finding]
+    sessions: int = 0
+
+    @property
+    def faults(self) -> list[Finding]:
+        return [found for found in self.findings if found.is_fault]
+
+
+def examine(home: Path, *, alone: bool = False) -> Examined:
+    """`alone`: the caller has the folder for itself. Raises `CannotCheck`."""
+    try:
+        if not home.is_dir():
+            raise CannotCheck(f"There is no folder {home}. Name the right one with --home.")
+        left = set(files.database_files(home))
+        try:
+            found, sessions = _of_database(home)
+        finally:
+            _tidy(home, left, alone=alone)
+        return Examined(sorted([*found, *files.findings(home)]), sessions)
+    except (OSError, NotOpened) as error:
+        raise CannotCheck(
+            f"{home} cannot be looked at: {error}. Reading its database takes the right to write"
+            " into the folder, too."
+        ) from error
+
+
+def _tidy(home: Path, before: set[Path], *, alone: bool) -> None:
+    """Remove the working files that SQLite has left of the look, unless somebody else uses them."""
+    hold = Hold(home)
+    if not alone and not hold.take_alone():
+        return
+    try:
+        new = [path for path in files.database_files(home) if path not in before]
+        if all(path.name.endswith("-shm") or not path.stat().st_size for path in new):
+            for path in new:
+                path.unlink(missing_ok=True)
+    finally:
+        hold.release()
+
+
+def _of_database(home: Path) -> tuple[list[Finding], int]:
+    path = home / FILE_NAME
+    if path.is_dir():
+        raise CannotCheck(f"{path} is a folder, and the database should be there. Move it away.")
+    size = path.stat().st_size if path.exists() else 0
+    log = path.with_name(path.name + "-wal")
+    if size <= EMPTY_BYTES and log.exists() and log.stat().st_size:
+        return [finding("database_missing", "it is gone or empty", where=log.name)], 0
+    if not path.exists():
+        return [], 0
+    if size <= EMPTY_BYTES:
+        return [finding("database_empty", "nothing is in it", where=FILE_NAME)], 0
+    try:
+        return _looked_into(home, Database.to_look_at(path))
+    except Unreadable as error:
+        return [_damaged(str(error))], 0
+
+
+def _damaged(words: str) -> Finding:
+    return finding("database_damaged", " ".join(words.split()), where=FILE_NAME)
+
+
+def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
+    try:
+        _refuse_others(home / FILE_NAME, db.version())
+        found = [_damaged(words) for words in db.faults()]
+        sessions = 0
+        try:
+            for some in _of_sessions(home, db):
+                sessions += 1
+                found += some
+            found += _of_segments(db)
+        except Unreadable as error:
+            if not found:
+                found.append(_damaged(str(error)))
+        return found, sessions
+    finally:
+        db.close()
+
+
+def _refuse_others(path: Path, version: int | None) -> None:
+    if version is None:
+        raise CannotCheck(f"{path} is a database of something else. It was left as it is.")
+    if version > SCHEMA_VERSION:
+        raise CannotCheck(
+            f"{path} was written by a newer version of Tertulia (format {version}, this one reads"
+            f" {SCHEMA_VERSION}). Nothing was changed; update Tertulia."
+        )
+
+
+def _of_sessions(home: Path, db: Database) -> Iterator[list[Finding]]:
+    owners = Owners(layout.run_folder(home))
+    for listed in db.sessions():
+        with db.one_moment():
+            now = db.again(listed.row.id)
+            if now is not None:  # it was not deleted meanwhile
+                yield findings_of(check(db, now), _is_gone(owners, now))
+
+
+def _is_gone(owners: Owners, listed: Listed) -> bool:
+    return listed.row.owner is None or not owners.alive(listed.row.owner)
+
+
+def _of_segments(db: Database) -> Iterator[Finding]:
+    for segment in db.orphans():
+        yield finding("segment_orphaned", f"segment {segment}")
+    for segment in db.strays():
+        yield finding("segment_unknown", f"segment {segment}")
+    if fault := db.index_fault():
+        yield finding("index_damaged", fault)
+    elif waiting := db.to_index():
+        yield finding("index_behind", f"{waiting} pieces of logs wait")

@@ -1,0 +1,100 @@
+"""The files of a data folder: who may read them, and which of them a dead process has left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from tertulia_protocol import layout
+from tertuliad import limits
+from tertuliad.doctor.findings import Finding, finding
+from tertuliad.store.owners import SUFFIX, nobody_holds
+from tertuliad.store.schema import FILE_NAME
+
+SET_ASIDE = "set-aside"
+FRESH = f"{FILE_NAME}.new"
+"""What a repair makes, until it is whole."""
+PARTS = ("", "-wal", "-shm")
+"""What SQLite puts behind the name of a database."""
+
+
+def database_files(home: Path, name: str = FILE_NAME) -> list[Path]:
+    """The files of a database that are there."""
+    return [path for part in PARTS if (path := home / (name + part)).is_file()]
+
+
+def findings(home: Path) -> list[Finding]:
+    """All that is to be said about the files; nothing is opened but locks."""
+    return [*_too_open(home), *_dead(home), *_space(home)]
+
+
+def _mine(home: Path) -> Iterator[Path]:
+    run = layout.run_folder(home)
+    yield home
+    yield from database_files(home)
+    if run.is_dir():
+        yield run
+        yield from sorted(run.iterdir())
+
+
+def _too_open(home: Path) -> Iterator[Finding]:
+    for path in open_to_others(home):
+        detail = f"its mode is {_mode(path) or 0:04o}"
+        yield finding("mode_too_open", detail, where=_under(home, path))
+
+
+def open_to_others(home: Path) -> list[Path]:
+    """What somebody else than the user has a right to."""
+    return [path for path in _mine(home) if (_mode(path) or 0) & 0o077]
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISLNK(found.st_mode) else stat.S_IMODE(found.st_mode)
+
+
+def close_to_others(path: Path) -> None:
+    mode = _mode(path)
+    if mode is not None:
+        path.chmod(mode & ~0o077)
+
+
+def _dead(home: Path) -> Iterator[Finding]:
+    for path in dead_files(home):
+        yield finding("dead_file", "nobody uses it", where=_under(home, path))
+
+
+def dead_files(home: Path) -> list[Path]:
+    """Marks, tokens and sockets whose lock nobody holds, and what a repair did not come to end."""
+    run = layout.run_folder(home)
+    locked = [*run.glob(f"*{SUFFIX}"), *run.glob("*.token"), *run.glob("*.lock")]
+    dead = [path for path in locked if nobody_holds(path)]
+    dead += [path for path in run.glob("*.sock") if nobody_holds(_lock_of(path))]
+    return sorted(dead + database_files(home, FRESH))
+
+
+def someone_lives(home: Path) -> bool:
+    """Whether a process holds a mark, a token or a socket of the home."""
+    run = layout.run_folder(home)
+    locked = (*run.glob(f"*{SUFFIX}"), *run.glob("*.token"), *run.glob("*.lock"))
+    return any(not nobody_holds(path) for path in locked)
+
+
+def _lock_of(socket: Path) -> Path:
+    return socket.with_name(socket.name + ".lock")
+
+
+def _space(home: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(home).free
+    if free < limits.FREE_BYTES:
+        yield finding("space_short", f"{free // limits.MIB} MiB are free")
+
+
+def _under(home: Path, path: Path) -> str:
+    return os.path.relpath(path, home)

@@ -1,0 +1,145 @@
+"""Mending a database that SQLite can read whole: the logs first, then what is made from them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from tertulia_protocol import events
+from tertuliad import limits
+from tertuliad.clock import now_ms
+from tertuliad.doctor.sessions import Checked, check, differing
+from tertuliad.sessions import decide, facts
+from tertuliad.sessions.decide import Draft
+from tertuliad.sessions.listing import row_of
+from tertuliad.sessions.sealed import seal
+from tertuliad.sessions.state import apply
+from tertuliad.store.base import Record, Row
+from tertuliad.store.doctor import Database, Listed
+
+Tell = Callable[[str], None]
+
+ERROR_TYPE = "log_damaged"
+
+
+def mend(db: Database, set_aside: str, tell: Tell, *, adopt: bool, index_anew: bool) -> None:
+    """`set_aside` names the copy of the database as it was; `adopt`: logs without a session belong
+    to sessions that have lost their rows. Each session is mended in a transaction of its own."""
+    for segment in db.strays():
+        with db.one_moment():
+            db.know(segment)
+    if adopt:
+        _adopt(db, tell)
+    for listed in db.sessions():
+        with db.one_moment():
+            _mend_session(db, check(db, listed), set_aside, tell)
+    if orphans := db.orphans():
+        with db.one_moment():
+            db.drop(orphans)
+        tell(f"{len(orphans)} pieces of logs that no session has were removed.")
+    _index(db, tell, anew=index_anew)
+
+
+def _mend_session(db: Database, checked: Checked, set_aside: str, tell: Tell) -> None:
+    session_id = checked.listed.row.id
+    if checked.fault is not None and not checked.sound:
+        db.forget(checked.listed)
+        tell(f"Session {session_id} was removed: {checked.fault}.")
+        return
+    for snapshot in checked.wrong_snapshots:
+        db.drop_snapshot(snapshot)
+        tell(f"A snapshot of session {session_id} was removed.")
+    if checked.fault is not None:
+        _cut(db, checked, set_aside)
+        tell(f"Session {session_id} ends at event {checked.sound} now: {checked.fault}.")
+    elif differing(checked.listed.row, checked.row):
+        db.refold(checked.row)
+        tell(f"The row of session {session_id} is as its log has it now.")
+
+
+def _cut(db: Database, checked: Checked, set_aside: str) -> None:
+    """Go on behind the last seq that was ever given: who reads from a cursor misses nothing."""
+    state = checked.state
+    state.seq = checked.last
+    at_ms = now_ms()
+    sealed = [item for item in seal(state, tuple(_drafts(checked, set_aside)), at_ms) if item.seq]
+    for item in sealed:
+        apply(state, item.seq, item.type, item.id, item.data)
+    records = tuple(Record(item.seq, item.type, item.body) for item in sealed)
+    db.cut(checked.listed, checked.sound, row_of(state, at_ms), records)
+
+
+def _drafts(checked: Checked, set_aside: str) -> Iterator[Draft]:
+    """What the session says of it: a fork is one again, and no turn is left open."""
+    sound, parent = checked.sound, checked.listed.row.parent
+    words = (
+        f"The stored log of this session was damaged: {checked.fault}. What came after event"
+        f" {sound} is left out; a copy of the database as it was lies in the data folder,"
+        f" in {set_aside}."
+    )
+    yield Draft(facts.Repaired(kept=sound, set_aside=set_aside))
+    if parent is not None and checked.state.parent != parent:
+        yield Draft(facts.Forked(parent, sound))
+    elif checked.state.turn is not None:
+        yield from decide.interrupt(checked.state, go_on=False).drafts
+    yield Draft(events.SessionError(error_type=ERROR_TYPE, message=words))
+
+
+class _Start(msgspec.Struct, rename="camel"):
+    session_id: str | None = None
+
+
+class _First(msgspec.Struct):
+    timestamp: str
+    type: str
+    data: _Start
+
+
+def _adopt(db: Database, tell: Tell) -> None:
+    """Give each log that nobody has its session again: under its own id, where the log names it
+    and nobody else has it."""
+    for segment in db.ends_without_session(facts.INTERNAL[facts.Forked]):
+        record = next(iter(db.records(segment)), None)
+        first = None if record is None or record.seq != 1 else _first(record)
+        if first is None:
+            continue
+        with db.one_moment():
+            session_id = first.data.session_id or ""
+            row = Row(id=session_id, created_ms=_ms(first.timestamp), modified_ms=now_ms(), head=0)
+            checked = check(db, Listed(row, segment))
+            is_fork = checked.state.parent is not None  # and begins with the log of another one
+            if not session_id or is_fork or db.again(session_id) is not None:
+                session_id = checked.state.id = f"recovered-{segment}"
+            db.adopt(checked.row, segment)
+        tell(f"Session {session_id} had lost its row and is listed again.")
+
+
+def _first(record: Record) -> _First | None:
+    try:
+        return msgspec.json.decode(record.body, type=_First)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _ms(timestamp: str) -> int:
+    try:
+        return round(datetime.datetime.fromisoformat(timestamp).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return now_ms()
+
+
+def _index(db: Database, tell: Tell, *, anew: bool) -> None:
+    if anew:
+        with db.one_moment():
+            db.index_anew()
+    indexed = 0
+    while True:
+        with db.one_moment():
+            some = db.index_some(limits.INDEXED_AT_ONCE)
+        if not some:
+            break
+        indexed += some
+    if indexed:
+        tell("What was said is indexed.")

@@ -1,0 +1,118 @@
+"""A session's log, event by event, and what is derived from it: its row and its snapshots."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tertuliad.doctor.findings import Finding, finding
+from tertuliad.sessions import facts
+from tertuliad.sessions.listing import row_of
+from tertuliad.sessions.state import SessionState, fold, from_snapshot, snapshot
+from tertuliad.store.base import Record, Row
+from tertuliad.store.doctor import Database, Listed, Snapshot, Unreadable
+
+_MAY_JUMP = (facts.INTERNAL[facts.Rewound], facts.INTERNAL[facts.Repaired])
+"""Facts that name the event they follow on: seqs between the two were given to what was cut."""
+
+
+class Checked(msgspec.Struct):
+    """`state` is the fold up to the event `sound`, the last one without a fault before it; `last`
+    is the highest seq that the log may have had."""
+
+    listed: Listed
+    state: SessionState
+    sound: int = 0
+    last: int = 0
+    fault: str | None = None
+    wrong_snapshots: list[Snapshot] = []
+
+    @property
+    def row(self) -> Row:
+        """The row as the log has it."""
+        known = self.listed.row
+        owner = known.owner if self.state.turn is not None else None
+        return row_of(self.state, known.modified_ms, owner)
+
+
+class _Jump(msgspec.Struct):
+    kept: int
+
+
+class _JumpEvent(msgspec.Struct):
+    data: _Jump
+
+
+def check(db: Database, listed: Listed) -> Checked:
+    """Read all of the log, few records in memory."""
+    row = listed.row
+    checked = Checked(listed, SessionState(id=row.id, created_ms=row.created_ms), last=row.head)
+    try:
+        snapshots = {kept.seq: kept for kept in db.snapshots(listed.segment)}
+        for record in db.records(listed.segment):
+            if not _take(checked, record):
+                break
+            if (kept := snapshots.get(record.seq)) is not None and _differs(checked, kept):
+                checked.wrong_snapshots.append(kept)
+    except Unreadable as error:
+        checked.fault = f"what follows on event {checked.sound} cannot be read ({error})"
+    if checked.fault is None and (checked.sound < row.head or not checked.sound):
+        checked.fault = f"it ends at event {checked.sound}, and had {row.head}"
+    return checked
+
+
+def _take(checked: Checked, record: Record) -> bool:
+    """Fold one more event; False: it is at fault."""
+    checked.last = max(checked.last, record.seq)
+    if record.seq != checked.sound + 1 and not _jumps(record, checked.sound):
+        checked.fault = f"event {checked.sound + 1} is missing"
+        return False
+    try:
+        record.body.decode()
+        fold(checked.state, [record])
+    except (msgspec.MsgspecError, ValueError) as error:
+        checked.fault = f"event {record.seq} cannot be decoded ({error})"
+        return False
+    checked.sound = record.seq
+    return True
+
+
+def _jumps(record: Record, after: int) -> bool:
+    if record.type not in _MAY_JUMP or not after:
+        return False
+    try:
+        return msgspec.json.decode(record.body, type=_JumpEvent).data.kept == after
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+
+
+def _differs(checked: Checked, kept: Snapshot) -> bool:
+    """One that another version has written is not looked into: it is not used either."""
+    state = from_snapshot(kept.body)
+    if state is None:
+        return False
+    state.id, state.created_ms = checked.state.id, checked.state.created_ms
+    return snapshot(state) != snapshot(checked.state)
+
+
+def findings_of(checked: Checked, owner_is_gone: bool) -> list[Finding]:
+    """What is to be said about one session."""
+    row = checked.listed.row
+    if checked.fault is not None:
+        kind = "log_damaged" if checked.sound else "log_lost"
+        return [finding(kind, checked.fault, session=row.id)]
+    found = [
+        finding("snapshot_differs", f"the snapshot at event {kept.seq}", session=row.id)
+        for kept in checked.wrong_snapshots
+    ]
+    if wrong := differing(row, checked.row):
+        found.append(finding("row_differs", f"in {', '.join(wrong)}", session=row.id))
+    elif checked.state.turn is not None and owner_is_gone:
+        detail = f"turn {checked.state.turn.id} has not ended"
+        found.append(finding("turn_left_open", detail, session=row.id))
+    return found
+
+
+def differing(one: Row, other: Row) -> list[str]:
+    """The names of the members in which two rows differ."""
+    names = Row.__struct_fields__
+    return [name for name in names if getattr(one, name) != getattr(other, name)]

@@ -1,0 +1,356 @@
+"""SQL of a look at a database that may be damaged, and of mending one that is whole.
+
+Looking opens the file for reading only, beside a daemon too. Mending is for who has the folder
+alone (`hold`). Every call raises `Unreadable` where SQLite cannot read what is there, `NotOpened`
+where something else keeps it from it, and nothing else of SQLite's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from tertuliad.store import logs, rows, search
+from tertuliad.store.base import MAX_SEQ, Range, Record, Row
+from tertuliad.store.schema import (
+    APPLICATION_ID,
+    SAID_TYPES,
+    SCHEMA_VERSION,
+    SEQ_BITS,
+    event_id,
+    open_database,
+    read_only,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+SESSIONS_AT_ONCE = 200
+RECORDS_AT_ONCE = 32  # of at most 16 MiB each: what is in memory stays bounded
+FAULTS_TOLD = 20  # of SQLite's own check
+
+_KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)
+_TO_INDEX = (
+    "SELECT events.id FROM events JOIN segments ON segments.id = events.id >> ?1"  # noqa: S608
+    f" WHERE events.type IN ({_KINDS}) AND events.id & ?2 <= segments.indexed"
+    f" AND {search.TEXT} IS NOT NULL"
+)
+_INDEXED = "SELECT id FROM said_docsize"
+# Segments that no session's log leads through.
+_ORPHANS = """
+WITH RECURSIVE used (id) AS (
+    SELECT segment FROM sessions
+    UNION
+    SELECT parent FROM segments JOIN used USING (id) WHERE parent IS NOT NULL
+)
+SELECT id FROM segments WHERE id NOT IN (SELECT id FROM used)
+"""
+# Those of them that end a log: what goes on from them, if anything, was forked off.
+_ENDS = f"""{_ORPHANS} AND id NOT IN (
+    SELECT c.parent FROM segments c WHERE c.parent IS NOT NULL AND ?2 IS NOT (
+        SELECT type FROM events WHERE events.id > c.id << ?1 ORDER BY events.id LIMIT 1
+    )
+)"""  # noqa: S608 - a constant
+# A jump from segment to segment, without looking at each event.
+_EVENT_SEGMENTS = """
+WITH RECURSIVE found (segment) AS (
+    SELECT min(id) >> ?1 FROM events
+    UNION ALL
+    SELECT (SELECT min(id) >> ?1 FROM events WHERE id >= (found.segment + 1) << ?1)
+    FROM found WHERE found.segment IS NOT NULL
+)
+SELECT segment FROM found WHERE segment IS NOT NULL AND segment NOT IN (SELECT id FROM segments)
+"""
+_TEMPORARY_WORDS = "CREATE VIRTUAL TABLE temp.words USING fts5vocab ('main', 'said', 'row')"
+
+
+class Unreadable(Exception):
+    """SQLite cannot read this; the message has its words."""
+
+
+class NotOpened(Exception):
+    """It is not the database's fault: no rights, no space, another process in the way."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A session as its row has it."""
+
+    row: Row
+    segment: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A piece of a log: a segment, and up to which seq it belongs to the log."""
+
+    segment: int
+    upto: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    segment: int
+    seq: int
+    body: bytes
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    import sqlite3
+
+    not_its_fault = (
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    )
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in not_its_fault:
+            raise NotOpened(str(error)) from error
+        raise Unreadable(str(error)) from error
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise Unreadable(f"a value of a wrong kind: {error}") from error
+
+
+class Database:
+    """Open from its construction to `close`."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    @classmethod
+    def to_look_at(cls, path: Path) -> Self:
+        """Raises `Unreadable` where it cannot even be opened."""
+        with _told():
+            return cls(read_only(path))
+
+    @classmethod
+    def to_mend(cls, path: Path) -> Self:
+        """Raises `StoreFailed` for what the daemon would not open either."""
+        return cls(open_database(path))
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Looking
+
+    def version(self) -> int | None:
+        """The format; None: this is no database of ours. 0: it is empty, as a new one."""
+        with _told():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            (application,) = self._db.execute("PRAGMA application_id").fetchone()
+            (things,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version > SCHEMA_VERSION:
+            return int(version)
+        if application != APPLICATION_ID:
+            return None if things or version else 0
+        return int(version)
+
+    def faults(self) -> list[str]:
+        """What SQLite's own check finds, at most `FAULTS_TOLD` of it."""
+        with _told():
+            found = self._db.execute(f"PRAGMA integrity_check({FAULTS_TOLD})").fetchall()
+        return [str(text) for (text,) in found if text != "ok"]
+
+    def sessions(self) -> Iterator[Listed]:
+        """Every session, the oldest first. Those behind a row that cannot be read are not seen."""
+        after = 0
+        while True:
+            with _told():
+                found = self._db.execute(
+                    f"SELECT pk, segment, {rows.LISTED} FROM sessions WHERE pk > ?"  # noqa: S608
+                    " ORDER BY pk LIMIT ?",
+                    (after, SESSIONS_AT_ONCE),
+                ).fetchall()
+                listed = [Listed(rows.made(values[2:]), values[1]) for values in found]
+            yield from listed
+            if not found:
+                return
+            after = found[-1][0]
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """What is read inside is of one moment, and what is written holds together."""
+        with _told():
+            self._db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Unreadable, NotOpened), _told():
+                self._db.execute("ROLLBACK")
+            raise
+        with _told():
+            self._db.execute("COMMIT")
+
+    def again(self, session_id: str) -> Listed | None:
+        """The session as it is now."""
+        with _told():
+            row, segment = rows.get(self._db, session_id), rows.segment(self._db, session_id)
+        return None if row is None or segment is None else Listed(row, segment)
+
+    def places(self, segment: int) -> list[Place]:
+        """The pieces of the log that ends in `segment`, the oldest first."""
+        with _told():
+            return [Place(part, upto) for part, upto in logs.chain(self._db, segment)]
+
+    def is_known(self, segment: int) -> bool:
+        """Whether the segment has its row."""
+        with _told():
+            found = self._db.execute("SELECT 1 FROM segments WHERE id = ?", (segment,)).fetchone()
+        return found is not None
+
+    def records(self, segment: int) -> Iterator[Record]:
+        """The log that ends in `segment`, from its beginning, few records in memory."""
+        after = 0
+        while True:
+            with _told():
+                wanted = Range(after=after, limit=RECORDS_AT_ONCE)
+                found = logs.read(self._db, logs.chain(self._db, segment), wanted)
+            for record in found:
+                if not isinstance(record.body, bytes) or not isinstance(record.type, str):
+                    raise Unreadable(f"event {record.seq} is no event")
+                yield record
+            if len(found) < RECORDS_AT_ONCE:
+                return
+            after = found[-1].seq
+
+    def snapshots(self, segment: int) -> list[Snapshot]:
+        """Those that the log may be loaded from: one for each piece at most."""
+        with _told():
+            return [
+                Snapshot(part, seq, bytes(body))
+                for part, upto in logs.chain(self._db, segment)
+                for seq, body in self._db.execute(
+                    "SELECT seq, body FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)
+                ).fetchall()
+            ]
+
+    def orphans(self) -> list[int]:
+        """Segments that no session's log leads through."""
+        with _told():
+            return [segment for (segment,) in self._db.execute(_ORPHANS).fetchall()]
+
+    def ends_without_session(self, forked: str) -> list[int]:
+        """The orphans that end a log. `forked` is the type of the first event of a fork's own."""
+        with _told():
+            found = self._db.execute(_ENDS, (SEQ_BITS, forked)).fetchall()
+        return [segment for (segment,) in found]
+
+    def strays(self) -> list[int]:
+        """Segments that events are of and that have no row."""
+        with _told():
+            return [segment for (segment,) in self._db.execute(_EVENT_SEGMENTS, (SEQ_BITS,))]
+
+    def to_index(self) -> int:
+        """Segments whose newest words are not indexed yet."""
+        with _told():
+            found = self._db.execute("SELECT count(*) FROM segments WHERE indexed < head")
+            return int(found.fetchone()[0])
+
+    def index_fault(self) -> str | None:
+        """What is wrong with the full-text index."""
+        arguments = (SEQ_BITS, MAX_SEQ)
+        try:
+            with _told():
+                self._db.execute(_TEMPORARY_WORDS)
+                self._db.execute("SELECT count(*), sum(doc) FROM temp.words").fetchone()
+                missing = f"SELECT EXISTS ({_TO_INDEX} EXCEPT {_INDEXED})"
+                more = f"SELECT EXISTS ({_INDEXED} EXCEPT {_TO_INDEX})"
+                if self._db.execute(missing, arguments).fetchone()[0]:
+                    return "messages are missing in it"
+                if self._db.execute(more, arguments).fetchone()[0]:
+                    return "it points at messages that are not there"
+        except Unreadable as error:
+            return str(error)
+        finally:
+            with contextlib.suppress(Unreadable, NotOpened), _told():
+                self._db.execute("DROP TABLE IF EXISTS temp.words")
+        return None
+
+    # Mending, each inside `one_moment`
+
+    def refold(self, row: Row) -> None:
+        """Write a row as the log has it."""
+        with _told():
+            found = self._db.execute(
+                "UPDATE sessions SET parent = ? WHERE id = ? RETURNING head", (row.parent, row.id)
+            ).fetchall()
+            rows.update(self._db, row, found[0][0])
+
+    def drop_snapshot(self, snapshot: Snapshot) -> None:
+        with _told():
+            self._db.execute("DELETE FROM snapshots WHERE segment = ?", (snapshot.segment,))
+
+    def cut(self, listed: Listed, sound: int, row: Row, records: tuple[Record, ...]) -> None:
+        """End the log behind `sound`, and go on with `records`. Where the damage lies inside a
+        segment, what is behind it there goes: every log that leads through it is damaged too. The
+        segments that the log leaves are orphans, if nobody else needs them."""
+        with _told():
+            place = next(p for p in self.places(listed.segment) if p.upto >= sound)
+            if place.upto > sound:
+                self._db.execute(
+                    "DELETE FROM events WHERE id BETWEEN ? AND ?",
+                    (event_id(place.segment, sound + 1), event_id(place.segment, place.upto)),
+                )
+                self._db.execute(
+                    "DELETE FROM snapshots WHERE segment = ? AND seq > ? AND seq <= ?",
+                    (place.segment, sound, place.upto),
+                )
+            segment = listed.segment
+            if place.segment != segment:
+                segment = logs.new_segment(self._db, records[0].seq - 1, place.segment, sound)
+                self._db.execute(
+                    "UPDATE sessions SET segment = ? WHERE id = ?", (segment, listed.row.id)
+                )
+            rows.update(self._db, row, listed.row.head)
+            logs.insert(self._db, segment, records)
+
+    def forget(self, listed: Listed) -> None:
+        """Remove a session of which nothing can be read."""
+        with _told():
+            self._db.execute("DELETE FROM sessions WHERE id = ?", (listed.row.id,))
+
+    def drop(self, segments: list[int]) -> None:
+        """Remove segments and their events, and the words of those that nobody finds any more:
+        the index has to be made anew."""
+        with _told():
+            for segment in segments:
+                logs.discard(self._db, segment)
+
+    def know(self, segment: int) -> None:
+        """Give a segment its row: one that begins a log."""
+        with _told():
+            self._db.execute(
+                "INSERT INTO segments (id, head, indexed) SELECT ?1, coalesce(max(id) & ?2, 0), 0"
+                " FROM events WHERE id BETWEEN ?3 AND ?4",
+                (segment, MAX_SEQ, event_id(segment, 0), event_id(segment, MAX_SEQ)),
+            )
+
+    def adopt(self, row: Row, segment: int) -> None:
+        """A session for a log that has lost its row."""
+        with _told():
+            rows.insert(self._db, row, segment)
+
+    def index_anew(self) -> None:
+        with _told():
+            self._db.execute("INSERT INTO said (said) VALUES ('delete-all')")
+            self._db.execute(
+                "UPDATE segments SET indexed = 0, head = coalesce((SELECT max(e.id) & ?1"
+                " FROM events e WHERE e.id BETWEEN segments.id << ?2 AND segments.id << ?2 | ?1),"
+                " head)",
+                (MAX_SEQ, SEQ_BITS),
+            )
+
+    def index_some(self, segments: int) -> int:
+        """Index what waits in so many segments; how many there were."""
+        with _told():
+            return search.index(self._db, segments)

@@ -1,0 +1,73 @@
+"""Who works on a data folder: daemons share it, a repair has it for itself.
+
+An advisory lock on the folder, which the kernel drops with its process and which leaves no file. It
+is taken before the database is opened, so that no process ever writes to a file that a repair has
+replaced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from tertulia_protocol.errors import StoreFailed
+
+
+class Hold:
+    """This process's share in a folder, from the first `take` to `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fd: int | None = None
+        self._taking = threading.Lock()
+
+    def take(self) -> None:
+        """Make the folder, if need be, and share it. Raises `OSError`, and `StoreFailed` while it
+        is being repaired."""
+        with self._taking:
+            if self._fd is None:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._fd = _locked(self._folder, fcntl.LOCK_SH)
+                if self._fd is None:
+                    raise StoreFailed(
+                        f"`tertulia doctor` repairs {self._folder} at this moment; try again when"
+                        " it is done."
+                    )
+
+    def take_alone(self) -> bool:
+        """Have the folder alone; False: somebody works on it. Raises `OSError`."""
+        if self._fd is None:
+            self._fd = _locked(self._folder, fcntl.LOCK_EX)
+        return self._fd is not None
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _locked(folder: Path, how: int) -> int | None:
+    """A descriptor that holds the lock; None: it is taken."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:
+        if how == fcntl.LOCK_EX:
+            os.close(fd)
+            raise
+        # A file system without locks: it is worked on as before there were any.
+    return fd
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies at `path`: (device, inode); None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

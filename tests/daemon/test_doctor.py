@@ -1,0 +1,593 @@
+"""The doctor over homes that real daemons have filled, and that real bytes have damaged: it finds
+what is wrong, repairs without destroying what might be read, and finds nothing afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tertuliad import limits
+from tertuliad.doctor import command, files
+from tertuliad.doctor.examination import CannotCheck, examine
+from tertuliad.doctor.findings import KINDS
+from tertuliad.doctor.repair import repair
+from tertuliad.store.hold import Hold
+from tests.support.daemon_process import environment, stdio_daemon, tcp_daemon
+from tests.support.damaged_home import (
+    DATABASE,
+    PAGE,
+    change,
+    copy,
+    cut,
+    filled,
+    garbage,
+    logs,
+    overwrite,
+)
+from tests.support.model_thread import ModelThread
+from tests.support.wire import BOUND_S, said
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose daemon ended well, with its index up to date."""
+    home = filled(tmp_path_factory.mktemp("sound") / "home")
+    assert repair(home, lambda _: None).findings == []
+    return home
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose daemon was killed: much of it is in the write-ahead log."""
+    home = filled(tmp_path_factory.mktemp("killed") / "home", cleanly=False)
+    assert (home / f"{DATABASE}-wal").stat().st_size
+    return home
+
+
+@pytest.fixture
+def home(sound: Path, tmp_path: Path) -> Path:
+    return copy(sound, tmp_path / "home")
+
+
+def doctor(home: Path, *args: str) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error) of the command as a process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tertuliad.doctor", "--home", str(home), *args],
+        env=environment(home.parent / "elsewhere"),
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def kinds(home: Path) -> list[str]:
+    return [found.kind for found in examine(home).findings]
+
+
+def repaired(home: Path) -> list[str]:
+    """What a repair has done; it leaves nothing to be found."""
+    done: list[str] = []
+    assert repair(home, done.append).findings == []
+    assert examine(home).findings == []
+    return done
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# A sound home
+
+
+def test_a_sound_home_has_no_findings_and_a_look_changes_nothing(home: Path) -> None:
+    before, there = (home / DATABASE).read_bytes(), names(home)
+    status, out, err = doctor(home)
+    assert (status, err) == (0, "")
+    assert out == f"{home}: no fault, 5 sessions looked into.\n"
+    assert (home / DATABASE).read_bytes() == before
+    assert names(home) == there
+
+
+def test_a_look_at_what_a_kill_has_left_changes_nothing(killed: Path, tmp_path: Path) -> None:
+    home = copy(killed, tmp_path / "home")
+    before = {path.name: path.read_bytes() for path in files.database_files(home)}
+    assert set(kinds(home)) <= {"index_behind", "dead_file"}
+    for part in ("", "-wal"):
+        assert (home / (DATABASE + part)).read_bytes() == before[DATABASE + part]
+
+
+def test_a_home_that_was_never_used_is_sound(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    assert doctor(home)[0] == 0
+    assert names(home) == set()
+    (home / DATABASE).touch(0o600)
+    assert kinds(home) == ["database_empty"]
+    assert doctor(home)[0] == 0
+
+
+def test_a_look_beside_a_running_turn_finds_no_fault_and_a_repair_is_refused(home: Path) -> None:
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        session = daemon.wire.create(model.provider())
+        daemon.wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+        model.until_active(1)
+        status, out, _ = doctor(home)
+        assert status == 0, out
+        assert "turn_left_open" not in out
+        before = logs(home)
+        status, out, err = doctor(home, "--repair")
+        assert (status, out) == (2, "")
+        assert "A daemon works on" in err
+        assert logs(home) == before
+        daemon.wire.call("session.abort", sessionId=session)
+        daemon.wire.event(session, "session.idle")
+        assert said(daemon.wire.turn(session, "[[say:on]]")) == ["on"]
+
+
+def test_a_daemon_without_a_turn_keeps_a_repair_away_too(home: Path) -> None:
+    with stdio_daemon(home) as daemon:
+        daemon.wire.call("session.list")
+        with pytest.raises(CannotCheck, match="A daemon works"):
+            repair(home, print)
+    assert repair(home, print).findings == []
+
+
+def test_a_daemon_that_only_listens_keeps_a_repair_away_too(home: Path) -> None:
+    with tcp_daemon(home, token=None):
+        assert kinds(home) == []
+        with pytest.raises(CannotCheck, match="A daemon works"):
+            repair(home, print)
+
+
+def test_a_daemon_waits_for_the_end_of_a_repair(home: Path) -> None:
+    hold = Hold(home)
+    assert hold.take_alone()
+    with stdio_daemon(home) as daemon:
+        error = daemon.wire.refused("session.list")
+        assert error.data["kind"] == "store_failed"
+        assert "doctor" in error.message
+        hold.release()
+        assert len(daemon.wire.call("session.list")["sessions"]) == 5
+
+
+def test_a_turn_whose_process_was_killed_is_told_and_no_fault(home: Path) -> None:
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        session = daemon.wire.create(model.provider())
+        daemon.wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+        model.until_active(1)
+        daemon.kill()
+    assert "turn_left_open" in kinds(home)
+    os.unlink(*(home / "run").glob("*.owner"))
+    status, out, _ = doctor(home, "--json")
+    assert status == 0
+    found = {one["kind"]: one for one in json.loads(out)["findings"]}
+    assert found["turn_left_open"]["session"] == session
+    assert found["turn_left_open"]["level"] == "note"
+
+
+# What cannot be checked
+
+
+def of_a_newer_version(home: Path) -> None:
+    change_header(home, "PRAGMA user_version = 99")
+
+
+def of_something_else(home: Path) -> None:
+    change_header(home, "PRAGMA application_id = 7")
+
+
+def a_folder(home: Path) -> None:
+    (home / DATABASE).unlink()
+    (home / DATABASE).mkdir()
+
+
+def no_home(home: Path) -> None:
+    shutil.rmtree(home)
+
+
+def change_header(home: Path, statement: str) -> None:
+    with closing(sqlite3.connect(home / DATABASE)) as db:
+        db.execute(statement)
+        db.commit()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (of_a_newer_version, "newer version"),
+        (of_something_else, "something else"),
+        (a_folder, "is a folder"),
+        (no_home, "no folder"),
+    ],
+)
+@pytest.mark.parametrize("args", [(), ("--repair",)])
+def test_what_cannot_be_checked_is_told_and_left(
+    home: Path, spoil: Callable[[Path], None], words: str, args: tuple[str, ...]
+) -> None:
+    spoil(home)
+    file = home / DATABASE
+    before = file.read_bytes() if file.is_file() else None
+    status, out, err = doctor(home, *args)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert "Traceback" not in err
+    if before is not None:
+        assert file.read_bytes() == before
+        assert not (home / files.SET_ASIDE).exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
+def test_a_folder_that_may_only_be_read_cannot_be_checked(home: Path) -> None:
+    home.chmod(0o500)
+    try:
+        status, out, err = doctor(home)
+    finally:
+        home.chmod(0o700)
+    assert (status, out) == (2, "")
+    assert "right to write" in err
+
+
+# Each kind of finding, by its damage
+
+OWN = "(SELECT segment << 31 FROM sessions WHERE id = 'three')"
+
+
+def dead_owner(home: Path) -> None:
+    (home / "run" / "0123.owner").touch(0o600)
+
+
+def dead_socket(home: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        old = os.umask(0o177)
+        bound.bind(str(home / "run" / "x.sock"))
+        os.umask(old)
+
+
+def dead_token(home: Path) -> None:
+    (home / "run" / "tcp-1.token").touch(0o600)
+
+
+def cut_repair(home: Path) -> None:
+    (home / files.FRESH).touch(0o600)
+
+
+def no_database(home: Path) -> None:
+    (home / f"{DATABASE}-wal").write_bytes(b"what a log may have")
+    (home / f"{DATABASE}-wal").chmod(0o600)
+    (home / DATABASE).unlink()
+
+
+def lost_words(home: Path) -> None:
+    change(home, "DELETE FROM said_docsize WHERE id = (SELECT min(id) FROM said_docsize)")
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "no database at all": ("database_damaged", lambda h: overwrite(h / DATABASE, 0, garbage(99))),
+    "only its log": ("database_missing", no_database),
+    "a cut file": ("database_damaged", lambda h: cut(h / DATABASE, 5 * PAGE + 77)),
+    "a title": ("row_differs", lambda h: change(h, "UPDATE sessions SET title = 'other'")),
+    "a parent": ("row_differs", lambda h: change(h, "UPDATE sessions SET parent = 'x'")),
+    "a snapshot": (
+        "snapshot_differs",
+        lambda h: change(
+            h,
+            "UPDATE snapshots SET body = CAST(replace(CAST(body AS TEXT), 'fake', 'fakf') AS BLOB)",
+        ),
+    ),
+    "a segment too many": (
+        "segment_orphaned",
+        lambda h: change(h, "DELETE FROM sessions WHERE id = 'three'"),
+    ),
+    "a segment too few": (
+        "segment_unknown",
+        lambda h: change(h, "DELETE FROM segments WHERE id << 31 = " + OWN),
+    ),
+    "a missing event": (
+        "log_damaged",
+        lambda h: change(h, f"DELETE FROM events WHERE id = {OWN} + 9"),
+    ),
+    "missing last events": (
+        "log_damaged",
+        lambda h: change(h, f"DELETE FROM events WHERE id > {OWN} + 9 AND id < {OWN} + 999"),
+    ),
+    "an event that is text": (
+        "log_damaged",
+        lambda h: change(h, f"UPDATE events SET body = 'text' WHERE id = {OWN} + 9"),
+    ),
+    "an event that is no JSON": (
+        "log_damaged",
+        lambda h: change(h, f"UPDATE events SET body = x'7b' WHERE id = {OWN} + 9"),
+    ),
+    "no event at all": (
+        "log_lost",
+        lambda h: change(
+            h,
+            f"DELETE FROM events WHERE id > {OWN} AND id < {OWN} + 999",
+            "UPDATE sessions SET head = 0 WHERE id = 'three'",
+        ),
+    ),
+    "no first event": ("log_lost", lambda h: change(h, f"DELETE FROM events WHERE id = {OWN} + 1")),
+    "an index without a message": ("index_damaged", lost_words),
+    "an index that is broken": (
+        "index_damaged",
+        lambda h: change(h, "UPDATE said_data SET block = x'00ff00ff' WHERE id > 99"),
+    ),
+    "an index that is behind": (
+        "index_behind",
+        lambda h: change(
+            h,
+            "INSERT INTO said (said) VALUES ('delete-all')",
+            "UPDATE segments SET indexed = 0",
+        ),
+    ),
+    "an owner's mark": ("dead_file", dead_owner),
+    "a socket": ("dead_file", dead_socket),
+    "a token": ("dead_file", dead_token),
+    "a repair that was cut": ("dead_file", cut_repair),
+    "a database for everybody": ("mode_too_open", lambda h: (h / DATABASE).chmod(0o644)),
+    "a home for everybody": ("mode_too_open", lambda h: h.chmod(0o755)),
+}
+LOSES = {"database_damaged", "database_missing", "log_damaged", "log_lost"}
+LOSES |= {"segment_orphaned", "segment_unknown"}
+
+
+@pytest.mark.parametrize(("kind", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damage_is_found_and_repaired_and_not_found_again(
+    home: Path, kind: str, damage: Callable[[Path], object]
+) -> None:
+    (home / "run").mkdir(mode=0o700, exist_ok=True)
+    damage(home)
+    damaged = {path.name: path.read_bytes() for path in files.database_files(home)}
+    assert kind in kinds(home)
+    status, out, _ = doctor(home)
+    assert status == (1 if KINDS[kind].level == "fault" else 0)
+    assert kind in out
+    assert repaired(home)
+    aside = list((home / files.SET_ASIDE).glob("*")) if kind in LOSES else []
+    assert len(aside) == (kind in LOSES)
+    for folder in aside:
+        assert kind.split("_")[0] in folder.name, "its name says why"
+        kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert kept == {name: kept.get(name) for name in damaged}
+        assert kept.get(DATABASE) == damaged.get(DATABASE)
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_too_little_space_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FREE_BYTES", shutil.disk_usage(home).total + 1)
+    assert kinds(home) == ["space_short"]
+
+
+def test_every_kind_of_finding_is_put_to_the_test() -> None:
+    tested = {kind for kind, _ in DAMAGES.values()}
+    assert tested | {"database_empty", "space_short", "turn_left_open"} == set(KINDS)
+
+
+def test_the_document_says_what_was_found_and_what_was_done(home: Path) -> None:
+    change(home, f"DELETE FROM events WHERE id = {OWN} + 9")
+    status, out, _ = doctor(home, "--json")
+    document: dict[str, Any] = json.loads(out)
+    assert status == 1
+    assert document["sessions"] == 5
+    (found,) = (one for one in document["findings"] if one["kind"] == "log_damaged")
+    assert found["session"] == "three"
+    assert "event 9 is missing" in found["detail"]
+    assert found["repair"]
+    status, out, _ = doctor(home, "--json", "--repair")
+    document = json.loads(out)
+    assert (status, document["findings"]) == (0, [])
+    assert any("three" in line for line in document["done"])
+
+
+# What a repair keeps
+
+
+def is_beginning(kept: dict[int, bytes], before: dict[int, bytes]) -> bool:
+    """Whether `kept` has the first events of `before`, byte for byte, and behind them at most what
+    the repair says."""
+    own = {seq for seq, body in kept.items() if body != before.get(seq)}
+    first = min((seq for seq in before if kept.get(seq) != before[seq]), default=None)
+    cut_off = set() if first is None else {seq for seq in before if seq >= first}
+    return not cut_off & kept.keys() - own and all(seq > max(before, default=0) for seq in own)
+
+
+def test_a_log_is_cut_at_its_last_sound_event_and_the_session_says_so_and_goes_on(
+    home: Path,
+) -> None:
+    before = logs(home)
+    change(home, f"UPDATE events SET body = x'ff' WHERE id = {OWN} + 9")
+    repaired(home)
+    after = logs(home)
+    assert {n: after[n] for n in after if n != "three"} == {
+        n: before[n] for n in before if n != "three"
+    }
+    assert is_beginning(after["three"], before["three"])
+    assert [seq for seq in after["three"] if seq <= max(before["three"])] == list(range(1, 9))
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        wire = daemon.wire
+        wire.call("session.resume", sessionId="three", provider=model.provider())
+        errors = [e["data"] for e in wire.history("three") if e["type"] == "session.error"]
+        assert errors[-1]["errorType"] == "log_damaged"
+        assert files.SET_ASIDE in errors[-1]["message"]
+        assert said(wire.turn("three", "[[say:on]]")) == ["on"]
+        daemon.kill()
+    assert not examine(home).faults
+
+
+def test_damage_of_a_shared_beginning_cuts_the_fork_too_and_it_stays_a_fork(home: Path) -> None:
+    shared = "(SELECT segment << 31 FROM sessions WHERE id = 'one')"
+    fork = next(name for name in logs(home) if name not in ("one", "two", "three", "long"))
+    change(home, f"DELETE FROM events WHERE id = {shared} + 6")
+    assert kinds(home).count("log_damaged") == 2
+    repaired(home)
+    after = logs(home)
+    for name in ("one", fork):
+        assert [seq for seq in after[name] if seq <= 6] == [1, 2, 3, 4, 5]
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        for name in ("one", fork):
+            daemon.wire.call("session.resume", sessionId=name, provider=model.provider())
+            assert said(daemon.wire.turn(name, "[[say:on]]")) == ["on"]
+
+
+def test_damage_behind_a_fork_leaves_the_fork_alone(home: Path) -> None:
+    before = logs(home)
+    change(
+        home,
+        "DELETE FROM events WHERE id = (SELECT segment << 31 | head FROM sessions"
+        " WHERE id = 'one')",
+    )
+    assert kinds(home) == ["index_damaged", "log_damaged"] or kinds(home) == ["log_damaged"]
+    repaired(home)
+    after = logs(home)
+    assert after["one"] != before["one"]
+    assert {n: after[n] for n in after if n != "one"} == {
+        n: before[n] for n in before if n != "one"
+    }
+
+
+def test_sessions_whose_rows_are_lost_come_back_from_their_logs(home: Path) -> None:
+    before = logs(home)
+    with closing(sqlite3.connect(home / DATABASE)) as db:
+        (page,) = db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'sessions'"
+        ).fetchone()
+    overwrite(home / DATABASE, (page - 1) * PAGE, bytes(PAGE))
+    repaired(home)
+    after = logs(home)
+    assert {n: after[n] for n in ("one", "two", "three", "long") if n in after} == {
+        n: before[n] for n in ("one", "two", "three", "long")
+    }
+    assert len(after) == len(before), "the fork has a new name"
+
+
+def test_what_was_only_in_the_write_ahead_log_is_carried_along(
+    killed: Path, tmp_path: Path
+) -> None:
+    home, whole = copy(killed, tmp_path / "home"), copy(killed, tmp_path / "whole")
+    overwrite(home / DATABASE, 3 * PAGE, garbage(64))
+    cut(home / DATABASE, (home / DATABASE).stat().st_size - 1)
+    repair(home, print)
+    assert "long" in logs(home)
+    assert max(logs(home)["long"]) >= max(logs(whole)["long"])
+
+
+def test_a_repair_without_room_changes_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(home / DATABASE, 5 * PAGE)
+    before = (home / DATABASE).read_bytes()
+
+    class Full:
+        free = 1
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Full)
+    with pytest.raises(CannotCheck, match="Nothing was changed"):
+        repair(home, print)
+    assert (home / DATABASE).read_bytes() == before
+    assert not (home / files.SET_ASIDE).exists()
+
+
+# Any damage
+
+
+@contextlib.contextmanager
+def a_copy(home: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield copy(home, Path(folder) / "home")
+
+
+class _Refused(Exception):
+    """The file says that it is none of ours."""
+
+
+def put_to_the_test(home: Path, before: dict[str, dict[int, bytes]]) -> None:
+    """Whatever happened to it: looked at, repaired, nothing is left to be found, and what it has
+    is what it had."""
+    try:
+        examine(home)
+    except CannotCheck as refusal:
+        # The damage has hit the few bytes that say whose file it is, and of which format.
+        if re.search("newer version|something else", str(refusal)):
+            raise _Refused from refusal
+        raise
+    assert not repair(home, lambda _: None).faults
+    assert examine(home).faults == []
+    for name, log in logs(home).items():
+        if name in before:
+            assert is_beginning(log, before[name]), name
+
+
+ANY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@ANY
+@given(share=st.floats(0, 1, exclude_max=True))
+@pytest.mark.parametrize("which", ["sound", "killed"])
+def test_a_file_cut_anywhere_is_repaired(
+    which: str, request: pytest.FixtureRequest, share: float
+) -> None:
+    template: Path = request.getfixturevalue(which)
+    with a_copy(template) as whole, a_copy(template) as home:
+        before = logs(whole)
+        cut(home / DATABASE, 2 + int(share * (home / DATABASE).stat().st_size))
+        put_to_the_test(home, before)
+
+
+@ANY
+@given(share=st.floats(0, 1, exclude_max=True), inside=st.integers(0, PAGE - 1), data=st.data())
+@pytest.mark.parametrize("which", ["sound", "killed"])
+def test_a_file_overwritten_anywhere_is_repaired(
+    which: str, request: pytest.FixtureRequest, share: float, inside: int, data: st.DataObject
+) -> None:
+    template: Path = request.getfixturevalue(which)
+    with a_copy(template) as whole, a_copy(template) as home:
+        before = logs(whole)
+        file = home / data.draw(st.sampled_from([p.name for p in files.database_files(home)]))
+        page = int(share * file.stat().st_size) // PAGE
+        size, at = data.draw(st.sampled_from([(PAGE, 0), (2 * PAGE, 0), (64, inside)]))
+        bad = data.draw(st.sampled_from([bytes(size), garbage(size), b"\r" * size]))
+        overwrite(file, page * PAGE + at, bad[: max(file.stat().st_size - page * PAGE - at, 0)])
+        with contextlib.suppress(_Refused):
+            put_to_the_test(home, before)
+
+
+# The command
+
+
+def test_the_command_takes_its_home_from_the_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERTULIA_HOME", str(home))
+    assert command.main([]) == 0
+    assert str(home) in capsys.readouterr().out
+    assert command.main(["--home", str(home / "nowhere"), "--json"]) == 2
+    assert "no folder" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_lock_that_is_held_is_no_dead_file(home: Path) -> None:
+    (home / "run").mkdir(mode=0o700, exist_ok=True)
+    mark = home / "run" / "0123.owner"
+    fd = os.open(mark, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        assert kinds(home) == []
+    finally:
+        os.close(fd)
+    assert kinds(home) == ["dead_file"]
