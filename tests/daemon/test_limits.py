@@ -386,6 +386,8 @@ REASONS = {
     "WAL_CHANGES": "a pace of SQLite's own work on its files, and no client can tell",
     "WAL_BYTES": "SQLite's own: a size of its file, and no client can tell",
     "STORE_CACHE_KIB": "SQLite's own: a size in memory, and no client can tell",
+    "SWITCH_INTERVAL_S": "a pace of two threads; the bench shows what it is for",
+    "WARM_PAUSE_S": "before an import that nobody waits for",
     "GREETING_S": "how long nobody is waited for, before what was left is taken up all the same",
     "INDEXED_AT_ONCE": "a size of transactions: the index is the same, and a search waits for it",
     "PARENT_POLL_S": "where the platform cannot tell of a parent's death; Linux can",
