@@ -81,6 +81,13 @@ async def end_a_question(client: FramesClient, room: Room) -> None:
     await client.answer("waits s")
 
 
+async def end_every_question(client: FramesClient, room: Room) -> None:
+    await end_a_question(client, room)
+    note = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": "waits other"}}
+    await client.send(note)
+    await client.answer("waits other")
+
+
 async def detach_one(client: FramesClient, room: Room) -> None:
     await client.request("session.detach", {"sessionId": "other"})
 
@@ -101,6 +108,21 @@ CASES = [
         method="session.send",
         params={"sessionId": "s", "prompt": "one too many"},
         free=empty_queue,
+    ),
+    Case(
+        bound="BYTES_IN_FLIGHT",
+        lowered=1000,
+        fill=ask_without_end,
+        method="ping",
+        params={"message": "x" * 1000},
+        free=end_every_question,
+    ),
+    Case(
+        bound="PENDING_BYTES",
+        lowered=1000,
+        fill=fill_queue,
+        method="session.send",
+        params={"sessionId": "s", "prompt": "x" * 1001},
     ),
     Case(
         bound="TURNS_AT_ONCE",
