@@ -17,6 +17,7 @@ OUTBOX_HIGH_BYTES = 8 * MIB  # above: followers fall behind, lifecycle notices a
 OUTBOX_LOW_BYTES = 1 * MIB  # below: followers that fell behind catch up from the log
 OUTBOX_MAX_BYTES = 256 * MIB  # above: a peer that asks and never reads is closed
 REQUESTS_IN_FLIGHT = 2048  # per connection; refuse
+BYTES_IN_FLIGHT = 256 * MIB  # of their params together; refuse
 FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
 STRANGER_S = 10.0  # to say the token, where one is asked for; close
@@ -27,6 +28,7 @@ CONNECTIONS = 4096  # per daemon; a further one is told so and closed
 # Sessions.
 FOLLOWED_SESSIONS = 131_072  # by one connection at once; refuse
 PENDING_MESSAGES = 256  # queued behind a turn, per session; refuse
+PENDING_BYTES = 64 * MIB  # of their texts and attachments together; refuse
 READ_EVENTS = 200  # of one page of a log, where the caller does not say
 READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
 READ_WAIT_MS = 30_000  # a read waits for news so long at most, whatever the caller says

@@ -87,7 +87,9 @@ class Gate:
         self._handlers = handlers
         self._send = send
         self._spawn = spawn
-        self._in_flight: dict[envelope.RequestId, Method] = {}
+        self._in_flight: dict[envelope.RequestId, int] = {}
+        """The bytes of their params."""
+        self._bytes_in_flight = 0
         self._endpoint = Endpoint(_Dispatcher(self._call), self._answer)
         self.on_quiet: Callable[[], None] | None = None
         """Called when the last request in flight was answered."""
@@ -132,7 +134,8 @@ class Gate:
         if error is not None:
             self._refuse(request.id, error.code, error.message, error.data)
             return
-        self._in_flight[request.id] = METHODS[request.method]
+        size = self._in_flight[request.id] = len(request.params)
+        self._bytes_in_flight += size
         self._endpoint.consume(
             {
                 "jsonrpc": "2.0",
@@ -161,6 +164,11 @@ class Gate:
             return errors.Overloaded(
                 f"More than {limits.REQUESTS_IN_FLIGHT} requests of this connection are"
                 " unanswered; wait for answers and send this one again."
+            )
+        if self._in_flight and self._bytes_in_flight + len(request.params) > limits.BYTES_IN_FLIGHT:
+            return errors.Overloaded(
+                f"The unanswered requests of this connection have {limits.BYTES_IN_FLIGHT} bytes"
+                " together; wait for answers and send this one again."
             )
         return None
 
@@ -205,8 +213,10 @@ class Gate:
 
     def _answer(self, message: dict[str, Any]) -> None:
         """The endpoint's consumer: forget the id, then send."""
-        if self._in_flight.pop(message["id"], None) is None:
+        size = self._in_flight.pop(message["id"], None)
+        if size is None:
             return  # answered already, or the connection is closing
+        self._bytes_in_flight -= size
         self._send(encode_frame(_encoder.encode(message)))
         if not self._in_flight and self.on_quiet is not None:
             self.on_quiet()

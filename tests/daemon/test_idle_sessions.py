@@ -3,11 +3,14 @@ stays while a turn runs, a message waits or somebody waits for an answer."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tertuliad import limits
 from tertuliad.config import ConfigError, load
@@ -50,30 +53,51 @@ async def test_an_idle_session_leaves_memory_and_comes_back_as_it_was(tmp_path: 
         await left_memory(room)
 
 
+STEPS: list[tuple[str, dict[str, Any]]] = [
+    ("session.send", {"prompt": "hello", "wait": True}),
+    ("session.send", {"prompt": "once", "idempotencyKey": "k", "wait": True}),
+    ("session.name.set", {"name": "a name"}),
+    ("session.log", {"message": "noted"}),
+    ("session.model.switchTo", {"modelId": "another"}),
+    ("session.abort", {}),
+    ("session.metadata.update", {"metadata": {"k": 1}}),
+    ("session.queue.setDrainPaused", {"paused": True}),
+    ("session.queue.setDrainPaused", {"paused": False}),
+    ("session.resume", {"systemMessage": {"mode": "replace", "content": "Be brief."}}),
+    ("session.usage.getMetrics", {}),
+]
+
+
+async def told_by(home: Path, steps: list[tuple[str, dict[str, Any]]], *, leaves: bool) -> Any:
+    """All that anybody can tell of a session in which `steps` happened: the answers, the events
+    live and stored, and what its model was asked."""
+    answers = []
+    async with pair(home) as (client, room):
+        await client.create("s", streaming=True)
+        for method, params in steps:
+            answer = await client.request(method, {"sessionId": "s", **params})
+            answers.append(sorted(answer) if isinstance(answer, dict) else answer)
+            await room.sessions.when_idle("s").settled()
+            if leaves:
+                room.sessions.let_go()
+                assert room.sessions.in_memory == 0
+        stored = await kept(client)
+        seen = [(e["type"], e["data"].get("content")) for e in client.events("s")]
+        calls = [(c.request.model, c.request.messages) for c in room.model.calls]
+        return answers, stored, seen, calls
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=10))
 async def test_a_session_that_left_memory_after_every_step_is_like_one_that_never_did(
-    tmp_path: Path,
+    steps: list[tuple[str, dict[str, Any]]],
 ) -> None:
-    told = []
-    for folder, idle_s in (("kept", 0.0), ("let-go", SOON_S)):
-        async with pair(tmp_path / folder, session_idle_s=idle_s) as (client, room):
-            steps: list[tuple[str, dict[str, Any]]] = [
-                ("session.create", {"systemMessage": {"mode": "replace", "content": "Be brief."}}),
-                ("session.send", {"prompt": "one", "wait": True}),
-                ("session.name.set", {"name": "a name"}),
-                ("session.log", {"message": "noted"}),
-                ("session.send", {"prompt": "two", "wait": True}),
-                ("session.model.switchTo", {"modelId": "another"}),
-                ("session.abort", {}),
-                ("session.send", {"prompt": "three", "wait": True}),
-            ]
-            for method, params in steps:
-                await client.request(method, {"sessionId": "s", **params})
-                if idle_s:
-                    await left_memory(room)
-            seen = [(e["type"], e["data"].get("content")) for e in client.events("s")]
-            calls = [(c.request.model, c.request.messages) for c in room.model.calls]
-            told.append((await kept(client), seen, calls))
-    assert told[0] == told[1]
+    with tempfile.TemporaryDirectory() as home:
+        stayed = await told_by(Path(home) / "stays", steps, leaves=False)
+        left = await told_by(Path(home) / "leaves", steps, leaves=True)
+        assert left == stayed
 
 
 async def test_a_session_stays_while_its_turn_runs_and_leaves_afterwards(tmp_path: Path) -> None:

@@ -81,6 +81,13 @@ async def end_a_question(client: FramesClient, room: Room) -> None:
     await client.answer("waits s")
 
 
+async def end_every_question(client: FramesClient, room: Room) -> None:
+    await end_a_question(client, room)
+    note = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": "waits other"}}
+    await client.send(note)
+    await client.answer("waits other")
+
+
 async def detach_one(client: FramesClient, room: Room) -> None:
     await client.request("session.detach", {"sessionId": "other"})
 
@@ -101,6 +108,21 @@ CASES = [
         method="session.send",
         params={"sessionId": "s", "prompt": "one too many"},
         free=empty_queue,
+    ),
+    Case(
+        bound="BYTES_IN_FLIGHT",
+        lowered=1000,
+        fill=ask_without_end,
+        method="ping",
+        params={"message": "x" * 1000},
+        free=end_every_question,
+    ),
+    Case(
+        bound="PENDING_BYTES",
+        lowered=1000,
+        fill=fill_queue,
+        method="session.send",
+        params={"sessionId": "s", "prompt": "x" * 1001},
     ),
     Case(
         bound="TURNS_AT_ONCE",
@@ -386,6 +408,8 @@ REASONS = {
     "WAL_CHANGES": "a pace of SQLite's own work on its files, and no client can tell",
     "WAL_BYTES": "SQLite's own: a size of its file, and no client can tell",
     "STORE_CACHE_KIB": "SQLite's own: a size in memory, and no client can tell",
+    "SWITCH_INTERVAL_S": "a pace of two threads; the bench shows what it is for",
+    "WARM_PAUSE_S": "before an import that nobody waits for",
     "GREETING_S": "how long nobody is waited for, before what was left is taken up all the same",
     "INDEXED_AT_ONCE": "a size of transactions: the index is the same, and a search waits for it",
     "PARENT_POLL_S": "where the platform cannot tell of a parent's death; Linux can",

@@ -106,7 +106,7 @@ RULES = (
     ),
     Rule(
         "tertuliad.doctor",
-        (PROTOCOL, "tertuliad.store", "tertuliad.sessions", "tertuliad.limits"),
+        (PROTOCOL, "tertuliad.store", "tertuliad.sessions", "tertuliad.limits", "tertuliad.clock"),
         "a home is looked at without a daemon: there are no clients and no models",
     ),
     Rule(

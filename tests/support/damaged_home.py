@@ -8,12 +8,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from tertuliad.store.schema import PAGE_BYTES
 from tests.support.daemon_process import stdio_daemon
 from tests.support.model_thread import ModelThread
 from tests.support.wire import Wire
 
 DATABASE = "sessions.db"
-PAGE = 4096
+PAGE = PAGE_BYTES
 LONG_TURNS = 60
 """So many that a snapshot is stored."""
 
@@ -31,6 +32,7 @@ def filled(home: Path, *, cleanly: bool = True) -> Path:
             for turn in range(4):
                 wire.turn(name, f"[[say:{turn} of {name}]] " + "padding " * (1500 * (turn % 2)))
         _fork_and_rewind(wire)
+        _fold_log(home)
         wire.create(model.provider(), sessionId="long")
         for turn in range(LONG_TURNS):
             wire.turn("long", f"[[say:{turn}]]")
@@ -50,6 +52,13 @@ def _fork_and_rewind(wire: Wire) -> None:
 
     wire.call("sessions.fork", sessionId="one", toEventId=third("one"))
     wire.call("session.history.truncate", sessionId="two", eventId=third("two"))
+
+
+def _fold_log(home: Path) -> None:
+    """Bring the write-ahead log into the database: what damages the log later takes the sessions
+    back to this moment at most, and not to before the rewind."""
+    with closing(sqlite3.connect(home / DATABASE)) as db:
+        assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
 
 
 def copy(home: Path, to: Path) -> Path:

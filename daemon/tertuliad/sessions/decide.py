@@ -161,16 +161,31 @@ def send(
             drafts.append(Draft(facts.Accepted(message.key, message.message_id)))
         drafts += _begin(state, message, "idle")
         return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
-    if len(state.pending) >= limits.PENDING_MESSAGES:
-        raise Overloaded(
-            f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already;"
-            " wait for session.idle."
-        )
+    check_room([*state.pending, message])
     drafts = [Draft(message), Draft(events.PendingMessagesModified())]
     if state.turn is not None or state.paused:
         return Decision(drafts=tuple(drafts), result=answer)
     drafts += _begin(state, with_added(state.pending, message)[0], "queued")
     return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
+
+
+def check_room(pending: list[facts.MessageQueued]) -> None:
+    """Raise `Overloaded` where more would wait than may."""
+    if len(pending) > limits.PENDING_MESSAGES:
+        raise Overloaded(
+            f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already;"
+            " wait for session.idle."
+        )
+    if sum(map(_size, pending)) > limits.PENDING_BYTES:
+        raise Overloaded(
+            f"The messages that wait in this session would have more than {limits.PENDING_BYTES}"
+            " bytes together; wait for session.idle."
+        )
+
+
+def _size(message: facts.MessageQueued) -> int:
+    attached = sum(len(item.get("data") or "") for item in message.attachments or ())
+    return len(message.content) + len(message.transformed_content or "") + attached
 
 
 def _check_conditions(state: SessionState, if_idle: bool, expected_seq: int | None) -> None:

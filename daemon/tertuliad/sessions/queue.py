@@ -13,8 +13,6 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import events
-from tertulia_protocol.errors import Overloaded
-from tertuliad import limits
 from tertuliad.sessions import decide, facts
 from tertuliad.sessions.decide import Decision, Draft
 from tertuliad.sessions.facts import MessageQueued
@@ -25,10 +23,7 @@ Pending = list[MessageQueued]
 
 def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
     """The queue as it is from now on."""
-    if len(pending) > limits.PENDING_MESSAGES:
-        raise Overloaded(
-            f"More than {limits.PENDING_MESSAGES} messages would wait in this session."
-        )
+    decide.check_room(pending)
     changed = facts.QueueChanged(pending=pending, paused=state.paused)
     drafts = (Draft(changed), Draft(events.PendingMessagesModified()))
     return Decision(drafts=drafts, result=result)

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from tertuliad.store.schema import PAGE_BYTES
+
 Value = int | float | str | bytes | None
+
 
 MAGIC = b"SQLite format 3\0"
 _WAL_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
-_USUAL_PAGE = 4096
+
 _TABLE_LEAF = 13
 _LEAF_HEADER = 8
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
@@ -41,7 +44,7 @@ class Image:
         self._wal = _opened(path.with_name(path.name + "-wal"))
         header = _at(self._file, 0, 100)
         wal_size, self._newer, last = _committed(self._wal)
-        self.page_size = wal_size or _page_size(header) or _USUAL_PAGE
+        self.page_size = wal_size or _page_size(header) or PAGE_BYTES
         in_file = -(-os.fstat(self._file.fileno()).st_size // self.page_size) if self._file else 0
         self.pages = max(in_file, last, max(self._newer, default=0))
 
