@@ -189,6 +189,7 @@ async def _deleted(ctx: Context, session_ids: list[str]) -> dict[str, int]:
         size: int | None = await reply.settled()
         if size is not None:
             freed[session_id] = size
+            ctx.world.credentials.pop(session_id, None)
             ctx.hub.close_room(session_id)
             ctx.deleted(session_id)
     return freed
@@ -234,7 +235,9 @@ def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
         return _NOTHING
 
     ended = ctx.sessions.post(
-        session_id, lambda state: decide.abort(state, "user_initiated", None), first=True
+        session_id,
+        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+        first=True,
     )
     return mapped(ended, answer)
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
 from tertuliad.replies import Reply
-from tertuliad.sessions import decide
+from tertuliad.sessions import decide, past_turns
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.session import Decide, Session, exists
 from tertuliad.sessions.state import SessionState
@@ -76,13 +76,10 @@ class Sessions:
         return reply
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
-        """Completed with the `TurnEnd` of a message that the session has just accepted."""
+        """Completed with the `TurnEnd` of a message that the session has accepted, now or before."""
         session = self._slot(session_id)
-        if session is not None:
-            return session.turn_of(message_id)
-        reply = Reply()
-        reply.fail(SessionNotFound.of(session_id))
-        return reply
+        reply = None if session is None else session.turn_of(message_id)
+        return reply or past_turns.end_of(self._world.store, session_id, message_id)
 
     def running(self, session_id: str) -> Reply:
         """Answers whether a turn of the session runs, once what was asked before is done."""
@@ -106,14 +103,14 @@ class Sessions:
         over = len(self._live) - keep
         if over <= 0:
             return
-        idle = [session for session in self._live.values() if not session.running]
+        idle = [session for session in self._live.values() if not session.in_use]
         for session in idle[:over]:
             del self._live[session.id]
 
     def release(self, session_id: str) -> None:
-        """Drop one session from memory, unless it has something to do."""
+        """Drop one session from memory, unless it has something to do, or somebody waits for it."""
         session = self._slot(session_id)
-        if session is not None and not session.running:
+        if session is not None and not session.in_use:
             del self._live[session_id]
 
     def _brought_back(self, session_id: str) -> Session:

@@ -106,6 +106,11 @@ class Session:
         turn = self._state is not None and self._state.turn is not None
         return turn or self._busy or bool(self._inbox)
 
+    @property
+    def in_use(self) -> bool:
+        """Whether it runs, or somebody waits for what it will say."""
+        return self.running or self._waits.any
+
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
         wait. Where none does, what it means to stop may be among them."""
@@ -119,9 +124,15 @@ class Session:
         """Completed when no turn runs and no message is pending."""
         return self._waits.for_idle()
 
-    def turn_of(self, message_id: str) -> Reply:
-        """Completed with the `TurnEnd` of a message that was just accepted."""
-        return self._waits.for_turn(message_id)
+    def turn_of(self, message_id: str) -> Reply | None:
+        """Completed with the `TurnEnd` of an accepted message; None: its turn is over."""
+        state = self._state
+        if state is None:
+            return None
+        if state.turn is not None and state.turn.message_id == message_id:
+            return self._waits.for_turn(message_id, state.turn.id)
+        waits = any(item.message_id == message_id for item in state.pending)
+        return self._waits.for_turn(message_id, None) if waits else None
 
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
