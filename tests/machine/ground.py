@@ -1,5 +1,5 @@
-"""A daemon under the machine's hands: its home, its clients and its model, and the comparison of all
-that they show with what stands on paper.
+"""A daemon under the machine's hands: its home, its clients and its model, and the comparison of
+all that they show with what stands on paper.
 
 The rules of this file:
 - Nothing here waits for time: each wait is for something that has to come, with a bound.
@@ -154,14 +154,12 @@ class Daemon:
         turn, model = paper.turn, self.room.model
         assert turn is not None
         with anyio.fail_after(PATIENCE_S):
-            number = 0
             while True:
-                for call in model.calls[number:]:
+                for call in reversed(model.calls):
                     words = last_words(call.request)
                     if words == turn.message.prompt and not call.ended.is_set():
                         return call
-                number = len(model.calls)
-                await model.arrived(number)
+                await model.arrived(len(model.calls))
 
 
 def copied(home: Path) -> Path:

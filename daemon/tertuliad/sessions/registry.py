@@ -76,7 +76,7 @@ class Sessions:
         return reply
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
-        """Completed with the `TurnEnd` of a message that the session has accepted, now or before."""
+        """Completed with the `TurnEnd` of a message that was accepted, now or before."""
         session = self._slot(session_id)
         reply = None if session is None else session.turn_of(message_id)
         return reply or past_turns.end_of(self._world.store, session_id, message_id)

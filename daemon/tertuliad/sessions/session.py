@@ -28,6 +28,7 @@ from tertulia_protocol.errors import (
     Draining,
     Overloaded,
     RpcError,
+    SeqMoved,
     SessionExists,
     SessionNotFound,
     StoreFailed,
@@ -185,11 +186,22 @@ class Session:
         try:
             return self._do(command, state)
         except RpcError as error:
-            command.reply.fail(error)
+            if not self._looks_again(command, error):
+                command.reply.fail(error)
         except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
             self._state = None
             self._forget_start()
             command.reply.fail(error)
+        return True
+
+    def _looks_again(self, command: Command, error: RpcError) -> bool:
+        """Before a command is refused because of where the session is, the log is folded anew:
+        another process may have written to it. What runs a turn here knows where it is."""
+        if not isinstance(error, SeqMoved | TurnBusy) or command.tries or self._turn is not None:
+            return False
+        command.tries += 1
+        self._state = None
+        self._inbox.appendleft(command)
         return True
 
     def _do(self, command: Command, state: SessionState) -> bool:
