@@ -259,7 +259,7 @@ async def rename(house: House, place: int, which: int, how: int) -> None:
 
 async def rewind(house: House, place: int, which: int, how: int) -> None:
     paper = house.paper(which)
-    if paper is None or (paper.turn is not None and not paper.turn.orphan):
+    if paper is None or paper.turn is not None:
         return
     event = pick(paper.shown, how)
     event_id = house.ground.ids[paper.number][event.seq]

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,10 +54,11 @@ class DaemonProcess:
         env: Mapping[str, str] | None = None,
         stdin: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
+        program: Sequence[str] = (str(TERTULIAD),),
     ) -> None:
         self.home = home
         self.process = subprocess.Popen(
-            [str(TERTULIAD), *args],
+            [*program, *args],
             env=environment(home, env),
             cwd=home,
             stdin=stdin,
@@ -214,11 +215,15 @@ def _all(stream: Any) -> Callable[[bytes], None]:
 
 @contextlib.contextmanager
 def tcp_daemon(
-    home: Path, *args: str, env: Mapping[str, str] | None = None, token: str | None = "a-token"
+    home: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    token: str | None = "a-token",
+    program: Sequence[str] = (str(TERTULIAD),),
 ) -> Iterator[DaemonProcess]:
     """A shared daemon on a free port; without `token`, it makes one or asks for none."""
     given = {**(env or {}), **({"COPILOT_CONNECTION_TOKEN": token} if token else {})}
-    with DaemonProcess(home, "--port", "0", *args, env=given) as daemon:
+    with DaemonProcess(home, "--port", "0", *args, env=given, program=program) as daemon:
         with _telling_why(daemon):
             listening = re.search(r"listening on port (\d+)", daemon.line())
         assert listening is not None

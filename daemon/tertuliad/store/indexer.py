@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.replies import settled
 from tertuliad.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
 
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class Indexer:
-    """Has a task only while something waits. What the end of the daemon leaves over is indexed by
-    the next search, or by the next daemon that stores something."""
+    """Has a task only while something waits. What the end of the daemon, or a store that fails,
+    leaves over is indexed by the next search, or when something is stored again."""
 
     def __init__(
         self, store: SqliteStore, spawn: Spawn, *, pause_s: float = limits.INDEX_PAUSE_S
@@ -37,5 +41,8 @@ class Indexer:
             await anyio.sleep(self._pause_s)
         finally:
             self._waiting = False  # what is stored from here on may be too late for this one
-        while await settled(self._store.index()):
-            pass
+        try:
+            while await settled(self._store.index()):
+                pass
+        except StoreFailed as error:
+            log.info("what is new is indexed later: %s", error)
