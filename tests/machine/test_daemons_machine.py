@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.machine.engine import ANY, NAMES, learn_ids, pick
@@ -23,7 +24,7 @@ from tests.machine.ground import (
     check_rows,
 )
 from tests.machine.paper import Book, Message, Paper, Refused
-from tests.machine.test_engine_machine import HOW, SETTINGS, WHICH, WHO
+from tests.machine.test_engine_machine import HOW, LONG, SETTINGS, WHICH, WHO
 from tests.support.in_process_model import Call
 
 DAEMONS = 3
@@ -359,4 +360,4 @@ for _step in STEPS:
     setattr(DaemonsMachine, _step.__name__, _rule(_step))
 
 TestDaemons = DaemonsMachine.TestCase
-TestDaemons.settings = SETTINGS
+TestDaemons.settings = settings(SETTINGS, max_examples=400 if LONG else 15)

@@ -19,7 +19,7 @@ from tests.machine.ground import Ground
 
 LONG = os.environ.get("TERTULIA_HYPOTHESIS") == "long"
 SETTINGS = settings(
-    max_examples=1000 if LONG else 45,
+    max_examples=1000 if LONG else 30,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     print_blob=True,

@@ -41,7 +41,7 @@ class Chaos:
         self._seed = seed
         self._random = random.Random(seed)
         self.ledger = Ledger()
-        self.kills = 0
+        self.kills = self._marks = 0
         self.died_at: Counter[str] = Counter()
 
     def run(self, seconds: float, steps: Sequence[str] = dying_daemon.STEPS) -> None:
@@ -115,7 +115,8 @@ class Chaos:
     def _check_session(self, wire: Wire, session: str) -> None:
         """The session goes on: what waited is done, one more message is answered, and then the log
         holds all that it has to."""
-        prompt = f"mark {self.kills} {MARK}"
+        self._marks += 1
+        prompt = f"mark {self._marks} {MARK}"
         self.ledger.sent[session].add(prompt)
         wire.call("session.resume", sessionId=session, provider=self._model.provider())
         wire.call("session.send", sessionId=session, prompt=prompt, wait=True)

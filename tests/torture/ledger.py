@@ -47,6 +47,20 @@ class Ledger:
         """The sessions that have to be there."""
         return self.created - self.delete_asked
 
+    @property
+    def messages(self) -> int:
+        """How many messages were acknowledged, and not rewound since by their client."""
+        return sum(len(each) for lists in self.accepted.values() for each in lists)
+
+    @property
+    def summary(self) -> str:
+        """What was checked, in figures."""
+        seen = sum(len(each) for lists in self.seen.values() for each in lists)
+        return (
+            f"{len(self.created)} sessions, {self.messages} acknowledged messages and {seen} events"
+            " seen are all there, once and in order"
+        )
+
     def check_list(self, rows: Sequence[dict[str, Any]]) -> None:
         listed = [str(row["sessionId"]) for row in rows]
         assert len(set(listed)) == len(listed), "a session is listed twice"
