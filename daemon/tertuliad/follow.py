@@ -158,8 +158,12 @@ class Hub:
                 follower.seq = before
             if follower.pace is Pace.LIVE and follower.seq < before:
                 self._catch_up(follower)  # another process has written to the log meanwhile
+            elif follower.pace is Pace.LIVE and seq > before < follower.seq:
+                # What it read of the log was stored already, and is published only now.
+                if follower.seq < seq:
+                    self._catch_up(follower)
             elif follower.pace is Pace.LIVE and (not frames or follower.offer(joined)):
-                follower.seq = seq
+                follower.seq = max(seq, follower.seq)
             elif follower.pace is Pace.UNREAD:
                 self._catch_up(follower)
             if seq > before:

@@ -134,6 +134,40 @@ def names(first: int, last: int) -> list[str]:
     return [f"e{seq}" for seq in range(first, last + 1)]
 
 
+@pytest.mark.parametrize("page", [3, 100])
+def test_what_was_read_before_it_was_published_is_not_told_again(
+    page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's reader may be quicker than the answer to the commit."""
+    monkeypatch.setattr(limits, "CATCH_UP_EVENTS", page)
+    desk = Desk()
+    outlet = desk.join()
+    desk.stored()
+    outlet.full = True
+    desk.stored(2)
+    desk.store.log += [_record(4), _record(5)]  # committed, and not published yet
+    desk.drained(outlet)
+    desk.store.do_all()
+    frames = [event_frame(ROOM, _record(seq).body) for seq in (4, 5)]
+    desk.hub.publish(ROOM, frames, 3, 5)
+    desk.store.do_all()
+    desk.stored()
+    desk.store.do_all()
+    assert [one for one in outlet.seen if one != IDLE] == names(1, 6)
+
+
+def test_news_that_come_late_do_not_have_the_log_told_again() -> None:
+    """Of a daemon that could not store the end of a turn, when the log was read meanwhile."""
+    desk = Desk()
+    outlet = desk.join()
+    desk.stored(3)
+    late = json.dumps({"id": "live", "type": IDLE, "ephemeral": True}).encode()
+    desk.hub.publish(ROOM, [event_frame(ROOM, late)], 1, 1)
+    desk.stored()
+    desk.store.do_all()
+    assert outlet.seen == [*names(1, 3), IDLE, "e4"]
+
+
 def test_attaching_twice_adds_nothing() -> None:
     desk = Desk()
     outlet = desk.join()

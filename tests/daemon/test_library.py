@@ -535,6 +535,27 @@ async def test_the_index_is_written_behind_the_turns(
     assert len(tasks) == 2
 
 
+async def test_a_store_that_ends_first_is_no_failure_of_the_index(
+    both: tuple[FramesClient, Room], caplog: pytest.LogCaptureFixture
+) -> None:
+    client, room = both
+    ran = anyio.Event()
+
+    def spawn(work: Any) -> None:
+        async def run() -> None:
+            await work()
+            ran.set()
+
+        room.world.spawn(run)
+
+    await spoken(client, "a", "hello")
+    room.store.close()
+    Indexer(room.store, spawn, pause_s=0).changed()
+    with anyio.fail_after(20):
+        await ran.wait()
+    assert "Traceback" not in caplog.text
+
+
 async def test_an_id_is_found_by_its_beginning(both: tuple[FramesClient, Room]) -> None:
     client, _ = both
     for name in ("alpha", "alpine", "beta", "bet"):

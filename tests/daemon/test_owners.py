@@ -180,6 +180,29 @@ async def test_who_watches_the_late_owner_is_told_though_the_other_still_runs_a_
         assert seen == [event["id"] for event in stored][-len(seen) :], "a gap or a repeat"
 
 
+@pytest.mark.anyio
+async def test_a_daemon_that_has_not_seen_the_others_writing_refuses_nothing_because_of_it(
+    home: Path,
+) -> None:
+    home.mkdir()
+    async with pair(home) as (one, first), pair(home) as (two, _):
+        await one.create("s")
+        await two.request("session.resume", {"sessionId": "s"})
+        await two.turn("s", "hello")
+        first.model.hold = True
+        seq = (await two.request("session.eventLog.tail", {"sessionId": "s"}))["seq"]
+        sent = {"sessionId": "s", "prompt": "and", "expectedSeq": seq}
+        assert await one.request("session.send", sent)
+        (await first.model.next_call()).finish("on")
+        await one.next_event("session.idle", "s")
+
+        await two.turn("s", "again")
+        stored = (await two.request("session.getMessages", {"sessionId": "s"}))["events"]
+        last = [event["id"] for event in stored if event["type"] == "user.message"][-1]
+        cut = {"sessionId": "s", "eventId": last}
+        assert (await one.request("session.history.truncate", cut))["eventsRemoved"] > 0
+
+
 # Real processes
 
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,10 +58,10 @@ class DaemonProcess:
         stdin: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
         bounds: Mapping[str, float] | None = None,
+        program: Sequence[str] = (str(TERTULIAD),),
     ) -> None:
         """`bounds` are names of the daemon's limits, with other values."""
         self.home = home
-        program = [str(TERTULIAD)]
         if bounds:
             program = [sys.executable, str(BOUNDED), json.dumps(bounds)]
         self.process = subprocess.Popen(
@@ -229,10 +229,13 @@ def tcp_daemon(
     env: Mapping[str, str] | None = None,
     token: str | None = "a-token",
     bounds: Mapping[str, float] | None = None,
+    program: Sequence[str] = (str(TERTULIAD),),
 ) -> Iterator[DaemonProcess]:
     """A shared daemon on a free port; without `token`, it makes one or asks for none."""
     given = {**(env or {}), **({"COPILOT_CONNECTION_TOKEN": token} if token else {})}
-    with DaemonProcess(home, "--port", "0", *args, env=given, bounds=bounds) as daemon:
+    with DaemonProcess(
+        home, "--port", "0", *args, env=given, bounds=bounds, program=program
+    ) as daemon:
         with _telling_why(daemon):
             listening = re.search(r"listening on port (\d+)", daemon.line())
         assert listening is not None

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from tertuliad.providers.base import (
     Delta,
@@ -19,6 +20,7 @@ from tertuliad.providers.base import (
     ModelRequest,
     ProviderFailed,
     Target,
+    ToolCall,
     Usage,
 )
 
@@ -47,14 +49,24 @@ class Call:
         """The engine let the call go: it was answered, or cancelled."""
         self._pieces: deque[Delta | Done | ProviderFailed] = deque()
         self._more = anyio.Event()
+        self._asks = False
 
     def say(self, text: str = "", reasoning: str = "") -> None:
         self._put(Delta(text, reasoning))
 
-    def finish(self, text: str = "", finish_reason: str = "stop") -> None:
+    def finish(
+        self, text: str = "", finish_reason: str = "stop", tool_calls: tuple[ToolCall, ...] = ()
+    ) -> None:
         if text:
             self.say(text)
-        self._put(Done(finish_reason=finish_reason, usage=Usage(7, 3), call_id="call-1"))
+        self._put(
+            Done(
+                finish_reason=finish_reason,
+                usage=Usage(7, 3),
+                call_id="call-1",
+                tool_calls=tool_calls,
+            )
+        )
 
     def fail(
         self, kind: FailureKind = "server_error", message: str = "the model broke", **more: Any
@@ -66,10 +78,18 @@ class Call:
         self._pieces.append(piece)
         self._more.set()
 
+    async def taken(self) -> None:
+        """Wait until the engine has taken all that was said and asks for more, or has let go."""
+        with anyio.fail_after(PATIENCE_S):
+            while not (self.ended.is_set() or (self._asks and not self._pieces)):
+                await anyio.lowlevel.checkpoint()
+
     async def next_piece(self) -> Delta | Done:
         while not self._pieces:
             self._more = anyio.Event()
+            self._asks = True
             await self._more.wait()
+            self._asks = False
         piece = self._pieces.popleft()
         if isinstance(piece, ProviderFailed):
             raise piece
@@ -103,12 +123,17 @@ class InProcessModel:
         finally:
             call.ended.set()
 
+    async def arrived(self, number: int) -> None:
+        """Wait until more than `number` calls have come since the beginning."""
+        with anyio.fail_after(PATIENCE_S):
+            while len(self.calls) <= number:
+                if self._arrived.is_set():
+                    self._arrived = anyio.Event()
+                await self._arrived.wait()
+
     async def next_call(self) -> Call:
         """The next call that the test has not taken yet."""
-        with anyio.fail_after(PATIENCE_S):
-            while len(self.calls) <= self._taken:
-                self._arrived = anyio.Event()
-                await self._arrived.wait()
+        await self.arrived(self._taken)
         self._taken += 1
         return self.calls[self._taken - 1]
 

@@ -1,4 +1,5 @@
-"""`python -m tests.torture --seconds N --seed S [--races N]`: kills without end, then races."""
+"""`python -m tests.torture --seconds N --seed S [--races N]`: kills at random moments and at every
+step, several daemons on one home that are killed and stopped, then races."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from tests.support.model_thread import ModelThread
 from tests.torture.chaos import Chaos
+from tests.torture.neighbours import DAEMONS, Neighbours
 from tests.torture.races import races
 
 
@@ -23,11 +25,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ModelThread() as model:
         chaos = Chaos(Path(folder) / "kills", model, seed)
         chaos.run(given.seconds)
-        messages = sum(len(a) for lists in chaos.ledger.accepted.values() for a in lists)
-        seen = sum(len(s) for lists in chaos.ledger.seen.values() for s in lists)
+        print(f"{chaos.kills} kills: {chaos.ledger.summary}", flush=True)
+        print("killed at steps: " + ", ".join(sorted(chaos.died_at)), flush=True)
+        neighbours = Neighbours(Path(folder) / "neighbours", model, seed)
+        neighbours.run(given.seconds / 3)
         print(
-            f"{chaos.kills} kills: {len(chaos.ledger.created)} sessions, {messages} acknowledged"
-            f" messages and {seen} events seen are all there, once and in order",
+            f"{neighbours.kills} kills and {neighbours.stops} stops among {DAEMONS} daemons on one"
+            f" home: {neighbours.chaos.ledger.summary}",
             flush=True,
         )
         if given.races:

@@ -1,5 +1,6 @@
 """A daemon that is killed again and again while several clients use it, and the check of its log.
 
+It is killed from outside after a random time, or kills itself at a named step (`dying_daemon`).
 Everything random comes from the seed; the moments at which the kernel delivers a kill do not.
 """
 
@@ -7,147 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tests.support.daemon_process import DaemonProcess, tcp_daemon
 from tests.support.model_thread import ModelThread
-from tests.support.wire import Wire, WireError
+from tests.support.wire import Wire
+from tests.torture import dying_daemon
+from tests.torture.client import SESSIONS, Client
 from tests.torture.ledger import Ledger
 
 CLIENTS = 4
-SESSIONS = 12
-"""So many at a time, so that each of them is used often."""
-SCRIPTS = (
-    "[[say:yes]]",
-    "[[fake-n6-d10]]",
-    "[[fake-n30-d15]]",
-    "[[fake-slowstart80-n2]]",
-    "[[fake-e400]]",
-    "[[fake-n5-cut2]]",
-)
 MARK = "[[say:still here]]"
-
-
-class Client:
-    """One connection's random work until the daemon is gone. Everybody may use every session, but
-    only who made one deletes it, when nobody else has heard of it."""
-
-    def __init__(self, wire: Wire, model: ModelThread, shared: list[str], seed: str) -> None:
-        self.wire = wire
-        self._model = model
-        self._random = random.Random(seed)
-        self._seed = seed
-        self._shared = shared
-        self._attached: set[str] = set()
-        self._private: list[str] = []
-        self._sends: list[tuple[str, str, int]] = []
-        self._creates: list[tuple[str, int]] = []
-        self._deletes: list[tuple[str, int]] = []
-        self.fault: BaseException | None = None
-
-    def work(self) -> None:
-        try:
-            while not self.wire.ended:
-                self._step()
-        except OSError as error:
-            # The kill came first, and shows at the writing end before it does at the reading one.
-            try:
-                self.wire.until_end()
-            except AssertionError:
-                self.fault = error
-        except AssertionError as error:
-            if not self.wire.ended:
-                self.fault = error
-
-    def _step(self) -> None:
-        steps: list[tuple[int, Callable[[], None]]] = [
-            (10, self._send),
-            (3, self._abort),
-            (2, self._create),
-            (1, self._delete),
-            (1, self._look),
-        ]
-        weights, acts = zip(*steps, strict=True)
-        self._random.choices(acts, weights)[0]()
-
-    def _pick(self) -> str | None:
-        known = [*self._shared, *self._private]
-        if not known:
-            return None
-        session = self._random.choice(known)
-        if session not in self._attached:
-            self._attached.add(session)
-            with contextlib.suppress(WireError):
-                self.wire.call("session.resume", sessionId=session, provider=self._model.provider())
-        return session
-
-    def _send(self) -> None:
-        session = self._pick()
-        if session is None:
-            return
-        asked = []
-        for _ in range(self._random.choice((1, 1, 1, 3))):
-            number = len(self._sends)
-            prompt = f"{self._seed}.{number} {self._random.choice(SCRIPTS)}"
-            params = {"sessionId": session, "prompt": prompt}
-            self._sends.append((session, prompt, self.wire.ask("session.send", params)))
-            asked.append(self._sends[-1][2])
-        if self._random.random() < 0.8:
-            self.wire.answer(asked[-1])
-
-    def _abort(self) -> None:
-        session = self._pick()
-        if session is not None:
-            self.wire.answer(self.wire.ask("session.abort", {"sessionId": session}))
-
-    def _create(self) -> None:
-        if len(self._shared) + len(self._private) >= SESSIONS:
-            return
-        session = f"{self._seed}.s{len(self._creates)}"
-        params = {
-            "sessionId": session,
-            "model": "fake",
-            "streaming": self._random.random() < 0.5,
-            "provider": self._model.provider(),
-        }
-        asked = self.wire.ask("session.create", params)
-        self._creates.append((session, asked))
-        if "result" in self.wire.answer(asked):
-            self._attached.add(session)
-            (self._shared if self._random.random() < 0.7 else self._private).append(session)
-
-    def _delete(self) -> None:
-        if self._private:
-            session = self._private.pop()
-            self._deletes.append((session, self.wire.ask("session.delete", {"sessionId": session})))
-
-    def _look(self) -> None:
-        self.wire.answer(self.wire.ask("session.list", {}))
-
-    def enter_into(self, ledger: Ledger) -> None:
-        """Write down what this client was told; its daemon is gone."""
-        done = {
-            frame["id"] for frame in self.wire.frames if "method" not in frame and "result" in frame
-        }
-        ledger.created |= {session for session, asked in self._creates if asked in done}
-        ledger.delete_asked |= {session for session, _ in self._deletes}
-        ledger.deleted |= {session for session, asked in self._deletes if asked in done}
-        accepted: dict[str, list[str]] = {}
-        for session, prompt, asked in self._sends:
-            ledger.sent[session].add(prompt)
-            if asked in done:
-                accepted.setdefault(session, []).append(prompt)
-        for session, prompts in accepted.items():
-            ledger.accepted[session].append(prompts)
-        seen: dict[str, list[str]] = {}
-        for note in self.wire.notes("session.event"):
-            if not note["event"].get("ephemeral"):
-                seen.setdefault(note["sessionId"], []).append(note["event"]["id"])
-        for session, ids in seen.items():
-            ledger.seen[session].append(ids)
+DYING = (sys.executable, dying_daemon.__file__)
+OTHERS = 5
+"""So many sessions that a round was not about are looked at besides."""
+PATIENCE_S = 3.0
+"""For so long a step may take to come; then the kill comes from outside."""
 
 
 class Chaos:
@@ -159,21 +41,39 @@ class Chaos:
         self._seed = seed
         self._random = random.Random(seed)
         self.ledger = Ledger()
-        self.kills = 0
+        self.kills = self._marks = 0
+        self.died_at: Counter[str] = Counter()
 
-    def run(self, seconds: float) -> None:
-        """Kill and check until the time is over, three times at least."""
+    def run(self, seconds: float, steps: Sequence[str] = dying_daemon.STEPS) -> None:
+        """Kill and check until the time is over, three times at least; every other kill is at one
+        of `steps`, in a random order."""
         end = time.monotonic() + seconds
+        left: list[str] = []
         while self.kills < 3 or time.monotonic() < end:
-            self._use_and_kill()
-            self._check()
+            if not left:
+                left = self._random.sample(steps, len(steps))
+            self.kill_once(left.pop() if self.kills % 2 else None)
+        self.check(self.ledger.alive)
 
-    def _daemon(self) -> contextlib.AbstractContextManager[DaemonProcess]:
-        return tcp_daemon(self._home, "--allow-anonymous", "--turn-retries", "0", token=None)
+    def kill_once(self, step: str | None) -> None:
+        """Use a daemon until it dies at `step`, or at some time, and check what is left."""
+        used = self._use_and_kill(step)
+        others = sorted(self.ledger.alive - used)
+        sample = self._random.sample(others, min(OTHERS, len(others)))
+        self.check((used & self.ledger.alive) | set(sample))
 
-    def _use_and_kill(self) -> None:
+    def _daemon(
+        self, dies_at: str | None = None
+    ) -> contextlib.AbstractContextManager[DaemonProcess]:
+        options = ("--allow-anonymous", "--turn-retries", "0")
+        env = {dying_daemon.VARIABLE: dies_at or ""}
+        return tcp_daemon(self._home, *options, env=env, token=None, program=DYING)
+
+    def _use_and_kill(self, step: str | None) -> set[str]:
+        """The sessions that it was about."""
         shared = sorted(self.ledger.alive)[-SESSIONS // 2 :]
-        with self._daemon() as daemon:
+        dies_at = None if step is None else f"{step}:{self._random.choice((1, 2, 4))}"
+        with self._daemon(dies_at) as daemon:
             clients = [
                 Client(daemon.connect(), self._model, shared, f"{self._seed}.{self.kills}.{number}")
                 for number in range(CLIENTS)
@@ -181,8 +81,14 @@ class Chaos:
             threads = [threading.Thread(target=client.work, daemon=True) for client in clients]
             for thread in threads:
                 thread.start()
-            threads[0].join(self._random.uniform(0.02, 1.0))  # the moment of the kill
-            assert daemon.process.poll() is None, daemon.stderr[-2000:]
+            if step is None:
+                threads[0].join(self._random.uniform(0.02, 1.0))  # the moment of the kill
+                assert daemon.process.poll() is None, daemon.stderr[-2000:]
+            else:
+                threads[0].join(PATIENCE_S)
+                if not threads[0].is_alive():
+                    assert daemon.wait() == -signal.SIGKILL, daemon.stderr[-2000:]
+                    self.died_at[step] += 1
             daemon.kill()
             for client in clients:
                 client.wire.until_end()
@@ -194,13 +100,14 @@ class Chaos:
             if client.fault is not None:
                 raise client.fault
             client.enter_into(self.ledger)
+        return {session for client in clients for session in client.used}
 
-    def _check(self) -> None:
+    def check(self, sessions: Collection[str]) -> None:
+        """The list, and that each of `sessions` has all that it has to, and goes on."""
         with self._daemon() as daemon:
             wire = daemon.connect()
-            listed = [row["sessionId"] for row in wire.call("session.list")["sessions"]]
-            self.ledger.check_list(listed)
-            for session in sorted(self.ledger.alive):
+            self.ledger.check_list(wire.call("session.list")["sessions"])
+            for session in sorted(sessions):
                 self._check_session(wire, session)
             assert daemon.terminate() == 0
             assert "Traceback" not in daemon.stderr, daemon.stderr[-4000:]
@@ -208,7 +115,8 @@ class Chaos:
     def _check_session(self, wire: Wire, session: str) -> None:
         """The session goes on: what waited is done, one more message is answered, and then the log
         holds all that it has to."""
-        prompt = f"mark {self.kills} {MARK}"
+        self._marks += 1
+        prompt = f"mark {self._marks} {MARK}"
         self.ledger.sent[session].add(prompt)
         wire.call("session.resume", sessionId=session, provider=self._model.provider())
         wire.call("session.send", sessionId=session, prompt=prompt, wait=True)

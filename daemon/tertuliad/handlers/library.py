@@ -232,7 +232,9 @@ def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
         return _NOTHING
 
     ended = ctx.sessions.post(
-        session_id, lambda state: decide.abort(state, "user_initiated", None), first=True
+        session_id,
+        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+        first=True,
     )
     return mapped(ended, answer)
 

@@ -20,7 +20,7 @@ import anyio
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
 from tertuliad.replies import Reply
-from tertuliad.sessions import decide
+from tertuliad.sessions import decide, past_turns
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.session import Decide, Session, exists
 from tertuliad.sessions.state import SessionState
@@ -92,13 +92,10 @@ class Sessions:
         return reply
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
-        """Completed with the `TurnEnd` of a message that the session has just accepted."""
+        """Completed with the `TurnEnd` of a message that was accepted, now or before."""
         session = self._slot(session_id)
-        if session is not None:
-            return session.turn_of(message_id)
-        reply = Reply()
-        reply.fail(SessionNotFound.of(session_id))
-        return reply
+        reply = None if session is None else session.turn_of(message_id)
+        return reply or past_turns.end_of(self._world.store, session_id, message_id)
 
     def running(self, session_id: str) -> Reply:
         """Answers whether a turn of the session runs, once what was asked before is done."""
@@ -119,21 +116,21 @@ class Sessions:
 
     def let_go(self, keep: int = 0) -> None:
         """Drop idle sessions from memory until `keep` of them are left."""
-        idle = [session for session in self._live.values() if not session.needed]
+        idle = [session for session in self._live.values() if not session.in_use]
         for session in idle[: max(0, len(idle) - keep)]:
             del self._live[session.id]
 
     def release(self, session_id: str) -> None:
-        """Drop one session from memory, unless it has something to do."""
+        """Drop one session from memory, unless it has something to do, or somebody waits for it."""
         session = self._slot(session_id)
-        if session is not None and not session.needed:
+        if session is not None and not session.in_use:
             del self._live[session_id]
 
     def let_go_idle(self) -> None:
         """Drop the sessions that nobody has used for too long."""
         now = time.monotonic()
         for session in list(self._live.values()):
-            if session.needed:
+            if session.in_use:
                 session.used_s = now
             elif now - session.used_s >= self._idle_s:
                 del self._live[session.id]

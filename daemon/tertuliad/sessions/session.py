@@ -28,6 +28,7 @@ from tertulia_protocol.errors import (
     Draining,
     Overloaded,
     RpcError,
+    SeqMoved,
     SessionExists,
     SessionNotFound,
     StoreFailed,
@@ -110,9 +111,9 @@ class Session:
         return turn or self._busy or bool(self._inbox)
 
     @property
-    def needed(self) -> bool:
-        """Whether it has to stay in memory: it runs, or somebody waits for what it will publish."""
-        return self.running or bool(self._waits)
+    def in_use(self) -> bool:
+        """Whether it runs, or somebody waits for what it will say."""
+        return self.running or self._waits.any
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
@@ -127,9 +128,15 @@ class Session:
         """Completed when no turn runs and no message is pending."""
         return self._waits.for_idle()
 
-    def turn_of(self, message_id: str) -> Reply:
-        """Completed with the `TurnEnd` of a message that was just accepted."""
-        return self._waits.for_turn(message_id)
+    def turn_of(self, message_id: str) -> Reply | None:
+        """Completed with the `TurnEnd` of an accepted message; None: its turn is over."""
+        state = self._state
+        if state is None:
+            return None
+        if state.turn is not None and state.turn.message_id == message_id:
+            return self._waits.for_turn(message_id, state.turn.id)
+        waits = any(item.message_id == message_id for item in state.pending)
+        return self._waits.for_turn(message_id, None) if waits else None
 
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
@@ -182,11 +189,22 @@ class Session:
         try:
             return self._do(command, state)
         except RpcError as error:
-            command.reply.fail(error)
+            if not self._looks_again(command, error):
+                command.reply.fail(error)
         except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
             self._state = None
             self._forget_start()
             command.reply.fail(error)
+        return True
+
+    def _looks_again(self, command: Command, error: RpcError) -> bool:
+        """Before a command is refused because of where the session is, the log is folded anew:
+        another process may have written to it. What runs a turn here knows where it is."""
+        if not isinstance(error, SeqMoved | TurnBusy) or command.tries or self._turn is not None:
+            return False
+        command.tries += 1
+        self._state = None
+        self._inbox.appendleft(command)
         return True
 
     def _do(self, command: Command, state: SessionState) -> bool:

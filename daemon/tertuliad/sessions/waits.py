@@ -6,12 +6,14 @@ import msgspec
 
 from tertulia_protocol import events
 from tertuliad.replies import Reply
+from tertuliad.sessions import facts
 from tertuliad.sessions.sealed import Sealed
 
 
 class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How the turn of one message ended. `answer` is the last `assistant.message` as an event;
-    `error` with its event's id; `idle_id` is the event that made the session idle with it."""
+    `error` with its event's id; `idle_id` is the event that made the session idle with it. A
+    message that was taken out of the queue is `aborted`."""
 
     answer: bytes | None
     aborted: bool = False
@@ -21,7 +23,10 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Watch(msgspec.Struct):
+    """`turn_id` None: the message waits for its turn."""
+
     reply: Reply
+    message_id: str
     turn_id: str | None = None
     answer: bytes | None = None
 
@@ -31,9 +36,10 @@ class Waits:
 
     def __init__(self) -> None:
         self._idle: list[Reply] = []
-        self._turns: dict[str, _Watch] = {}
+        self._turns: list[_Watch] = []
 
-    def __bool__(self) -> bool:
+    @property
+    def any(self) -> bool:
         """Whether somebody waits."""
         return bool(self._idle or self._turns)
 
@@ -43,9 +49,11 @@ class Waits:
         self._idle.append(reply)
         return reply
 
-    def for_turn(self, message_id: str) -> Reply:
-        """Completed with the `TurnEnd` of the message's turn, which has not begun yet."""
-        watch = self._turns[message_id] = _Watch(Reply())
+    def for_turn(self, message_id: str, turn_id: str | None) -> Reply:
+        """Completed with the `TurnEnd` of the message's turn, which has not ended yet; `turn_id`
+        if it has begun."""
+        watch = _Watch(Reply(), message_id, turn_id)
+        self._turns.append(watch)
         return watch.reply
 
     def idle(self) -> None:
@@ -55,8 +63,8 @@ class Waits:
 
     def fail(self, error: BaseException) -> None:
         """The session is gone, or cannot say how the turns ended."""
-        watches, self._turns = self._turns, {}
-        for watch in watches.values():
+        watches, self._turns = self._turns, []
+        for watch in watches:
             watch.reply.fail(error)
         self.idle()
 
@@ -64,35 +72,44 @@ class Waits:
         """Take note of events that are published together."""
         if not self._turns:
             return
-        ended = {}
+        ended: list[_Watch] = []
         aborted = False
         error: Sealed | None = None
         idle_id = None
         for item in sealed:
             match item.data:
-                case events.UserMessage(message_id=str(message_id), turn_id=turn_id):
-                    if message_id in self._turns:
-                        self._turns[message_id].turn_id = turn_id
-                case events.AssistantMessage(originating_message_id=str(message_id)):
-                    if message_id in self._turns:
-                        self._turns[message_id].answer = item.body
+                case events.UserMessage(message_id=message_id, turn_id=turn_id):
+                    for watch in self._of(message_id):
+                        watch.turn_id = turn_id
+                case events.AssistantMessage(originating_message_id=message_id):
+                    for watch in self._of(message_id):
+                        watch.answer = item.body
                 case events.AssistantTurnEnd(turn_id=turn_id):
-                    ended.update(self._pop(turn_id))
+                    ended += self._pop([each for each in self._turns if each.turn_id == turn_id])
                 case events.Abort():
                     aborted = True
                 case events.SessionError():
                     error = item
                 case events.SessionIdle():
                     idle_id = item.id
+                case facts.QueueChanged(pending=pending):
+                    self._taken_out({waiting.message_id for waiting in pending})
                 case _:
                     pass
-        for watch in ended.values():
+        for watch in ended:
             watch.reply.give(_end(watch, aborted, error, idle_id))
 
-    def _pop(self, turn_id: str) -> dict[str, _Watch]:
-        over = {key: watch for key, watch in self._turns.items() if watch.turn_id == turn_id}
-        for key in over:
-            del self._turns[key]
+    def _of(self, message_id: str | None) -> list[_Watch]:
+        return [watch for watch in self._turns if watch.message_id == message_id]
+
+    def _taken_out(self, left: set[str]) -> None:
+        """The queue was edited: a message that is not in it any more gets no turn."""
+        waiting = [watch for watch in self._turns if watch.turn_id is None]
+        for watch in self._pop([each for each in waiting if each.message_id not in left]):
+            watch.reply.give(TurnEnd(answer=None, aborted=True))
+
+    def _pop(self, over: list[_Watch]) -> list[_Watch]:
+        self._turns = [watch for watch in self._turns if watch not in over]
         return over
 
 

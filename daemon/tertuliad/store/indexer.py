@@ -19,8 +19,8 @@ Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class Indexer:
-    """Has a task only while something waits. What the end of the daemon leaves over is indexed by
-    the next search, or by the next daemon that stores something."""
+    """Has a task only while something waits. What the end of the daemon, or a store that fails,
+    leaves over is indexed by the next search, or when something is stored again."""
 
     def __init__(
         self, store: SqliteStore, spawn: Spawn, *, pause_s: float = limits.INDEX_PAUSE_S

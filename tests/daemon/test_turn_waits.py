@@ -1,0 +1,128 @@
+"""Who waits for the end of a message's turn is answered once, whatever becomes of the message."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.frames_client import FramesClient
+from tests.support.pair import Room, pair
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def both(tmp_path: Path) -> AsyncIterator[tuple[FramesClient, Room]]:
+    async with pair(tmp_path / "home") as (client, room):
+        room.model.hold = True
+        await client.create("a")
+        yield client, room
+
+
+async def stay(client: FramesClient, prompt: str, key: str | None = None) -> Any:
+    """Ask with `sendAndWait`; the request's id."""
+    params = {"sessionId": "a", "prompt": prompt, "idempotencyKey": key}
+    return await client.ask("session.sendAndWait", params)
+
+
+async def outcome(client: FramesClient, asked: Any) -> tuple[str | None, bool]:
+    """The answer's text, and whether the turn was aborted."""
+    result = (await client.answer(asked))["result"]
+    response = result.get("response")
+    return response and response["data"]["content"], result["aborted"]
+
+
+async def test_who_sends_again_by_a_key_gets_the_answer_of_the_first(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    first = await stay(client, "hello", "k")
+    call = await room.model.next_call()
+    while_it_runs = await stay(client, "hello", "k")
+    await client.request("ping")
+    call.finish("the answer")
+    assert await outcome(client, first) == ("the answer", False)
+    assert await outcome(client, while_it_runs) == ("the answer", False)
+    room.sessions.let_go()
+    assert await outcome(client, await stay(client, "hello", "k")) == ("the answer", False)
+    assert len(room.model.calls) == 1
+
+
+async def test_who_sends_again_by_a_key_learns_how_the_first_failed(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    first = await stay(client, "hello", "k")
+    (await room.model.next_call()).fail("server_error", "it broke")
+    error = (await client.answer(first))["error"]
+    assert error["data"]["errorType"] == "server_error"
+    await client.request("session.log", {"sessionId": "a", "message": "mine", "level": "error"})
+    assert (await client.answer(await stay(client, "hello", "k")))["error"] == error
+
+
+async def test_who_sends_again_by_a_key_learns_that_the_first_was_aborted(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    first = await stay(client, "hello", "k")
+    await room.model.next_call()
+    await client.request("session.abort", {"sessionId": "a"})
+    assert await outcome(client, first) == (None, True)
+    assert await outcome(client, await stay(client, "hello", "k")) == (None, True)
+
+
+@pytest.mark.parametrize("method", ["removeAt", "clear", "removeMostRecent"])
+async def test_a_message_that_is_taken_out_answers_who_waits_for_it(
+    both: tuple[FramesClient, Room], method: str
+) -> None:
+    client, room = both
+    await client.say("a", "it runs")
+    call = await room.model.next_call()
+    asked = await stay(client, "it waits")
+    items = (await client.request("session.queue.pendingItems", {"sessionId": "a"}))["items"]
+    params = {"sessionId": "a", **({"id": items[0]["id"]} if method == "removeAt" else {})}
+    await client.request(f"session.queue.{method}", params)
+    assert await outcome(client, asked) == (None, True)
+    call.finish("done")
+    await client.next_event("session.idle")
+
+
+async def test_a_suspended_session_still_answers_who_waits(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await client.say("a", "it runs")
+    await room.model.next_call()
+    asked = await stay(client, "it waits")
+    await client.request("session.suspend", {"sessionId": "a"})
+    room.sessions.let_go()
+    await client.request("session.resume", {"sessionId": "a"})
+    (await room.model.next_call()).finish("here it is")
+    assert await outcome(client, asked) == ("here it is", False)
+
+
+async def test_a_session_that_is_closed_leaves_what_waits_waiting(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await client.say("a", "it runs")
+    await room.model.next_call()
+    await client.say("a", "it waits")
+    await client.request("sessions.close", {"sessionId": "a"})
+    row = (await client.request("session.getMetadata", {"sessionId": "a"}))["session"]
+    assert row["pending"] == 1
+    await client.request("session.resume", {"sessionId": "a"})
+    (await room.model.next_call()).finish("here it is")
+    assert len(room.model.calls) == 2
+
+
+async def test_deleting_many_forgets_their_keys(both: tuple[FramesClient, Room]) -> None:
+    client, room = both
+    provider = {"baseUrl": "http://127.0.0.1:1/v1", "apiKey": "a-key"}
+    await client.create("b", provider=provider)
+    assert "b" in room.world.credentials
+    await client.request("sessions.bulkDelete", {"sessionIds": ["b"]})
+    assert "b" not in room.world.credentials

@@ -1,0 +1,124 @@
+"""Promises 1 to 4 in any order of commands: the whole engine against a model on paper.
+
+Several clients, several sessions, a model that the machine drives, evictions, lost connections and
+crashes, at rest and in the middle of a command. `TERTULIA_HYPOTHESIS=long` runs it for minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from tests.machine import keeping, talking
+from tests.machine.engine import Engine
+from tests.machine.ground import Ground
+
+LONG = os.environ.get("TERTULIA_HYPOTHESIS") == "long"
+SETTINGS = settings(
+    max_examples=1000 if LONG else 30,
+    stateful_step_count=60 if LONG else 40,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+Step = Callable[[Engine, int, int, int], Awaitable[None]]
+WHO, WHICH, HOW = st.integers(0, 11), st.integers(0, 23), st.integers(0, 47)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Every rule takes the same three numbers, so that nothing that is drawn depends on what was
+    seen."""
+
+    forgetful = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ground = Ground()
+        self.engine = Engine(self.ground)
+        self.engine.forgetful = self.forgetful
+        self.failed = True
+        self.ground.run(self.engine.start())
+        self.failed = False
+
+    def step(self, step: Step, who: int, which: int, how: int) -> None:
+        async def whole() -> None:
+            await step(self.engine, who, which, how)
+            await self.engine.settle()
+
+        self.failed = True
+        self.ground.run(whole())
+        self.failed = False
+
+    def teardown(self) -> None:
+        try:
+            self.ground.run(self.engine.daemon.end() if self.failed else self.engine.end())
+        finally:
+            self.ground.close()
+
+
+def _rule(step: Step) -> Callable[..., None]:
+    def run(self: EngineMachine, who: int, which: int, how: int) -> None:
+        self.step(step, who, which, how)
+
+    run.__name__ = step.__name__
+    made: Callable[..., None] = rule(who=WHO, which=WHICH, how=HOW)(run)
+    return made
+
+
+STEPS: tuple[Step, ...] = (
+    keeping.create,
+    talking.send_plainly,
+    talking.finish,
+    talking.send,
+    talking.delta,
+    talking.fail,
+    talking.abort,
+    talking.send_and_stay,
+    talking.all_at_once,
+    talking.abort_as_it_ends,
+    talking.suspend,
+    talking.look_at_queue,
+    talking.move,
+    talking.insert,
+    talking.change,
+    talking.pause,
+    keeping.resume,
+    keeping.detach,
+    keeping.close,
+    keeping.describe,
+    keeping.name,
+    keeping.switch_model,
+    keeping.note,
+    keeping.fork,
+    keeping.rewind,
+    keeping.delete,
+    keeping.export,
+    keeping.import_,
+    keeping.list_pages,
+    keeping.search,
+    keeping.read,
+    keeping.look,
+    keeping.evict,
+    keeping.leave_and_come_back,
+    keeping.crash,
+    keeping.crash_in_next,
+)
+for _step in STEPS:
+    setattr(EngineMachine, _step.__name__, _rule(_step))
+
+
+class ForgetfulMachine(EngineMachine):
+    """The same with every idle session dropped from memory after every step: nobody can tell."""
+
+    forgetful = True
+
+
+TestEngine = EngineMachine.TestCase
+TestEngine.settings = SETTINGS
+TestForgetfulEngine = ForgetfulMachine.TestCase
+TestForgetfulEngine.settings = SETTINGS
