@@ -24,7 +24,7 @@ from tests.bench.driven import Daemon
 from tests.bench.machine import allow_open_files
 from tests.bench.models import scripted_models
 from tests.bench.rows import rows
-from tests.bench.sections import NAMES, SECTIONS
+from tests.bench.sections import MACHINE, NAMES, SECTIONS
 from tests.bench.sizes import QUICK, Sizes
 from tests.bench.table import render, render_machine
 
@@ -36,6 +36,8 @@ def _peer(text: str) -> Daemon:
     name, equals, command = text.partition("=")
     if not (name and equals and command):
         raise argparse.ArgumentTypeError("NAME=COMMAND, such as other='/opt/other --flag'")
+    if name in (OURS.name, MACHINE):
+        raise argparse.ArgumentTypeError(f"another name: {name} has a column already")
     return Daemon(name, tuple(shlex.split(command)))
 
 
@@ -92,30 +94,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = given.runs or (1 if given.quick else 5)
     allow_open_files()
     before = os.getloadavg()
+
+    def save() -> dict[str, Any]:
+        told = report(campaign, runs, sizes, before)
+        if given.json:
+            given.json.write_text(json.dumps(told))
+        return told
+
     with scripted_models(given.models) as urls:
         campaign = Campaign([OURS, *given.peer], runs, sizes, urls)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(campaign.run(names))
-    told = report(campaign, runs, sizes, before, os.getloadavg())
-    _print(told, [OURS.name, *(peer.name for peer in given.peer)], sizes)
-    if given.json:
-        given.json.write_text(json.dumps(told))
+            runner.run(campaign.run(names, save))
+    _print(save(), [OURS.name, *(peer.name for peer in given.peer)], sizes)
     return 1 if campaign.faults else 0
 
 
 def report(
-    campaign: Campaign,
-    runs: int,
-    sizes: Sizes,
-    before: Sequence[float],
-    after: Sequence[float],
+    campaign: Campaign, runs: int, sizes: Sizes, load_before: Sequence[float]
 ) -> dict[str, Any]:
     """All that was found: figures and goals by their rows' keys, and the values of each run."""
     figures, machine = campaign.figures()
     return {
         "runs": runs,
         "processors": os.cpu_count(),
-        "load": {"before": before, "after": after},
+        "load": {"before": load_before, "after": os.getloadavg()},
         "sizes": msgspec.to_builtins(sizes),
         "goals": {row.key: row.goal for row in rows(sizes) if row.goal is not None},
         "medians": figures,
@@ -129,6 +131,11 @@ def _print(told: dict[str, Any], names: Sequence[str], sizes: Sizes) -> None:
     before, after = (told["load"][when][0] for when in ("before", "after"))
     print(f"Medians of {told['runs']} runs, {told['processors']} processors,", end=" ")
     print(f"load {before:.1f} before and {after:.1f} after.")
+    print("`yardstick`: how many times what the machine gives without a daemon, and that figure.")
+    if before > told["processors"] / 2:
+        print(
+            "The machine had other work before this began: times are longer than they have to be."
+        )
     for table in (
         render_machine(told["machine"], sizes),
         render(names, told["medians"], told["machine"], sizes),

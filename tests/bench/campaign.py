@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,12 +36,14 @@ class Campaign:
         self._sizes = sizes
         self._model_urls = model_urls
 
-    async def run(self, names: Sequence[str]) -> None:
+    async def run(self, names: Sequence[str], save: Callable[[], object]) -> None:
+        """All of these sections; `save` is called after each, as the next may take minutes."""
         for name in names:
             if name == MACHINE:
                 await self._measure_machine()
             else:
                 await self._measure(name, SECTIONS[name])
+            save()
         _say("")
 
     async def _measure_machine(self) -> None:

@@ -1,4 +1,8 @@
-"""The scripted models, each a process of its own, so that neither is what is measured."""
+"""The scripted models, each a process of its own, so that none of them is what is measured.
+
+One is enough: with 1,000 streams it needs half the processor time of the client that reads them
+(0.45 of 0.9 s for 50,000 chunks, 2 cores), and three of them are no faster.
+"""
 
 from __future__ import annotations
 
