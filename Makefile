@@ -27,7 +27,7 @@ help:
 	@echo "make serve   a daemon on a free port of localhost (SERVE_ARGS=\"...\" for something else)"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, then the tests"
-	@echo "make bench   the benchmark"
+	@echo "make bench   the benchmark (BENCH_ARGS=\"--long\" adds what takes minutes, --help tells more)"
 	@echo "make torture kills at random moments, and the check that nothing is lost"
 
 demo: $(HAS_MODEL)

@@ -1,101 +1,59 @@
 """The benchmark: `python -m tests.bench`. Our daemon, and any other of the same wire beside it.
 
 The model is the scripted one in a process of its own. The runs of all daemons alternate, so that a
-noisy moment of the machine meets them all; every number is the median over the runs.
+noisy moment of the machine meets them all; every number is the median over the runs, where it does
+not say otherwise. What the machine gives without a daemon is measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import shlex
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.bench.driven import Daemon, Failed
-from tests.bench.sections import QUICK, SECTIONS, Bench, Numbers, Sizes, median
-from tests.bench.table import render
+import msgspec
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.bench.campaign import Campaign
+from tests.bench.driven import Daemon
+from tests.bench.machine import allow_open_files
+from tests.bench.models import scripted_models
+from tests.bench.rows import rows
+from tests.bench.sections import MACHINE, NAMES, SECTIONS
+from tests.bench.sizes import QUICK, Sizes
+from tests.bench.table import render, render_machine
+
 OURS = Daemon("tertuliad", (str(Path(sys.executable).with_name("tertuliad")),))
-
-
-@contextlib.contextmanager
-def scripted_model() -> Iterator[str]:
-    """The scripted model in its own process; its base URL."""
-    command = [sys.executable, str(REPO / "tests" / "support" / "scripted_model.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        port = int(process.stdout.readline().rpartition(b":")[2])
-        yield f"http://127.0.0.1:{port}/v1"
-        process.stdin.close()
-        process.wait(10)
-
-
-async def measure(
-    daemons: Sequence[Daemon], sections: Sequence[str], runs: int, sizes: Sizes, model_url: str
-) -> tuple[dict[str, Numbers], list[str]]:
-    """The medians of each daemon, and what went wrong."""
-    found: dict[str, dict[str, list[float]]] = {daemon.name: {} for daemon in daemons}
-    faults = []
-    for section in sections:
-        for run in range(runs):
-            for daemon in daemons:
-                _say(f"{section}, run {run + 1} of {runs}, {daemon.name} ...")
-                try:
-                    numbers = await _one_run(section, daemon, sizes, model_url)
-                except (Failed, OSError, TimeoutError) as error:
-                    faults.append(f"{daemon.name}, {section}: {error or 'it took too long'}")
-                    continue
-                for key, value in numbers.items():
-                    found[daemon.name].setdefault(key, []).append(value)
-    _say("")
-    medians = {
-        name: {key: median(values) for key, values in numbers.items()}
-        for name, numbers in found.items()
-    }
-    return medians, faults
-
-
-async def _one_run(section: str, daemon: Daemon, sizes: Sizes, model_url: str) -> Numbers:
-    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as home:
-        return await SECTIONS[section](Bench(daemon, Path(home), model_url, sizes))
-
-
-def _say(line: str) -> None:
-    """Progress, where somebody watches."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+LONG = [name for name, section in SECTIONS.items() if section.long]
 
 
 def _peer(text: str) -> Daemon:
     name, equals, command = text.partition("=")
     if not (name and equals and command):
         raise argparse.ArgumentTypeError("NAME=COMMAND, such as other='/opt/other --flag'")
+    if name in (OURS.name, MACHINE):
+        raise argparse.ArgumentTypeError(f"another name: {name} has a column already")
     return Daemon(name, tuple(shlex.split(command)))
 
 
 def _sections(text: str) -> list[str]:
     chosen = text.split(",")
-    if unknown := sorted(set(chosen) - SECTIONS.keys()):
-        raise argparse.ArgumentTypeError(f"no section {unknown[0]!r}; {', '.join(SECTIONS)}")
+    if unknown := sorted(set(chosen) - set(NAMES)):
+        raise argparse.ArgumentTypeError(f"no section {unknown[0]!r}; {', '.join(NAMES)}")
     return chosen
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument(
-        "--only", type=_sections, default=list(SECTIONS), metavar="A,B", help=", ".join(SECTIONS)
-    )
-    parser.add_argument("--runs", type=int, metavar="N", help="of each section [5; quick: 1]")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--only", type=_sections, metavar="A,B", help=", ".join(NAMES))
+    add("--runs", type=int, metavar="N", help="of each section [5; quick: 1]")
+    add(
         "--peer",
         type=_peer,
         action="append",
@@ -104,25 +62,88 @@ def parser() -> argparse.ArgumentParser:
         help="another daemon, measured beside ours; the SDKs' flags are added to its command"
         " unless --stdio is in it",
     )
-    parser.add_argument("--quick", action="store_true", help="little of everything: does it run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    add(
+        "--long",
+        action="store_true",
+        help=f"also what takes minutes, of our daemon alone: {', '.join(LONG)}"
+        " (10,000 live sessions, 100,000 stored ones, 10,000 turns)",
+    )
+    add("--quick", action="store_true", help="little of everything: does it run?")
+    add("--models", type=int, default=1, metavar="N", help="processes of the model [1]")
+    add("--json", type=Path, metavar="FILE", help="write all values there, of every run")
     return parser
 
 
+def chosen(only: Sequence[str] | None, long: bool) -> list[str]:
+    """The sections to run. Raises `ValueError` for a long one that was not asked for as such."""
+    if only is None:
+        return [name for name in NAMES if long or name not in LONG]
+    if refused := [name for name in only if name in LONG and not long]:
+        raise ValueError(f"{refused[0]} takes minutes: add --long")
+    return list(only)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    given = parser().parse_args(argv)
+    arguments = parser()
+    given = arguments.parse_args(argv)
+    try:
+        names = chosen(given.only, given.long)
+    except ValueError as error:
+        arguments.error(str(error))
     sizes = QUICK if given.quick else Sizes()
     runs = given.runs or (1 if given.quick else 5)
-    daemons = [OURS, *given.peer]
-    with scripted_model() as url, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        found, faults = runner.run(measure(daemons, given.only, runs, sizes, url))
-    print(f"Medians of {runs} runs, {os.cpu_count()} processors.")
-    print(render([daemon.name for daemon in daemons], found, sizes))
-    for fault in faults:
+    allow_open_files()
+    before = os.getloadavg()
+
+    def save() -> dict[str, Any]:
+        told = report(campaign, runs, sizes, before)
+        if given.json:
+            given.json.write_text(json.dumps(told))
+        return told
+
+    with scripted_models(given.models) as urls:
+        campaign = Campaign([OURS, *given.peer], runs, sizes, urls)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(campaign.run(names, save))
+    _print(save(), [OURS.name, *(peer.name for peer in given.peer)], sizes)
+    return 1 if campaign.faults else 0
+
+
+def report(
+    campaign: Campaign, runs: int, sizes: Sizes, load_before: Sequence[float]
+) -> dict[str, Any]:
+    """All that was found: figures and goals by their rows' keys, and the values of each run."""
+    figures, machine = campaign.figures()
+    return {
+        "runs": runs,
+        "processors": os.cpu_count(),
+        "load": {"before": load_before, "after": os.getloadavg()},
+        "sizes": msgspec.to_builtins(sizes),
+        "goals": {row.key: row.goal for row in rows(sizes) if row.goal is not None},
+        "medians": figures,
+        "machine": machine,
+        "values": campaign.values | {"machine": campaign.machine},
+        "faults": campaign.faults,
+    }
+
+
+def _print(told: dict[str, Any], names: Sequence[str], sizes: Sizes) -> None:
+    before, after = (told["load"][when][0] for when in ("before", "after"))
+    print(f"Medians of {told['runs']} runs, {told['processors']} processors,", end=" ")
+    print(f"load {before:.1f} before and {after:.1f} after.")
+    print("`yardstick`: how many times what the machine gives without a daemon, and that figure.")
+    if before > told["processors"] / 2:
+        print(
+            "The machine had other work before this began: times are longer than they have to be."
+        )
+    for table in (
+        render_machine(told["machine"], sizes),
+        render(names, told["medians"], told["machine"], sizes),
+    ):
+        if table:
+            print(f"\n{table}")
+    for fault in told["faults"]:
         print(f"failed: {fault}")
-    if given.json:
-        given.json.write_text(json.dumps({"runs": runs, "medians": found, "faults": faults}))
-    return 1 if faults else 0
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

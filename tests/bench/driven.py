@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import os
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from tests.bench.counted import Frame, Turn, decode_frame
 from tests.bench.machine import Processes
 
 PATIENCE_S = 120.0
@@ -37,48 +37,19 @@ class Daemon(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
 
 
-class _Told(msgspec.Struct):
-    type: str = ""
-
-
-class _Params(msgspec.Struct, rename="camel"):
-    session_id: str = ""
-    event: _Told | None = None
-
-
-class _Frame(msgspec.Struct):
-    id: int | str | None = None
-    method: str | None = None
-    params: _Params | None = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: Any = None
-
-
-class Turn(msgspec.Struct):
-    """One turn as its client saw it; times in ms from its sending."""
-
-    started: float
-    ended: asyncio.Future[None]
-    deltas: int = 0
-    first_ms: float = 0.0
-    last_ms: float = 0.0
-    ms: float = 0.0
-    failed: bool = False
-
-
 class Driven(asyncio.SubprocessProtocol):
     """A running daemon. Lives from `start` to `stop`."""
 
-    def __init__(self, daemon: Daemon, home: Path, model_url: str) -> None:
+    def __init__(self, daemon: Daemon, home: Path, model_urls: Sequence[str]) -> None:
         self.bytes_received = 0
         self._daemon = daemon
         self._home = home
-        self._model_url = model_url
+        self._model_urls = model_urls
+        self._opened = 0
         self._rest = bytearray()
         self._ids = 0
         self._waiting: dict[int | str | None, asyncio.Future[msgspec.Raw]] = {}
         self._turns: dict[str, Turn] = {}
-        self._decode = msgspec.json.Decoder(_Frame).decode
         self._errors = b""
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport
@@ -100,7 +71,8 @@ class Driven(asyncio.SubprocessProtocol):
 
     def _environment(self) -> dict[str, str]:
         nowhere = "http://127.0.0.1:9"
-        return {
+        given = {"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {}
+        return given | {
             "PATH": os.environ["PATH"],
             "HOME": str(self._home),
             "LANG": "C.UTF-8",
@@ -111,7 +83,7 @@ class Driven(asyncio.SubprocessProtocol):
             "COPILOT_HOME": str(self._home / "data"),
             "COPILOT_OFFLINE": "true",
             "COPILOT_AUTO_UPDATE": "false",
-            "COPILOT_PROVIDER_BASE_URL": self._model_url,
+            "COPILOT_PROVIDER_BASE_URL": self._model_urls[0],
             "COPILOT_PROVIDER_API_KEY": "key-of-a-benchmark",
             "COPILOT_MODEL": "fake-n1-d0",
         }
@@ -138,21 +110,22 @@ class Driven(asyncio.SubprocessProtocol):
             body = bytes(rest[header.end() : end])
             at = end
             with contextlib.suppress(msgspec.ValidationError):  # of a kind that is not counted
-                self._take(self._decode(body))
+                self._take(decode_frame(body))
         del rest[:at]
 
-    def _take(self, frame: _Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         if frame.method is None:
             self._take_answer(frame)
         elif frame.id is not None:
             refused = {"code": -32601, "message": "not handled by the benchmark"}
             self._send({"jsonrpc": "2.0", "id": frame.id, "error": refused})
         elif frame.params is not None and frame.params.event is not None:
-            turn = self._turns.get(frame.params.session_id)
-            if turn is not None:
-                self._take_event(frame.params.session_id, frame.params.event.type, turn)
+            session, event = frame.params.session_id, frame.params.event
+            turn = self._turns.get(session)
+            if turn is not None and turn.take(event.type, event.data):
+                del self._turns[session]
 
-    def _take_answer(self, frame: _Frame) -> None:
+    def _take_answer(self, frame: Frame) -> None:
         waiting = self._waiting.pop(frame.id, None)
         if waiting is None or waiting.done():
             return
@@ -161,19 +134,6 @@ class Driven(asyncio.SubprocessProtocol):
         else:
             waiting.set_result(frame.result)
 
-    def _take_event(self, session: str, kind: str, turn: Turn) -> None:
-        if kind == "assistant.message_delta":
-            turn.deltas += 1
-            turn.last_ms = (time.perf_counter() - turn.started) * 1000
-            turn.first_ms = turn.first_ms or turn.last_ms
-        elif kind == "session.error":
-            turn.failed = True
-        elif kind == "session.idle":
-            turn.ms = (time.perf_counter() - turn.started) * 1000
-            del self._turns[session]
-            if not turn.ended.done():
-                turn.ended.set_result(None)
-
     def process_exited(self) -> None:
         self._gone.set_result(None)
         error = self._ended()
@@ -181,8 +141,7 @@ class Driven(asyncio.SubprocessProtocol):
             if not answer.done():
                 answer.set_exception(error)
         for turn in self._turns.values():
-            if not turn.ended.done():
-                turn.ended.set_exception(error)
+            turn.break_off(error)
 
     def _ended(self) -> Failed:
         said = self._errors.decode(errors="replace").strip()
@@ -205,12 +164,13 @@ class Driven(asyncio.SubprocessProtocol):
         return msgspec.json.decode(await asyncio.wait_for(answer, PATIENCE_S))
 
     def _settings(self) -> dict[str, Any]:
-        """A small system prompt, no tools, streaming."""
+        """A small system prompt, no tools, streaming; the models' servers take turns."""
+        self._opened += 1
         return {
             "model": "fake-n1-d0",
             "provider": {
                 "type": "openai",
-                "baseUrl": self._model_url,
+                "baseUrl": self._model_urls[self._opened % len(self._model_urls)],
                 "apiKey": "key-of-a-benchmark",
             },
             "streaming": True,
@@ -227,23 +187,38 @@ class Driven(asyncio.SubprocessProtocol):
         return str(created["sessionId"])
 
     async def create_many(self, count: int, *, at_once: int = 20) -> list[str]:
+        """New sessions by so many callers, each of whom asks again when it was answered."""
         sessions: list[str] = []
-        while len(sessions) < count:
-            some = min(at_once, count - len(sessions))
-            sessions += await asyncio.gather(*(self.create() for _ in range(some)))
+        left = iter(range(count))
+
+        async def caller() -> None:
+            sessions.extend([await self.create() for _ in left])
+
+        await asyncio.gather(*(caller() for _ in range(at_once)))
         return sessions
 
     async def resume(self, session: str) -> None:
         await self.request("session.resume", sessionId=session, **self._settings())
 
-    async def turn(self, session: str, script: str) -> Turn:
-        """Send a message that has the model play `script`; back at the turn's end."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        turn = self._turns[session] = Turn(time.perf_counter(), ended)
+    async def begin(self, session: str, script: str) -> Turn:
+        """Send a message that has the model play `script`; back when it was accepted."""
+        turn = self._turns[session] = Turn()
         await self.request("session.send", sessionId=session, prompt=f"hi [[{script}]]")
-        await asyncio.wait_for(ended, PATIENCE_S)
-        if turn.failed:
+        return turn
+
+    async def seen(self, turn: Turn, deltas: int) -> None:
+        await asyncio.wait_for(turn.reached(deltas), PATIENCE_S)
+
+    async def finish(self, turn: Turn, *, may_fail: bool = False) -> None:
+        """Back at the turn's end."""
+        await asyncio.wait_for(turn.ended, PATIENCE_S)
+        if turn.failed and not may_fail:
             raise Failed(f"a turn of {self._daemon.name} failed")
+
+    async def turn(self, session: str, script: str) -> Turn:
+        """A whole turn."""
+        turn = await self.begin(session, script)
+        await self.finish(turn)
         return turn
 
     async def turns(self, sessions: Sequence[str], script: str) -> list[Turn]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -49,6 +50,12 @@ class Processes:
                 os.kill(pid, signal.SIGKILL)
 
 
-def folder_kb(folder: Path) -> float:
-    """What the files in `folder` occupy, in KB."""
-    return sum(p.stat().st_blocks for p in folder.rglob("*") if p.is_file()) * 512 / 1000
+def folder_mb(folder: Path) -> float:
+    """What the files in `folder` occupy, in MB of 10^6 bytes."""
+    return sum(p.stat().st_blocks for p in folder.rglob("*") if p.is_file()) * 512 / 1e6
+
+
+def allow_open_files() -> None:
+    """As many as this user may have open at once: a thousand streams need more than the default."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
