@@ -349,7 +349,7 @@ async def look(engine: Engine, who: int, which: int, how: int) -> None:
         return {"name": paper.name or paper.kept.auto}
 
     def usage() -> dict[str, Any]:
-        paper = engine.of(client, session)
+        paper = engine.book.get(session)  # whoever asks
         paper.touch()
         return {"totalUserRequests": paper.kept.turns, "calls": paper.calls}
 
