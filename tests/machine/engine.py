@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import anyio.lowlevel
 
+from tests.machine.book import Book, Event, Message, Refused
 from tests.machine.ground import (
     Client,
     Daemon,
@@ -23,7 +24,7 @@ from tests.machine.ground import (
     check_view,
     shown,
 )
-from tests.machine.paper import Book, Event, Message, Paper, Refused
+from tests.machine.paper import Paper
 from tests.support.in_process_model import PATIENCE_S, Call
 
 NAMES = ("a", "b", "c", "d")

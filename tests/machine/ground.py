@@ -27,7 +27,8 @@ import pytest
 from tertulia_protocol.errors import RpcError
 from tertuliad import limits
 from tertuliad.sessions import left_over
-from tests.machine.paper import PENDING_MESSAGES, REMEMBERED_KEYS, Event, Message, Paper, Refused
+from tests.machine.book import PENDING_MESSAGES, REMEMBERED_KEYS, Event, Message, Refused
+from tests.machine.paper import Paper
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S, Call, last_words
 from tests.support.pair import Room, pair

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tertuliad.providers.base import FailureKind, ToolCall
+from tests.machine.book import Message, Refused, T_Facts
 from tests.machine.engine import NOBODY, Engine, a_message, pick
 from tests.machine.ground import Client
-from tests.machine.paper import Message, Paper, Refused, T_Facts
+from tests.machine.paper import Paper
 
 FAILURES: tuple[FailureKind, ...] = ("server_error", "interrupted", "authentication")
 

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from tests.machine import keeping, talking
+from tests.machine import keeping, looking, talking
 from tests.machine.engine import Engine
 from tests.machine.ground import Ground
 
 LONG = os.environ.get("TERTULIA_HYPOTHESIS") == "long"
 SETTINGS = settings(
-    max_examples=1000 if LONG else 30,
+    max_examples=300 if LONG else 30,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     print_blob=True,
@@ -99,10 +99,10 @@ STEPS: tuple[Step, ...] = (
     keeping.delete,
     keeping.export,
     keeping.import_,
-    keeping.list_pages,
-    keeping.search,
-    keeping.read,
-    keeping.look,
+    looking.list_pages,
+    looking.search,
+    looking.read,
+    looking.look,
     keeping.evict,
     keeping.leave_and_come_back,
     keeping.crash,

@@ -97,7 +97,7 @@ def played(script: list[Any], *, forgetful: bool) -> str:
         ground.close()
 
 
-@settings(SETTINGS, max_examples=300 if LONG else 12)
+@settings(SETTINGS, max_examples=150 if LONG else 12)
 @given(SCRIPTS)
 def test_a_session_that_is_evicted_at_any_point_is_as_one_that_never_was(
     script: list[Any],

@@ -86,14 +86,20 @@ def _records(document: Document) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def _envelope(item: DocumentRecord, path: str) -> events.Envelope:
-    envelope: events.Envelope = _decoded(item.event, events.Envelope, path)
+class _Given(events.Envelope, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """An envelope whose data is decoded once its type is known."""
+
+    data: msgspec.Raw
+
+
+def _envelope(item: DocumentRecord, path: str) -> _Given:
+    envelope: _Given = _decoded(item.event, _Given, path)
     if envelope.ephemeral or ((row := events.EVENTS.get(envelope.type)) and row.ephemeral):
         raise _invalid(path, "an ephemeral event is not part of a log")
     return envelope
 
 
-def _body(item: DocumentRecord, envelope: events.Envelope, path: str) -> bytes:
+def _body(item: DocumentRecord, envelope: _Given, path: str) -> bytes:
     """The event's bytes as they came, but for secrets."""
     kind: Any = facts.TYPES.get(envelope.type, dict[str, Any])
     data = _decoded(envelope.data, kind, f"{path}.event.data")

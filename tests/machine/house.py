@@ -1,0 +1,156 @@
+"""Several daemons on one home, and the book of what they do together.
+
+A daemon that runs a session's turn is its owner: the others refuse what they are asked of it, until
+the turn is over or the owner is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.machine.book import Book, Refused
+from tests.machine.engine import ANY, learn_ids, pick
+from tests.machine.ground import (
+    Client,
+    Daemon,
+    Ground,
+    answered,
+    check_call,
+    check_log,
+    check_rows,
+)
+from tests.machine.paper import Paper
+from tests.support.in_process_model import Call
+
+DAEMONS = 3
+
+
+class House:
+    """Several daemons, each with one client, and the book of what they do together."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.book = Book()
+        self.daemons: list[Daemon] = []
+        self.clients: list[Client] = []
+        self.owners: dict[int, int] = {}
+        """By a session's number, the place of the daemon that runs its turn."""
+        self.calls: dict[int, Call] = {}
+        self._words = 0
+
+    async def open(self) -> None:
+        for _ in range(DAEMONS):
+            daemon = Daemon(self.ground.home)
+            await daemon.start()
+            self.daemons.append(daemon)
+            self.clients.append(Client(daemon.room.connect()))
+
+    def new_words(self) -> str:
+        self._words += 1
+        return f"w{self._words:04}"
+
+    def paper(self, which: int) -> Paper | None:
+        papers = [self.book.papers[name] for name in sorted(self.book.papers)]
+        return pick(papers, which) if papers else None
+
+    async def ask(
+        self,
+        place: int,
+        session: str,
+        method: str,
+        params: dict[str, Any],
+        effect: Callable[[], Any],
+    ) -> Any:
+        """A request to one of the daemons; None: it was rightly refused."""
+        await self._attach(place, session)
+        answer = await answered(self.clients[place].frames, method, params)
+        expected: Any = Refused("session_not_found")
+        if self.clients[place].attached(session):
+            expected = self._on_paper(place, session, effect)
+        if isinstance(expected, Refused) or isinstance(answer, Refused):
+            kinds = [e.kind if isinstance(e, Refused) else None for e in (answer, expected)]
+            assert kinds[0] == kinds[1], f"{method}: refused as {kinds[0]} instead of {kinds[1]}"
+            return None
+        return answer
+
+    def _on_paper(self, place: int, session: str, effect: Callable[[], Any]) -> Any:
+        paper = self.book.papers[session]
+        if self.elsewhere(place, paper):
+            return Refused("turn_busy")
+        try:
+            paper.touch()
+            return effect()
+        except Refused as refused:
+            return refused
+        finally:
+            if paper.turn is not None and not paper.turn.orphan:
+                self.owners[paper.number] = place
+
+    def elsewhere(self, place: int, paper: Paper) -> bool:
+        """Whether another daemon, which lives, runs the session's turn."""
+        turn = paper.turn
+        return turn is not None and not turn.orphan and self.owners[paper.number] != place
+
+    async def _attach(self, place: int, session: str) -> None:
+        client, paper = self.clients[place], self.book.papers[session]
+        if client.attached(session) or self.elsewhere(place, paper):
+            return
+        await client.frames.request("session.resume", {"sessionId": session, "disableResume": True})
+
+        def effect() -> None:
+            client.view(session).attach(paper, len(paper.told))
+            paper.go_on()
+
+        self._on_paper(place, session, effect)
+
+    async def settle(self) -> None:
+        running: dict[int, Call] = {}
+        for paper in self.book.papers.values():
+            log = await self.daemons[0].log(paper.id, len(paper.log))
+            check_log(paper, log, self.ground.ids.setdefault(paper.number, {}))
+            learn_ids(paper, log)
+            if paper.turn is not None and not paper.turn.orphan:
+                call = await self.daemons[self.owners[paper.number]].call_of(paper)
+                check_call(paper, call)
+                running[paper.number] = call
+        self.calls = running
+        for daemon in self.daemons:
+            listed = await daemon.observer.request("session.list", ANY)
+            check_rows(self.book.papers, listed["sessions"])
+        for client in self.clients:
+            for session, view in client.views.items():
+                if view.paper is not None:
+                    self._check_view(client, session, view.paper)
+
+    def _check_view(self, client: Client, session: str, paper: Paper) -> None:
+        """What it saw stored is in order and once, and nothing that is still there is left out."""
+        ids = self.ground.ids[paper.number]
+        seen = [e["id"] for e in client.seen(session) if not e.get("ephemeral")]
+        seen = seen[-len([one for one in seen if one in set(ids.values())]) :] if seen else []
+        order = [ids[event.seq] for event in paper.told if event.seq]
+        places = [order.index(one) for one in seen if one in order]
+        assert len(places) == len(seen) or paper.id != session, "an event that nobody stored"
+        assert places == sorted(set(places)), f"{session}: out of order, or twice"
+        if places:
+            between = set(order[places[0] : places[-1] + 1]) - set(seen)
+            left = {ids[event.seq] for event in paper.shown}
+            assert not between & left, f"{session}: a gap"
+
+    async def kill(self, place: int) -> None:
+        """One daemon is gone at once, and another comes in its place."""
+        await self.daemons[place].end()
+        for paper in self.book.papers.values():
+            if paper.turn is not None and self.owners.get(paper.number) == place:
+                paper.turn.orphan = True
+        daemon = self.daemons[place] = Daemon(self.ground.home)
+        await daemon.start()
+        self.clients[place] = Client(daemon.room.connect())
+        daemon.take_up()
+        for paper in self.book.papers.values():
+            if paper.waiting:
+                self._on_paper(place, paper.id, paper.go_on)
+
+    async def close(self) -> None:
+        for daemon in self.daemons:
+            await daemon.end()
