@@ -16,7 +16,6 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -77,6 +76,24 @@ class Command(msgspec.Struct, gc=False):
 class Session:
     """Lives while it is in use; all that matters of it is in the store."""
 
+    __slots__ = (
+        "_busy",
+        "_early",
+        "_inbox",
+        "_is_new",
+        "_lost_turn",
+        "_modified_ms",
+        "_snapshot_seq",
+        "_state",
+        "_told_seq",
+        "_turn",
+        "_waits",
+        "_world",
+        "gone",
+        "id",
+        "used_s",
+    )
+
     def __init__(self, session_id: str, world: World, *, is_new: bool) -> None:
         self.id = session_id
         self._world = world
@@ -88,7 +105,7 @@ class Session:
             else None
         )
         self._snapshot_seq = 0
-        self._inbox: deque[Command] = deque()
+        self._inbox: list[Command] = []  # mostly empty, and then a tenth of an empty deque
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
         self._turn: Turn | None = None
@@ -166,7 +183,7 @@ class Session:
     def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
         command = Command(decide, Reply())
         if first and self._state is not None and self._state.turn is not None:
-            self._inbox.appendleft(command)
+            self._inbox.insert(0, command)
         else:
             self._inbox.append(command)
         self._work()
@@ -178,7 +195,7 @@ class Session:
                 self._busy = True
                 self._world.store.load(self.id).add_done_callback(self._loaded)
                 return
-            command = self._inbox.popleft()
+            command = self._inbox.pop(0)
             self._busy = True  # what an answer's receiver posts comes after what is published
             if not self._done(command, self._state):
                 return
@@ -204,7 +221,7 @@ class Session:
             return False
         command.tries += 1
         self._state = None
-        self._inbox.appendleft(command)
+        self._inbox.insert(0, command)
         return True
 
     def _do(self, command: Command, state: SessionState) -> bool:
@@ -363,7 +380,7 @@ class Session:
         go_on = self._world.has_keys(self.id, state.config)
         reply = Reply()
         reply.add_done_callback(self._recovered)
-        self._inbox.appendleft(Command(partial(decide.interrupt, go_on=go_on), reply))
+        self._inbox.insert(0, Command(partial(decide.interrupt, go_on=go_on), reply))
 
     def _recovered(self, done: Future[object]) -> None:
         """Where the turn's end cannot be stored, nothing else can be done either."""
@@ -384,7 +401,7 @@ class Session:
             command.tries += 1
             self._lost_turn = self._lost_turn or self._turn is not None
             self._stop_turn()
-            self._inbox.appendleft(command)
+            self._inbox.insert(0, command)
         else:
             self.gone = was_new
             command.reply.fail(error)
@@ -400,7 +417,7 @@ class Session:
 
     def _fail_all(self, error: BaseException) -> None:
         while self._inbox:
-            self._inbox.popleft().reply.fail(error)
+            self._inbox.pop(0).reply.fail(error)
 
     # The turn
 

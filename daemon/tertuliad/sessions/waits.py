@@ -34,6 +34,8 @@ class _Watch(msgspec.Struct):
 class Waits:
     """Lives with the session's actor. Its replies are completed in the order of publication."""
 
+    __slots__ = ("_idle", "_turns")
+
     def __init__(self) -> None:
         self._idle: list[Reply] = []
         self._turns: list[_Watch] = []
