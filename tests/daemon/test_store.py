@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import reader, sqlite, writer
+from tertuliad.store import file, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -795,8 +795,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(
         db.execute("PRAGMA max_page_count = 16")
         return db
 
-    for module in (reader, writer):
-        monkeypatch.setattr(module, "open_database", small)
+    monkeypatch.setattr(file, "open_database", small)
     store = open_store()
     big = Append(1, row("a", 2), (Record(2, "type", b"x" * 200_000),))
     waiting: list[Future[Any]] = [store.append(big), store.create(append("b", 0))]
