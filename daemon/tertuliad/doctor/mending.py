@@ -11,8 +11,8 @@ from tertulia_protocol import events
 from tertuliad import limits
 from tertuliad.clock import now_ms
 from tertuliad.doctor.sessions import Checked, check, differing
-from tertuliad.sessions import decide, facts
-from tertuliad.sessions.decide import Draft
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import seal
 from tertuliad.sessions.state import apply
@@ -83,7 +83,7 @@ def _drafts(checked: Checked, set_aside: str) -> Iterator[Draft]:
     if parent is not None and checked.state.parent != parent:
         yield Draft(facts.Forked(parent, sound))
     elif checked.state.turn is not None:
-        yield from decide.interrupt(checked.state, go_on=False).drafts
+        yield from turns.interrupt(checked.state, go_on=False).drafts
     yield Draft(events.SessionError(error_type=ERROR_TYPE, message=words))
 
 

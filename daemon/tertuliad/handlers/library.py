@@ -20,8 +20,8 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.handlers.sessions import meta_of
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
-from tertuliad.sessions import branching, decide, documents
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions import branching, documents
+from tertuliad.sessions.decide import Decision, turns
 from tertuliad.sessions.session import exists
 from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
 
@@ -233,7 +233,7 @@ def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
     ended = ctx.sessions.post(
         session_id,
-        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+        lambda state: turns.abort(state, "user_initiated", None, go_on=False),
         first=True,
     )
     return mapped(ended, answer)

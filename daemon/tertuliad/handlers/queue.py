@@ -10,8 +10,7 @@ from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.handlers.conversation import put_message
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
-from tertuliad.sessions import decide, queue
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.decide import Decision, queue, turns
 from tertuliad.sessions.facts import MessageQueued
 from tertuliad.sessions.session import Decide
 from tertuliad.sessions.state import SessionState
@@ -157,7 +156,7 @@ def suspend(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply
         ctx,
         caller,
         params.session_id,
-        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+        lambda state: turns.abort(state, "user_initiated", None, go_on=False),
     )
 
 
@@ -167,7 +166,7 @@ def shutdown(ctx: Context, caller: Caller, params: methods_log.SessionShutdownPa
         ctx,
         caller,
         params.session_id,
-        lambda state: decide.shutdown(state, kind, params.reason),
+        lambda state: turns.shutdown(state, kind, params.reason),
     )
 
 

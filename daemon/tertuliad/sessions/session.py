@@ -38,8 +38,9 @@ from tertuliad.clock import now_ms
 from tertuliad.ids import new_id
 from tertuliad.providers.base import Message, ProviderFailed
 from tertuliad.replies import Reply, mapped, settled
-from tertuliad.sessions import decide, history
-from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
+from tertuliad.sessions import history
+from tertuliad.sessions.decide import Decision, Draft, answering, turns
+from tertuliad.sessions.decide.answering import Outcome, Progress
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import Sealed, event_frame, seal
 from tertuliad.sessions.state import (
@@ -380,7 +381,7 @@ class Session:
         go_on = self._world.has_keys(self.id, state.config)
         reply = Reply()
         reply.add_done_callback(self._recovered)
-        self._inbox.insert(0, Command(partial(decide.interrupt, go_on=go_on), reply))
+        self._inbox.insert(0, Command(partial(turns.interrupt, go_on=go_on), reply))
 
     def _recovered(self, done: Future[object]) -> None:
         """Where the turn's end cannot be stored, nothing else can be done either."""
@@ -469,21 +470,23 @@ class Session:
         progress.reasoning.append(reasoning)
         if not progress.unsent:
             progress.unsent = True
-            self._enqueue(partial(decide.delta, progress=progress))
+            self._enqueue(partial(answering.delta, progress=progress))
 
     def _on_retry(
         self, progress: Progress, failure: ProviderFailed, model: str | None, wait_s: float
     ) -> None:
         self._enqueue(
-            partial(decide.retrying, progress=progress, failure=failure, model=model, wait_s=wait_s)
+            partial(
+                answering.retrying, progress=progress, failure=failure, model=model, wait_s=wait_s
+            )
         )
 
     def _on_done(self, progress: Progress, outcome: Outcome) -> None:
-        self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
+        self._end_turn(partial(answering.done, progress=progress, outcome=outcome))
 
     def _on_failed(self, progress: Progress, failure: ProviderFailed, model: str | None) -> None:
         log.debug("session %s: turn %s failed: %s", self.id, progress.turn_id, failure.kind)
-        self._end_turn(partial(decide.failed, progress=progress, failure=failure, model=model))
+        self._end_turn(partial(answering.failed, progress=progress, failure=failure, model=model))
 
     def _end_turn(self, decide_end: Decide) -> None:
         """However the end is decided, it comes: a failure on the way interrupts the turn."""
@@ -498,7 +501,7 @@ class Session:
             if not isinstance(error, RpcError):
                 message = "The turn's end failed inside the daemon; its log has it."
             self._stop_turn()
-            self._enqueue(partial(decide.interrupt, message=message)).add_done_callback(told)
+            self._enqueue(partial(turns.interrupt, message=message)).add_done_callback(told)
 
         def told(done: Future[object]) -> None:
             if done.exception() is not None:

@@ -28,7 +28,7 @@ from tertuliad.providers.base import (
     ToolDeclaration,
 )
 from tertuliad.sessions import system_message
-from tertuliad.sessions.decide import Outcome
+from tertuliad.sessions.decide.answering import Outcome
 from tertuliad.sessions.history import text_chars
 from tertuliad.sessions.retry import Tried, wait_before_retry
 from tertuliad.sessions.world import World
