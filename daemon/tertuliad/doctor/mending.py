@@ -14,8 +14,7 @@ from tertuliad.doctor.sessions import Checked, check, differing
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import seal
-from tertuliad.sessions.state import apply
+from tertuliad.sessions.sealed import fold_in, seal
 from tertuliad.store.base import Record, Row
 from tertuliad.store.doctor import Database, Listed
 
@@ -64,10 +63,7 @@ def _cut(db: Database, checked: Checked, set_aside: str) -> None:
     state = checked.state
     state.seq = checked.last
     at_ms = now_ms()
-    sealed = [item for item in seal(state, tuple(_drafts(checked, set_aside)), at_ms) if item.seq]
-    for item in sealed:
-        apply(state, item.seq, item.type, item.id, item.data)
-    records = tuple(Record(item.seq, item.type, item.body) for item in sealed)
+    records = fold_in(state, seal(state, tuple(_drafts(checked, set_aside)), at_ms))
     db.cut(checked.listed, checked.sound, row_of(state, at_ms), records)
 
 

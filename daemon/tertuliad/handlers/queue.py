@@ -10,9 +10,8 @@ from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.handlers.conversation import put_message
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
-from tertuliad.sessions.decide import Decision, queue, turns
+from tertuliad.sessions.decide import Decide, Decision, queue, turns
 from tertuliad.sessions.facts import MessageQueued
-from tertuliad.sessions.session import Decide
 from tertuliad.sessions.state import SessionState
 
 

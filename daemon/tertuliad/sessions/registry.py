@@ -21,8 +21,9 @@ from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.sessions import past_turns
-from tertuliad.sessions.decide import Decision, turns
-from tertuliad.sessions.session import Decide, Session, exists
+from tertuliad.sessions.decide import Decide, Decision, turns
+from tertuliad.sessions.refusals import exists
+from tertuliad.sessions.session import Session
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
 

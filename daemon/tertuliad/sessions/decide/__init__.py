@@ -19,11 +19,13 @@ order, and starts or stops the turn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from tertulia_protocol import events
+from tertuliad.sessions.state import SessionState
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -43,6 +45,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     starts_turn: bool = False
     stops_turn: bool = False
     keep_to: int | None = None
+
+
+Decide = Callable[[SessionState], Decision]
+"""What a command makes of the state. Called again where the log had to be folded anew."""
 
 
 def drafts_of(*data: events.EventData) -> tuple[Draft, ...]:
