@@ -11,6 +11,7 @@ import contextlib
 import json
 import sqlite3
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import reader, sqlite, writer
+from tertuliad.store import file, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -794,8 +795,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(
         db.execute("PRAGMA max_page_count = 16")
         return db
 
-    for module in (reader, writer):
-        monkeypatch.setattr(module, "open_database", small)
+    monkeypatch.setattr(file, "open_database", small)
     store = open_store()
     big = Append(1, row("a", 2), (Record(2, "type", b"x" * 200_000),))
     waiting: list[Future[Any]] = [store.append(big), store.create(append("b", 0))]
@@ -827,6 +827,18 @@ async def test_a_lock_that_is_held_for_too_long_is_told_to_all_at_once(
         other.execute("ROLLBACK")
         other.close()
     await done(store.append(append("a", 1)))
+
+
+async def test_who_looks_into_the_database_takes_nothing_away(open_store: Open, home: Path) -> None:
+    store = open_store()
+    await filled(store, "a", 1)
+    assert await done(store.read("a", Range()))  # both connections are open now
+    look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT 1 FROM events')"
+    await anyio.run_process([sys.executable, "-c", look, str(home / FILE_NAME)])
+    assert (home / f"{FILE_NAME}-wal").exists()
+    await done(store.append(append("a", 1)))
+    with contextlib.closing(sqlite3.connect(home / FILE_NAME)) as other:
+        assert other.execute("SELECT count(*) FROM events").fetchone() == (2,)
 
 
 async def test_many_writes_share_a_commit(open_store: Open, home: Path) -> None:

@@ -8,6 +8,7 @@ Pages are small: a change touches some ten of them, whatever their size, and all
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -90,24 +91,32 @@ def open_database(path: Path) -> sqlite3.Connection:
     import sqlite3  # by the thread that needs it: the start does not
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _keep_what_was_lost(path)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(
-            path,
-            timeout=limits.STORE_BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            with _opening:
+        with _opening:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _keep_what_was_lost(path)
+            _make_file(path)
+            db = sqlite3.connect(
+                path,
+                timeout=limits.STORE_BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
                 _make_ready(db, path)
-        except BaseException:
-            db.close()
-            raise
+            except BaseException:
+                db.close()
+                raise
     except (sqlite3.Error, OSError) as error:
         raise failure(error, path) from error
     return db
+
+
+def _make_file(path: Path) -> None:
+    """A new file for the user alone. One that is there is not touched: closing any descriptor of it
+    drops the locks of this process's connections, and who closes the database next, believing to
+    be the last, removes its write-ahead log."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _make_ready(db: sqlite3.Connection, path: Path) -> None:
