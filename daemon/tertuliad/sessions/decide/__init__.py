@@ -38,13 +38,15 @@ class Draft(msgspec.Struct, frozen=True):
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """`drafts` in their order of publication; `result` answers the command. With `keep_to` the log
-    is rewound to that seq in the same step."""
+    is rewound to that seq in the same step. `taken_out` are the ids of messages that waited and get
+    no turn."""
 
     drafts: tuple[Draft, ...] = ()
     result: Any = None
     starts_turn: bool = False
     stops_turn: bool = False
     keep_to: int | None = None
+    taken_out: tuple[str, ...] = ()
 
 
 Decide = Callable[[SessionState], Decision]

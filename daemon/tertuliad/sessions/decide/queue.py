@@ -26,7 +26,9 @@ def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
     sending.check_room(pending)
     changed = facts.QueueChanged(pending=pending, paused=state.paused)
     drafts = (Draft(changed), Draft(events.PendingMessagesModified()))
-    return Decision(drafts=drafts, result=result)
+    left = {item.message_id for item in pending}
+    gone = tuple(item.message_id for item in state.pending if item.message_id not in left)
+    return Decision(drafts=drafts, result=result, taken_out=gone)
 
 
 def _place(state: SessionState, message_id: str) -> int | None:
