@@ -303,7 +303,7 @@ def test_an_interrupted_turn_says_what_to_do() -> None:
     ended = paper.do(turns.interrupt(paper.state))
     assert types(ended) == ["assistant.turn_end", "session.error", *IDLE]
     error = the("session.error", ended)
-    assert error["errorType"] == "interrupted"
+    assert error["errorType"] == "turn_lost"
     assert "again" in error["message"]
     assert error["originatingMessageId"] == "m1"
 

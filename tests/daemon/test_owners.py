@@ -136,7 +136,7 @@ async def test_an_owner_that_wakes_too_late_is_refused_and_tells_those_who_watch
         call.finish("an answer that comes too late")
         await early.next_event("session.idle", "s")
         error = next(e for e in early.events("s") if e["type"] == "session.error")
-        assert error["data"]["errorType"] == "interrupted"
+        assert error["data"]["errorType"] == "turn_lost"
         stored = (await late.request("session.getMessages", {"sessionId": "s"}))["events"]
         assert "too late" not in str(stored)
         assert stored == (await early.request("session.getMessages", {"sessionId": "s"}))["events"]
@@ -225,7 +225,7 @@ def test_a_stopped_process_loses_its_turn_and_learns_it_when_it_wakes(
         sleeper.wire.call("session.abort", sessionId=session)
         sleeper.wire.event(session, "session.idle")
         error = sleeper.wire.event(session, "session.error")
-        assert error["data"]["errorType"] == "interrupted"
+        assert error["data"]["errorType"] == "turn_lost"
         log = taker.wire.history(session)
         assert sleeper.wire.history(session) == log
         assert "abort" not in types(log)

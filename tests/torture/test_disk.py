@@ -93,7 +93,7 @@ def test_a_turn_whose_end_cannot_be_stored_ends_for_those_who_watch(
         assert said(log) == ["on we go"]
         assert types(log).count("assistant.turn_end") == 2
         errors = [e["data"]["errorType"] for e in log if e["type"] == "session.error"]
-        assert errors == ["interrupted"]
+        assert errors == ["turn_lost"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")

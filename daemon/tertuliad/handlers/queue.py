@@ -73,8 +73,7 @@ def remove(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) ->
     def command(state: SessionState) -> Decision:
         return queue.remove(state, params.id, lambda removed: methods_log.Removed(removed=removed))
 
-    reply = _post(ctx, caller, params.session_id, command)
-    return on_success(reply, lambda: ctx.world.forget_headers(params.session_id, params.id))
+    return _post(ctx, caller, params.session_id, command)
 
 
 def remove_most_recent(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

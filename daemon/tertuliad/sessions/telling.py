@@ -12,6 +12,7 @@ from tertulia_protocol import events
 from tertulia_protocol.errors import StoreFailed
 from tertuliad.clock import now_ms
 from tertuliad.sessions.decide import Draft
+from tertuliad.sessions.decide.turns import LOST
 from tertuliad.sessions.sealed import Sealed, event_frame, seal
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import Waits
@@ -20,6 +21,8 @@ from tertuliad.store.base import Row
 
 log = logging.getLogger(__name__)
 
+STUCK = "store"
+"""The `errorType` of a turn whose end could not be stored."""
 TAKEN_OVER = (
     "Another daemon on the same data folder has taken this session over, since this one did not"
     " answer for a while. The turn's answer is lost; send the message again."
@@ -59,13 +62,13 @@ class Telling:
     def lost(self, state: SessionState) -> None:
         """Another process has ended the turn. The log says how, and who follows reads that, and has
         this besides."""
-        error = events.SessionError(error_type="interrupted", message=TAKEN_OVER)
+        error = events.SessionError(error_type=LOST, message=TAKEN_OVER)
         self.live(state, error, events.SessionIdle())
         self.waits.fail(StoreFailed(TAKEN_OVER))
 
     def stuck(self, state: SessionState, message: str) -> None:
         """The turn's end could not be stored: the log says it after a restart. Where the state was
         forgotten, `state` is an empty one at `seq`."""
-        error = events.SessionError(error_type="store", message=message)
+        error = events.SessionError(error_type=STUCK, message=message)
         self.live(state, error, events.SessionIdle())
         self.waits.fail(StoreFailed(message))

@@ -16,6 +16,8 @@ from tertuliad.sessions.decide.turns import end
 from tertuliad.sessions.state import OpenTurn, SessionState
 
 DEFAULT_WINDOW = 128_000
+TOOLS = "not_supported"
+"""The `errorType` of a turn whose model asked to run a tool."""
 
 
 class Progress(msgspec.Struct):
@@ -160,7 +162,7 @@ def _unrun_tools(turn: OpenTurn, outcome: Outcome) -> events.SessionError | None
     if not names:
         return None
     return events.SessionError(
-        error_type="not_supported",
+        error_type=TOOLS,
         error_code="tools_not_run",
         message=f"The model asked to run {', '.join(names)}, and this version runs no tools yet."
         " Declare none, or hide them with excludedTools.",

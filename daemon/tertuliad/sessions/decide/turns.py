@@ -15,6 +15,8 @@ from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Decision, Draft
 from tertuliad.sessions.state import OpenTurn, SessionState
 
+LOST = "turn_lost"
+"""The `errorType` of a turn that ended with the process that ran it: no model has failed."""
 INTERRUPTED = (
     "The daemon stopped while this turn ran, and its answer is lost. Send the message again."
 )
@@ -84,7 +86,7 @@ def interrupt(state: SessionState, message: str = INTERRUPTED, *, go_on: bool = 
     if state.turn is None:
         return Decision()
     error = events.SessionError(
-        error_type="interrupted",
+        error_type=LOST,
         message=message,
         originating_message_id=state.turn.message_id,
     )
