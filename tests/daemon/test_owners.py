@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -21,17 +20,6 @@ from tests.support.model_thread import ModelThread
 from tests.support.pair import pair
 from tests.support.wire import said, types
 from tests.torture.races import races
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    with ModelThread() as model:
-        yield model
 
 
 @pytest.fixture

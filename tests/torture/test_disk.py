@@ -29,17 +29,6 @@ from tests.support.model_thread import ModelThread
 from tests.support.wire import BOUND_S, Event, Wire, WireError, said, types
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    with ModelThread() as model:
-        yield model
-
-
 @contextlib.contextmanager
 def full_disk(daemon: DaemonProcess) -> Iterator[None]:
     """No file of the daemon's can grow any more."""
