@@ -37,7 +37,7 @@ serve: $(HAS_TERTULIA)
 	@$(BIN)/tertuliad $(SERVE_ARGS)
 
 test: $(HAS_DEV) $(HAS_SDK)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(HAS_DEV)
 	@status=0; \
