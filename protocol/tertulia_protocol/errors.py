@@ -1,9 +1,9 @@
-"""Errors of the wire, and whose fault they are.
+"""Errors of the wire: what a request is answered with when it fails.
 
-`LocalProtocolError` is our own bug, `RemoteProtocolError` came in from the other side and carries
-what to answer. An `RpcError` is an answer: it has a code, a message that says what to do, and
-`data` whose `kind` names the case for programs. A subclass exists only where a caller acts
-differently; `rpc_error` is the inverse mapping, for clients.
+An `RpcError` has a code, a message that says what to do, and `data` whose `kind` names the case for
+programs. A subclass exists only where a caller acts differently; `rpc_error` is the inverse
+mapping, for clients. What is broken in the bytes themselves is a value of `framing` and `envelope`,
+and anything else that is raised is a bug of this side's own.
 """
 
 from __future__ import annotations
@@ -27,23 +27,6 @@ NOT_SUPPORTED = -32006
 MODEL_UNAVAILABLE = -32007
 STORE_FAILED = -32008
 SEQ_MOVED = -32009
-
-
-class ProtocolError(Exception):
-    """The rules of the wire were broken."""
-
-
-class LocalProtocolError(ProtocolError):
-    """We broke them: a bug on this side."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """The other side broke them. `code` and the text are what to answer."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class RpcError(Exception):

@@ -147,6 +147,12 @@ def refusal(given: SessionProviders) -> str | None:
 
 def _wrong(given: SessionProviders) -> Iterator[tuple[str, str]]:
     """The JSON path and the fault of each value that cannot be used."""
+    if given.provider and given.providers:
+        yield (
+            "$.providers",
+            "it cannot be combined with provider: give one provider for the whole session, or"
+            " providers together with models",
+        )
     if given.provider:
         yield from _wrong_address("$.provider", given.provider)
     names: set[str] = set()
@@ -175,11 +181,6 @@ def _wrong_address(at: str, endpoint: Endpoint) -> Iterator[tuple[str, str]]:
 
 
 def _not_done(given: SessionProviders) -> Iterator[str]:
-    if given.provider and given.providers:
-        yield (
-            "provider and providers cannot be combined: give one provider for the whole session,"
-            " or providers together with models"
-        )
     if given.provider:
         yield from _not_done_by("provider", given.provider)
     for named in given.providers or []:

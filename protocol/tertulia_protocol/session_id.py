@@ -10,7 +10,6 @@ import re
 
 from tertulia_protocol.errors import InvalidParams
 
-MAX_LENGTH = 128
 PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 RULE = (
     "a session id has 1 to 128 of the ASCII letters and digits, '.', '_' and '-',"

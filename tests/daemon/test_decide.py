@@ -12,8 +12,8 @@ import pytest
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig
 from tertuliad.providers.base import Done, ProviderFailed, ToolCall
-from tertuliad.sessions import decide
-from tertuliad.sessions.decide import Outcome
+from tertuliad.sessions.decide import Decision, answering, sending, settings, turns
+from tertuliad.sessions.decide.answering import Outcome
 from tests.support.in_process_model import InProcessModel
 from tests.support.session_on_paper import SessionOnPaper, message, outcome, stored, types
 
@@ -50,7 +50,7 @@ def test_a_session_begins_with_its_settings() -> None:
 
 
 def resume(paper: SessionOnPaper, given: SessionConfig, *, silent: bool = False) -> Any:
-    return decide.resume(
+    return settings.resume(
         paper.state,
         given,
         resume_time="t",
@@ -141,7 +141,7 @@ def test_pieces_that_wait_together_leave_as_one() -> None:
     assert paper.progress is not None
     paper.progress.text += ["a", "b", "c"]
     paper.progress.reasoning += ["x", "", "y"]
-    shown = paper.do(decide.delta(paper.state, paper.progress))
+    shown = paper.do(answering.delta(paper.state, paper.progress))
     assert [event["data"].get("deltaContent") for event in shown] == [None, "xy", "abc"]
 
 
@@ -180,7 +180,7 @@ def test_tokens_that_nobody_counted_are_estimated() -> None:
     uncounted = Outcome(
         done=Done(), target=InProcessModel().target("m"), duration_ms=1, first_delta_ms=None
     )
-    ended = paper.do(decide.done(paper.state, paper.progress, uncounted))
+    ended = paper.do(answering.done(paper.state, paper.progress, uncounted))
     assert the("session.usage_info", ended)["currentTokens"] == 100
 
 
@@ -215,7 +215,7 @@ def test_a_failure_is_told_and_then_the_session_is_idle() -> None:
     paper.send(1)
     assert paper.progress is not None
     failure = ProviderFailed("rate_limit", "slow down", status=429, code="too_many")
-    ended = paper.do(decide.failed(paper.state, paper.progress, failure, "m"))
+    ended = paper.do(answering.failed(paper.state, paper.progress, failure, "m"))
     assert types(ended) == ["model.call_failure", "assistant.turn_end", "session.error", *IDLE]
     error = the("session.error", ended)
     assert error["errorType"] == "rate_limit"
@@ -230,7 +230,7 @@ def test_the_next_message_after_a_failure_begins_a_turn() -> None:
     paper = SessionOnPaper()
     paper.send(1)
     assert paper.progress is not None
-    paper.do(decide.failed(paper.state, paper.progress, ProviderFailed("timeout", "t"), None))
+    paper.do(answering.failed(paper.state, paper.progress, ProviderFailed("timeout", "t"), None))
     assert types(paper.send(2))[-2:] == BEGIN
     assert types(paper.finish()) == [*END_OF_ANSWER, *IDLE]
 
@@ -241,7 +241,7 @@ def test_the_next_message_after_a_failure_begins_a_turn() -> None:
 def test_a_message_during_a_turn_waits_and_then_has_a_turn_of_its_own() -> None:
     paper = SessionOnPaper()
     paper.send(1)
-    decision = decide.send(paper.state, message(2), lambda _: "accepted")
+    decision = sending.send(paper.state, message(2), lambda _: "accepted")
     assert decision.result == "accepted"
     assert not decision.starts_turn
     assert types(paper.do(decision)) == ["pending_messages.modified"]
@@ -267,7 +267,7 @@ def test_an_immediate_message_goes_before_those_that_wait() -> None:
 def test_an_abort_ends_the_turn_and_no_more() -> None:
     paper = SessionOnPaper()
     paper.send(1)
-    decision = decide.abort(paper.state, "user_initiated", "ok")
+    decision = turns.abort(paper.state, "user_initiated", "ok")
     assert decision.stops_turn
     assert decision.result == "ok"
     ended = paper.do(decision)
@@ -280,7 +280,7 @@ def test_an_abort_lets_the_next_message_begin() -> None:
     paper = SessionOnPaper()
     paper.send(1)
     paper.send(2)
-    decision = decide.abort(paper.state, "user_initiated", None)
+    decision = turns.abort(paper.state, "user_initiated", None)
     assert decision.stops_turn
     assert decision.starts_turn
     assert types(paper.do(decision)) == [
@@ -293,17 +293,17 @@ def test_an_abort_lets_the_next_message_begin() -> None:
 
 def test_an_abort_of_nothing_is_done_at_once() -> None:
     paper = SessionOnPaper()
-    decision = decide.abort(paper.state, "user_initiated", "ok")
-    assert decision == decide.Decision(result="ok")
+    decision = turns.abort(paper.state, "user_initiated", "ok")
+    assert decision == Decision(result="ok")
 
 
 def test_an_interrupted_turn_says_what_to_do() -> None:
     paper = SessionOnPaper()
     paper.send(1)
-    ended = paper.do(decide.interrupt(paper.state))
+    ended = paper.do(turns.interrupt(paper.state))
     assert types(ended) == ["assistant.turn_end", "session.error", *IDLE]
     error = the("session.error", ended)
-    assert error["errorType"] == "interrupted"
+    assert error["errorType"] == "turn_lost"
     assert "again" in error["message"]
     assert error["originatingMessageId"] == "m1"
 
@@ -312,11 +312,11 @@ def test_a_stop_leaves_the_queue_to_the_next_process() -> None:
     paper = SessionOnPaper()
     paper.send(1)
     paper.send(2)
-    ended = paper.do(decide.interrupt(paper.state, "stopping", go_on=False))
+    ended = paper.do(turns.interrupt(paper.state, "stopping", go_on=False))
     assert types(ended) == ["assistant.turn_end", "session.error", *IDLE]
     paper.refold()
-    assert types(paper.do(decide.go_on(paper.state))) == BEGIN
-    assert decide.go_on(paper.state).drafts == ()
+    assert types(paper.do(turns.go_on(paper.state))) == BEGIN
+    assert turns.go_on(paper.state).drafts == ()
 
 
 # Settings and notes
@@ -325,7 +325,7 @@ def test_a_stop_leaves_the_queue_to_the_next_process() -> None:
 def test_a_switch_is_told_and_leaves_the_running_turn_alone() -> None:
     paper = SessionOnPaper(model="m")
     paper.send(1)
-    (change,) = paper.do(decide.switch_model(paper.state, "n", "high", None))
+    (change,) = paper.do(settings.switch_model(paper.state, "n", "high", None))
     assert change["data"]["previousModel"] == "m"
     assert change["data"]["newModel"] == "n"
     assert paper.state.turn is not None
@@ -337,7 +337,7 @@ def test_a_note_has_the_id_that_was_answered(live_only: bool) -> None:
     paper = SessionOnPaper()
     note = events.SessionInfo(info_type="notification", message="look")
     before = len(paper.log)
-    (event,) = paper.do(decide.note(note, "the-id", live_only, None))
+    (event,) = paper.do(settings.note(note, "the-id", live_only, None))
     assert event["id"] == "the-id"
     assert event.get("ephemeral", False) is live_only
     assert len(paper.log) - before == (0 if live_only else 1)
@@ -345,8 +345,8 @@ def test_a_note_has_the_id_that_was_answered(live_only: bool) -> None:
 
 def test_a_new_name_is_told() -> None:
     paper = SessionOnPaper()
-    assert the("session.title_changed", paper.do(decide.rename("n", None))) == {"title": "n"}
-    assert paper.do(decide.rename(None, None)) == []
+    assert the("session.title_changed", paper.do(settings.rename("n", None))) == {"title": "n"}
+    assert paper.do(settings.rename(None, None)) == []
 
 
 def test_a_decision_changes_nothing_by_itself() -> None:
@@ -355,10 +355,10 @@ def test_a_decision_changes_nothing_by_itself() -> None:
     paper.send(2)
     assert paper.progress is not None
     before = paper.folded()
-    decide.send(paper.state, message(3), lambda _: None)
-    decide.done(paper.state, paper.progress, outcome())
-    decide.abort(paper.state, "user_initiated", None)
-    decide.interrupt(paper.state)
-    decide.switch_model(paper.state, "n", None, None)
-    decide.rename("n", None)
+    sending.send(paper.state, message(3), lambda _: None)
+    answering.done(paper.state, paper.progress, outcome())
+    turns.abort(paper.state, "user_initiated", None)
+    turns.interrupt(paper.state)
+    settings.switch_model(paper.state, "n", None, None)
+    settings.rename("n", None)
     assert paper.state == before

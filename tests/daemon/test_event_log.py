@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tertulia_protocol import errors
-from tertuliad.sessions import decide, facts
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Decision, rewinding
 from tertuliad.sessions.state import SessionState
 from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
@@ -56,7 +56,7 @@ async def rewind(room: Room, kept: int) -> None:
     """Leave out what is behind the event with seq `kept`."""
 
     def command(state: SessionState) -> Decision:
-        return decide.rewind(
+        return rewinding.rewind(
             state,
             "an-event",
             expected_seq=state.seq,

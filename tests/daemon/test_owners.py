@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -21,17 +20,6 @@ from tests.support.model_thread import ModelThread
 from tests.support.pair import pair
 from tests.support.wire import said, types
 from tests.torture.races import races
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    with ModelThread() as model:
-        yield model
 
 
 @pytest.fixture
@@ -136,7 +124,7 @@ async def test_an_owner_that_wakes_too_late_is_refused_and_tells_those_who_watch
         call.finish("an answer that comes too late")
         await early.next_event("session.idle", "s")
         error = next(e for e in early.events("s") if e["type"] == "session.error")
-        assert error["data"]["errorType"] == "interrupted"
+        assert error["data"]["errorType"] == "turn_lost"
         stored = (await late.request("session.getMessages", {"sessionId": "s"}))["events"]
         assert "too late" not in str(stored)
         assert stored == (await early.request("session.getMessages", {"sessionId": "s"}))["events"]
@@ -225,7 +213,7 @@ def test_a_stopped_process_loses_its_turn_and_learns_it_when_it_wakes(
         sleeper.wire.call("session.abort", sessionId=session)
         sleeper.wire.event(session, "session.idle")
         error = sleeper.wire.event(session, "session.error")
-        assert error["data"]["errorType"] == "interrupted"
+        assert error["data"]["errorType"] == "turn_lost"
         log = taker.wire.history(session)
         assert sleeper.wire.history(session) == log
         assert "abort" not in types(log)

@@ -347,3 +347,16 @@ async def test_a_session_that_is_shut_down_says_what_it_took(tmp_path: Path) -> 
         await here.client.say(S, "again")
         again = await here.room.model.next_call()
         assert last_words(again.request) == "again"
+
+
+@pytest.mark.parametrize("method", ["removeAt", "removeMostRecent", "clear"])
+async def test_a_message_that_is_taken_out_leaves_no_headers_in_memory(
+    tmp_path: Path, method: str
+) -> None:
+    async with desk(tmp_path) as here:
+        await here.put("kept", requestHeaders={"x-secret": "k"})
+        await here.put("taken out", requestHeaders={"x-secret": "s"})
+        kept, taken = here.ids["kept"], here.ids["taken out"]
+        await here.queue(method, **({"id": taken} if method == "removeAt" else {}))
+        left = here.room.world.request_headers
+        assert left == ({} if method == "clear" else {S: {kept: {"x-secret": "k"}}})

@@ -17,8 +17,9 @@ from tertulia_protocol.errors import Overloaded
 from tertulia_protocol.provider_config import ProviderConfig
 from tertuliad import limits
 from tertuliad.providers.base import ImagePart, ProviderFailed, TextPart, ToolCall
-from tertuliad.sessions import decide
-from tertuliad.sessions.decide import Progress
+from tertuliad.sessions.decide import answering, sending, turns
+from tertuliad.sessions.decide import settings as changes
+from tertuliad.sessions.decide.answering import Progress
 from tertuliad.sessions.history import NOT_RUN
 from tertuliad.sessions.state import SessionState, fold, title_of
 from tertuliad.store.base import Record
@@ -53,7 +54,7 @@ def test_a_failed_turn_leaves_its_question_in_the_history() -> None:
     assert paper.progress is not None
     paper.say("half an ans")
     failure = ProviderFailed("interrupted", "cut")
-    paper.do(decide.failed(paper.state, paper.progress, failure, "m"))
+    paper.do(answering.failed(paper.state, paper.progress, failure, "m"))
     paper.send(1)
     assert roles(paper.state) == [("user", "message 0"), ("user", "message 1")]
 
@@ -93,7 +94,7 @@ def test_the_model_reads_attachments_with_the_message() -> None:
     )
     (user, *_) = [
         e
-        for e in paper.do(decide.send(paper.state, sent, lambda _: None))
+        for e in paper.do(sending.send(paper.state, sent, lambda _: None))
         if "content" in e["data"]
     ]
     assert user["data"]["content"] == "look"
@@ -115,7 +116,7 @@ def test_no_secret_is_in_the_log() -> None:
         provider=ProviderConfig(base_url="http://y/v1", bearer_token="tok-secret")
     )
     paper.do(
-        decide.resume(
+        changes.resume(
             paper.state,
             given,
             resume_time="t",
@@ -133,8 +134,8 @@ def test_no_secret_is_in_the_log() -> None:
 
 def test_the_latest_settings_hold() -> None:
     paper = SessionOnPaper(model="m1", streaming=True)
-    paper.do(decide.switch_model(paper.state, "m2", "high", None))
-    paper.do(decide.rename("a name", None))
+    paper.do(changes.switch_model(paper.state, "m2", "high", None))
+    paper.do(changes.rename("a name", None))
     assert paper.state.config.model == "m2"
     assert paper.state.config.reasoning_effort == "high"
     assert paper.state.config.streaming is True
@@ -150,7 +151,7 @@ def test_a_title_is_a_name_or_the_first_words() -> None:
     paper.finish()
     paper.send(1, "something else")
     assert paper.state.title == "hello there"
-    paper.do(decide.rename("named", None))
+    paper.do(changes.rename("named", None))
     assert paper.state.title == "named"
 
 
@@ -257,7 +258,7 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def failed(self) -> None:
         failure = ProviderFailed("server_error", "no")
-        decision = decide.failed(self.paper.state, self._retire(), failure, "m")
+        decision = answering.failed(self.paper.state, self._retire(), failure, "m")
         published = self.paper.do(decision)
         assert "session.error" in types(published)
         self._end(published)
@@ -269,15 +270,15 @@ class Conversation(RuleBasedStateMachine):
         old.text.append("too late")
         failure = ProviderFailed("timeout", "too late")
         for decision in (
-            decide.delta(self.paper.state, old),
-            decide.done(self.paper.state, old, outcome()),
-            decide.failed(self.paper.state, old, failure, None),
+            answering.delta(self.paper.state, old),
+            answering.done(self.paper.state, old, outcome()),
+            answering.failed(self.paper.state, old, failure, None),
         ):
             assert self.paper.do(decision) == []
 
     @rule()
     def abort(self) -> None:
-        decision = decide.abort(self.paper.state, "user_initiated", None)
+        decision = turns.abort(self.paper.state, "user_initiated", None)
         if self.running is None:
             assert self.paper.do(decision) == []
             return
@@ -288,20 +289,20 @@ class Conversation(RuleBasedStateMachine):
     @rule(live_only=st.booleans())
     def log(self, live_only: bool) -> None:
         note = events.SessionInfo(info_type="notification", message="n")
-        self._took(self.paper.do(decide.note(note, f"note{len(self.paper.log)}", live_only, None)))
+        self._took(self.paper.do(changes.note(note, f"note{len(self.paper.log)}", live_only, None)))
 
     @rule(model=st.sampled_from(["m1", "m2"]))
     def switch_model(self, model: str) -> None:
-        self._took(self.paper.do(decide.switch_model(self.paper.state, model, None, None)))
+        self._took(self.paper.do(changes.switch_model(self.paper.state, model, None, None)))
         assert self.paper.state.config.model == model
 
     @rule(name=st.sampled_from(["x", "y", None]))
     def rename(self, name: str | None) -> None:
-        self._took(self.paper.do(decide.rename(name, None)))
+        self._took(self.paper.do(changes.rename(name, None)))
 
     @rule(streaming=st.none() | st.just(True), silent=st.booleans())
     def resume(self, streaming: bool | None, silent: bool) -> None:
-        decision = decide.resume(
+        decision = changes.resume(
             self.paper.state,
             SessionConfig(streaming=streaming),
             resume_time="t",
@@ -316,7 +317,7 @@ class Conversation(RuleBasedStateMachine):
     def crash(self) -> None:
         """The process is killed; the next one folds the log and ends the turn it finds."""
         self.paper.refold()
-        published = self.paper.do(decide.interrupt(self.paper.state))
+        published = self.paper.do(turns.interrupt(self.paper.state))
         if self.running is None:
             assert published == []
         else:
@@ -326,7 +327,7 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def stop_and_start(self) -> None:
         """A clean stop ends the turn and leaves the others pending for the next process."""
-        published = self.paper.do(decide.interrupt(self.paper.state, "stopping", go_on=False))
+        published = self.paper.do(turns.interrupt(self.paper.state, "stopping", go_on=False))
         assert ("assistant.turn_end" in types(published)) == (self.running is not None)
         self._took(published, may_wait=True)
         self.running = None
@@ -334,7 +335,7 @@ class Conversation(RuleBasedStateMachine):
         self._go_on()
 
     def _go_on(self) -> None:
-        decision = decide.go_on(self.paper.state)
+        decision = turns.go_on(self.paper.state)
         assert decision.starts_turn == (self.running is None and bool(self.waiting))
         if decision.starts_turn:
             self.running = self.waiting.pop(0)

@@ -258,7 +258,7 @@ async def test_one_refused_commit_at_the_end_interrupts_the_turn(
         room.store.append = once  # type: ignore[method-assign]
         call.finish("lost")
         error = await client.next_event("session.error")
-        assert error["data"]["errorType"] == "interrupted"
+        assert error["data"]["errorType"] == "turn_lost"
         await client.next_event("session.idle")
         assert types(await messages(client, "a"))[-2:] == ["assistant.turn_end", "session.error"]
 
@@ -368,7 +368,7 @@ async def test_a_turn_that_was_cut_by_a_crash_says_so(tmp_path: Path) -> None:
             "session.error",
             "session.resume",
         ]
-        assert log[4]["data"]["errorType"] == "interrupted"
+        assert log[4]["data"]["errorType"] == "turn_lost"
         await client.turn("a", "again")
         assert unbroken(await messages(client, "a"))
 

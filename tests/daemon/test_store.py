@@ -688,11 +688,6 @@ async def test_hits_come_in_pages(open_store: Open) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def database(home: Path) -> Path:
     """The path of a data folder's database, which is not there yet."""
     home.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""A data folder and a scripted model for each test; daemons where a test does not need its own."""
+"""Daemons, where a test does not need its own."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon_process import DaemonProcess, stdio_daemon, tcp_daemon
-from tests.support.model_thread import ModelThread
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    with ModelThread() as model:
-        yield model
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 @pytest.fixture

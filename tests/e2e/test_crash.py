@@ -36,7 +36,7 @@ def test_a_kill_in_the_middle_of_a_turn_keeps_what_was_complete_and_marks_what_w
         assert rest[0]["data"]["content"] == "lost [[fake-n9-stall3]]"
         assert "assistant.turn_end" in types(rest)
         error = next(e for e in rest if e["type"] == "session.error")
-        assert error["data"]["errorType"] == "interrupted"
+        assert error["data"]["errorType"] == "turn_lost"
         assert "again" in error["data"]["message"], "it says what to do"
 
         again.wire.turn(session, "[[fake-history]]")

@@ -126,7 +126,7 @@ def test_a_hangup_ends_a_daemon_cleanly_and_its_turn_with_an_event(
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.wait() == 0
         wire.until_end()
-        assert wire.events(session, "session.error")[0]["data"]["errorType"] == "interrupted"
+        assert wire.events(session, "session.error")[0]["data"]["errorType"] == "turn_lost"
         assert types(wire.events(session))[-1] == "session.idle"
         assert not path.exists()
 

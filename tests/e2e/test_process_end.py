@@ -169,7 +169,7 @@ def test_shutdown_ends_a_running_turn_with_an_event(
     model.until_active(1)
     assert stdio.wire.call("runtime.shutdown") is None
     error = stdio.wire.event(session, "session.error")
-    assert error["data"]["errorType"] == "interrupted"
+    assert error["data"]["errorType"] == "turn_lost"
     stdio.wire.event(session, "session.idle")
 
 
@@ -213,13 +213,13 @@ def test_sigterm_during_a_turn_tells_every_client_and_the_history(
             assert wire.fault is None
             events = wire.events(session)
             error = next(e for e in events if e["type"] == "session.error")
-            assert error["data"]["errorType"] == "interrupted"
+            assert error["data"]["errorType"] == "turn_lost"
             assert types(events)[-1] == "session.idle"
     with stdio_daemon(home) as again:
         again.wire.call("session.resume", sessionId=session, provider=model.provider())
         stored = again.wire.history(session)
         errors = [e["data"]["errorType"] for e in stored if e["type"] == "session.error"]
-        assert errors == ["interrupted"]
+        assert errors == ["turn_lost"]
         assert said(again.wire.turn(session, "[[say:on we go]]")) == ["on we go"]
 
 
@@ -267,5 +267,5 @@ def test_a_second_signal_ends_the_grace(home: Path, model: ModelThread) -> None:
         assert until_refused(wire, session) == "draining"
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.wait() == 0
-        assert wire.event(session, "session.error")["data"]["errorType"] == "interrupted"
+        assert wire.event(session, "session.error")["data"]["errorType"] == "turn_lost"
         assert types(wire.events(session))[-1] == "session.idle"

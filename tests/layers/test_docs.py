@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import get_args
 
 import msgspec
 import pytest
@@ -17,12 +18,16 @@ from tertuliad import config, options
 from tertuliad.doctor import files
 from tertuliad.doctor.findings import KINDS
 from tertuliad.providers import embedded_probe
+from tertuliad.providers.base import FailureKind
+from tertuliad.sessions import telling
+from tertuliad.sessions.decide import answering, turns
 from tertuliad.store import schema
 from tertuliad.store.owners import SUFFIX
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "spec").glob("*.md"))]
 CONFIG_PAGE = (ROOT / "spec" / "config.md").read_text("utf-8")
+WIRE_PAGE = (ROOT / "spec" / "wire.md").read_text("utf-8")
 HOME_PAGE = (ROOT / "spec" / "home.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 ROOMS = ("protocol", "daemon", "clients", "tests", "spec")
@@ -246,3 +251,9 @@ def test_the_node_client_is_as_small_as_the_readme_says() -> None:
     assert told is not None
     lines = (ROOT / "clients" / "node" / "tertulia.mjs").read_text("utf-8").splitlines()
     assert len(lines) <= int(told[1])
+
+
+def test_the_page_of_the_wire_tells_every_way_a_turn_fails() -> None:
+    _, _, told = WIRE_PAGE.partition("## How a turn fails")
+    made_by_the_daemon = {turns.LOST, telling.STUCK, answering.TOOLS}
+    assert set(first_column(told)) == {*get_args(FailureKind), *made_by_the_daemon}

@@ -86,7 +86,7 @@ class Paper(Written):
     def touch(self) -> None:
         """Whatever is asked of a session first ends a turn that nobody runs."""
         if self.turn is not None and self.turn.orphan:
-            self._end("interrupted")
+            self._end("turn_lost")
             self._committed(aside=True)
 
     def go_on(self) -> None:

@@ -140,7 +140,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"provider": {**HTTP, "wireApi": "responses"}}, "provider.wireApi"),
     ({"provider": {**HTTP, "transport": "websockets"}}, "provider.transport"),
     ({"provider": {**HTTP, "hasBearerTokenProvider": True}}, "provider"),
-    ({"provider": HTTP, "providers": [{**HTTP, "name": "n"}]}, "provider and providers"),
 ]
 
 

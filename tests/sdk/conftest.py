@@ -1,7 +1,8 @@
-"""Ways to reach the daemon, each as an official SDK takes it, and a scripted model behind it."""
+"""Ways to reach the daemon, each as an official SDK takes it."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon_process import DaemonProcess, tcp_daemon
-from tests.support.model_thread import ModelThread
 
 TOKEN = "the-token-of-the-tests"
 
@@ -24,10 +24,11 @@ class Way:
     token: str = ""
 
 
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    with ModelThread() as model:
-        yield model
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What an SDK left open is closed while its warnings are still those of its own test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

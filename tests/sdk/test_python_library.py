@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,27 +9,11 @@ import pytest
 from copilot.generated import rpc
 
 from tests.sdk.conftest import TOKEN, Way
-from tests.sdk.test_python_sdk import ask, create, gathering
+from tests.sdk.python_sdk import MARKS, ask, create, gathering
 from tests.support.daemon_process import tcp_daemon
 from tests.support.model_thread import ModelThread
 
-pytestmark = [
-    pytest.mark.sdk,
-    pytest.mark.anyio,
-    # The SDK leaves its socket and its reader thread to the garbage collector.
-    pytest.mark.filterwarnings(
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-        "ignore::pytest.PytestUnhandledThreadExceptionWarning",
-    ),
-]
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What the SDK left open is closed while its warnings are still those of this file."""
-    yield
-    gc.collect()
+pytestmark = MARKS
 
 
 @pytest.fixture

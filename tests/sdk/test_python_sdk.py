@@ -3,102 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
-from copilot import CopilotClient, RuntimeConnection
-from copilot.client import ChildProcessRuntimeConnection
+from copilot import CopilotClient
 from copilot.session import (
-    CopilotSession,
     PermissionHandler,
-    ProviderConfig,
     SystemMessageConfig,
 )
-from copilot.session_events import AssistantMessageData, AssistantMessageDeltaData, SessionEvent
+from copilot.session_events import AssistantMessageDeltaData, SessionEvent
 from copilot.tools import Tool, ToolInvocation, ToolResult
 
 from tests.sdk.conftest import TOKEN, Way
-from tests.support.daemon_process import TERTULIAD, DaemonProcess, environment
+from tests.sdk.python_sdk import BOUND_S, MARKS, ask, connection_for, create, gathering, provider
+from tests.support.daemon_process import DaemonProcess, environment
 from tests.support.model_thread import ModelThread
 
-BOUND_S = 60.0
-
-pytestmark = [
-    pytest.mark.sdk,
-    pytest.mark.anyio,
-    # The SDK leaves its pipes, its reader thread and its socket to the garbage collector.
-    pytest.mark.filterwarnings(
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-        "ignore::pytest.PytestUnhandledThreadExceptionWarning",
-    ),
-]
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What the SDK left open is closed while its warnings are still those of this file."""
-    yield
-    gc.collect()
-
-
-def _connection(way: Way, args: tuple[str, ...]) -> RuntimeConnection:
-    path = str(TERTULIAD)
-    if way.connection == "uri":
-        return RuntimeConnection.for_uri(way.uri, connection_token=way.token)
-    if way.connection == "tcp":
-        return RuntimeConnection.for_tcp(path=path, args=args)
-    return RuntimeConnection.for_stdio(path=path, args=args)
-
-
-@contextlib.asynccontextmanager
-async def gathering(way: Way, *args: str, **options: Any) -> AsyncIterator[CopilotClient]:
-    """A started client; afterwards it is stopped, and the daemon that it started is gone."""
-    connection = _connection(way, args)
-    started = isinstance(connection, ChildProcessRuntimeConnection)
-    if started:
-        options |= {
-            "env": environment(way.home),
-            "working_directory": str(way.home),
-            "base_directory": str(way.home),
-            "use_logged_in_user": False,
-        }
-    with anyio.fail_after(BOUND_S):
-        client = CopilotClient(connection=connection, **options)
-        await client.start()
-        process = client._cli_process
-        try:
-            yield client
-        except BaseException:
-            await client.force_stop()
-            raise
-        await client.stop()
-        assert (process is not None) == started
-        assert process is None or process.poll() is not None, "the daemon outlives its client"
-
-
-async def create(client: CopilotClient, server: ModelThread, **more: Any) -> CopilotSession:
-    options = {"model": "fake-history", "provider": provider(server), **more}
-    return await client.create_session(
-        on_permission_request=PermissionHandler.approve_all, **options
-    )
-
-
-def provider(model: ModelThread) -> ProviderConfig:
-    return {"type": "openai", "base_url": model.base_url, "api_key": "key-of-a-test"}
-
-
-async def ask(session: CopilotSession, prompt: str) -> str:
-    """The content of the final message of the turn."""
-    answer = await session.send_and_wait(prompt, timeout=BOUND_S)
-    assert answer is not None
-    assert isinstance(answer.data, AssistantMessageData)
-    return answer.data.content
+pytestmark = MARKS
 
 
 def kinds(events: list[SessionEvent]) -> list[str]:
@@ -336,7 +258,7 @@ async def test_a_client_that_is_stopped_by_force_leaves_no_daemon(
     own: Way, model: ModelThread
 ) -> None:
     client = CopilotClient(
-        connection=_connection(own, ()),
+        connection=connection_for(own, ()),
         env=environment(own.home),
         base_directory=str(own.home),
         use_logged_in_user=False,

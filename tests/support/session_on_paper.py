@@ -7,8 +7,9 @@ from typing import Any
 
 from tertulia_protocol.config import SessionConfig
 from tertuliad.providers.base import Done, Message, ToolCall, Usage
-from tertuliad.sessions import decide, facts
-from tertuliad.sessions.decide import Decision, Outcome, Progress
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Decision, answering, sending, settings
+from tertuliad.sessions.decide.answering import Outcome, Progress
 from tertuliad.sessions.sealed import seal
 from tertuliad.sessions.state import SessionState, apply, fold
 from tertuliad.store.base import Record
@@ -41,7 +42,7 @@ class SessionOnPaper:
         self.published: list[dict[str, Any]] = []
         self.progress: Progress | None = None
         """Of the turn that runs."""
-        self.do(decide.create(self.state, SessionConfig(**config), "1", "t", None))
+        self.do(settings.create(self.state, SessionConfig(**config), "1", "t", None))
 
     def do(self, decision: Decision) -> list[dict[str, Any]]:
         """Fold a decision; gives the events it publishes."""
@@ -64,7 +65,7 @@ class SessionOnPaper:
 
     def send(self, number: int, text: str | None = None, *, first: bool = False) -> list[Any]:
         sent = message(number, text, first=first)
-        return self.do(decide.send(self.state, sent, lambda message_id: message_id))
+        return self.do(sending.send(self.state, sent, lambda message_id: message_id))
 
     @property
     def history(self) -> list[Message]:
@@ -77,12 +78,12 @@ class SessionOnPaper:
         assert self.progress is not None
         self.progress.text.append(text)
         self.progress.reasoning.append(reasoning)
-        return self.do(decide.delta(self.state, self.progress))
+        return self.do(answering.delta(self.state, self.progress))
 
     def finish(self, *calls: ToolCall, finish_reason: str = "stop") -> list[Any]:
         assert self.progress is not None
         ended = outcome(*calls, finish_reason=finish_reason)
-        return self.do(decide.done(self.state, self.progress, ended))
+        return self.do(answering.done(self.state, self.progress, ended))
 
     def folded(self) -> SessionState:
         """The state that another process would make of the log."""

@@ -29,17 +29,6 @@ from tests.support.model_thread import ModelThread
 from tests.support.wire import BOUND_S, Event, Wire, WireError, said, types
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    with ModelThread() as model:
-        yield model
-
-
 @contextlib.contextmanager
 def full_disk(daemon: DaemonProcess) -> Iterator[None]:
     """No file of the daemon's can grow any more."""
@@ -93,7 +82,7 @@ def test_a_turn_whose_end_cannot_be_stored_ends_for_those_who_watch(
         assert said(log) == ["on we go"]
         assert types(log).count("assistant.turn_end") == 2
         errors = [e["data"]["errorType"] for e in log if e["type"] == "session.error"]
-        assert errors == ["interrupted"]
+        assert errors == ["turn_lost"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")

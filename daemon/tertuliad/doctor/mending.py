@@ -11,11 +11,10 @@ from tertulia_protocol import events
 from tertuliad import limits
 from tertuliad.clock import now_ms
 from tertuliad.doctor.sessions import Checked, check, differing
-from tertuliad.sessions import decide, facts
-from tertuliad.sessions.decide import Draft
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import seal
-from tertuliad.sessions.state import apply
+from tertuliad.sessions.sealed import fold_in, seal
 from tertuliad.store.base import Record, Row
 from tertuliad.store.doctor import Database, Listed
 
@@ -64,10 +63,7 @@ def _cut(db: Database, checked: Checked, set_aside: str) -> None:
     state = checked.state
     state.seq = checked.last
     at_ms = now_ms()
-    sealed = [item for item in seal(state, tuple(_drafts(checked, set_aside)), at_ms) if item.seq]
-    for item in sealed:
-        apply(state, item.seq, item.type, item.id, item.data)
-    records = tuple(Record(item.seq, item.type, item.body) for item in sealed)
+    records = fold_in(state, seal(state, tuple(_drafts(checked, set_aside)), at_ms))
     db.cut(checked.listed, checked.sound, row_of(state, at_ms), records)
 
 
@@ -83,7 +79,7 @@ def _drafts(checked: Checked, set_aside: str) -> Iterator[Draft]:
     if parent is not None and checked.state.parent != parent:
         yield Draft(facts.Forked(parent, sound))
     elif checked.state.turn is not None:
-        yield from decide.interrupt(checked.state, go_on=False).drafts
+        yield from turns.interrupt(checked.state, go_on=False).drafts
     yield Draft(events.SessionError(error_type=ERROR_TYPE, message=words))
 
 

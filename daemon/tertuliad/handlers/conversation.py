@@ -19,8 +19,8 @@ from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
-from tertuliad.sessions import attached, decide
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions import attached
+from tertuliad.sessions.decide import Decision, sending, settings, turns
 from tertuliad.sessions.facts import MessageQueued, is_internal
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import TurnEnd
@@ -69,7 +69,7 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
     ctx.need_attached(caller, params.session_id)
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
-        return decide.send(
+        return sending.send(
             state,
             msgspec.structs.replace(message, key=params.idempotency_key),
             lambda message_id: message_id,
@@ -176,7 +176,7 @@ def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> R
     reason = params.reason or "user_initiated"
     result = shapes.Success(success=True)
     return ctx.sessions.post(
-        params.session_id, lambda state: decide.abort(state, reason, result), first=True
+        params.session_id, lambda state: turns.abort(state, reason, result), first=True
     )
 
 
@@ -205,7 +205,7 @@ def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Repl
             data = events.SessionInfo(
                 info_type=kind, message=params.message, url=params.url, tip=params.tip
             )
-    decision = decide.note(
+    decision = settings.note(
         data, event_id, bool(params.ephemeral), methods.SessionLogResult(event_id=event_id)
     )
     return ctx.sessions.post(params.session_id, lambda _: decision)
@@ -220,7 +220,7 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
 
     def command(state: SessionState) -> Decision:
         ctx.models.check(model, given_providers(state.config))
-        return decide.switch_model(state, model, params.reasoning_effort, result)
+        return settings.switch_model(state, model, params.reasoning_effort, result)
 
     return ctx.sessions.post(params.session_id, command)
 
@@ -254,7 +254,7 @@ def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -
             f"$.name: a session's name has at most {limits.NAME_CHARS} characters.",
             {"path": "$.name"},
         )
-    decision = decide.rename(params.name.strip(), None)
+    decision = settings.rename(params.name.strip(), None)
     return ctx.sessions.post(params.session_id, lambda _: decision)
 
 
@@ -268,7 +268,7 @@ def update_options(
         raise NotSupported(refused)
 
     def command(state: SessionState) -> Decision:
-        return decide.resume(
+        return settings.resume(
             state,
             patch,
             resume_time=iso(now_ms()),

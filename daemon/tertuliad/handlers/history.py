@@ -18,8 +18,8 @@ from tertuliad import limits
 from tertuliad.clock import iso
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply, mapped, settled
-from tertuliad.sessions import branching, decide
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions import branching
+from tertuliad.sessions.decide import Decision, rewinding, settings
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import Range, Record, Row
 
@@ -42,7 +42,7 @@ async def _rewound(ctx: Context, session_id: str, event_id: str) -> int:
         cut = await branching.cut_before(ctx.world.store, session_id, event_id)
 
         def command(state: SessionState, cut: branching.Cut = cut) -> Decision:
-            return decide.rewind(
+            return rewinding.rewind(
                 state,
                 event_id,
                 expected_seq=cut.head,
@@ -132,7 +132,7 @@ def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAu
         return methods.SessionNameSetAutoResult(applied=was)
 
     return ctx.sessions.post(
-        params.session_id, lambda state: decide.auto_name(state, summary, applied)
+        params.session_id, lambda state: settings.auto_name(state, summary, applied)
     )
 
 
@@ -188,7 +188,7 @@ def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
 
 def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
     def command(state: SessionState) -> Decision:
-        decision = decide.describe(state, params.metadata, params.archived, None)
+        decision = settings.describe(state, params.metadata, params.archived, None)
         described: Any = decision.drafts[0].data if decision.drafts else state
         if len(_encoder.encode(described.metadata)) > limits.METADATA_BYTES:
             raise InvalidParams(

@@ -20,10 +20,10 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.handlers.sessions import meta_of
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
-from tertuliad.sessions import branching, decide, documents
-from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.session import exists
-from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
+from tertuliad.sessions import branching, documents
+from tertuliad.sessions.decide import Decision, turns
+from tertuliad.sessions.refusals import exists
+from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page
 
 _DAY_MS = 24 * 3600 * 1000
 _NOTHING = methods.Nothing()
@@ -159,15 +159,11 @@ def sizes(ctx: Context, caller: Caller, params: Any) -> Reply:
 async def in_use(
     ctx: Context, caller: Caller, params: methods.SessionIds
 ) -> methods.SessionsCheckInUseResult:
+    owners = ctx.world.owners
     found = [await settled(ctx.world.store.row(each)) for each in params.session_ids]
     return methods.SessionsCheckInUseResult(
-        in_use=[row.id for row in found if row is not None and _runs_elsewhere(ctx, row)]
+        in_use=[row.id for row in found if row is not None and owners.elsewhere(row.owner)]
     )
-
-
-def _runs_elsewhere(ctx: Context, row: Row) -> bool:
-    owners = ctx.world.owners
-    return row.owner not in (None, owners.me) and owners.alive(row.owner or "")
 
 
 # Clearing away
@@ -206,7 +202,7 @@ async def prune(
         or row.pending > 0
         or row.id in ctx.world.running
         or ctx.hub.followers(row.id) > 0
-        or _runs_elsewhere(ctx, row)
+        or ctx.world.owners.elsewhere(row.owner)
     }
     candidates = [row.id for row in page.rows]
     going = [each for each in candidates if each not in stays]
@@ -233,7 +229,7 @@ def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
     ended = ctx.sessions.post(
         session_id,
-        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+        lambda state: turns.abort(state, "user_initiated", None, go_on=False),
         first=True,
     )
     return mapped(ended, answer)

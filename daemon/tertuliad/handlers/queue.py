@@ -10,10 +10,8 @@ from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.handlers.conversation import put_message
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
-from tertuliad.sessions import decide, queue
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.decide import Decide, Decision, queue, turns
 from tertuliad.sessions.facts import MessageQueued
-from tertuliad.sessions.session import Decide
 from tertuliad.sessions.state import SessionState
 
 
@@ -75,8 +73,7 @@ def remove(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) ->
     def command(state: SessionState) -> Decision:
         return queue.remove(state, params.id, lambda removed: methods_log.Removed(removed=removed))
 
-    reply = _post(ctx, caller, params.session_id, command)
-    return on_success(reply, lambda: ctx.world.forget_headers(params.session_id, params.id))
+    return _post(ctx, caller, params.session_id, command)
 
 
 def remove_most_recent(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
@@ -157,7 +154,7 @@ def suspend(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply
         ctx,
         caller,
         params.session_id,
-        lambda state: decide.abort(state, "user_initiated", None, go_on=False),
+        lambda state: turns.abort(state, "user_initiated", None, go_on=False),
     )
 
 
@@ -167,7 +164,7 @@ def shutdown(ctx: Context, caller: Caller, params: methods_log.SessionShutdownPa
         ctx,
         caller,
         params.session_id,
-        lambda state: decide.shutdown(state, kind, params.reason),
+        lambda state: turns.shutdown(state, kind, params.reason),
     )
 
 

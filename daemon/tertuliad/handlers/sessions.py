@@ -24,8 +24,7 @@ from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
-from tertuliad.sessions import decide
-from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.decide import Decision, settings
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import ListQuery, Row
 
@@ -41,7 +40,7 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
 
     def command(state: SessionState) -> Decision:
         start = iso(state.created_ms)
-        return decide.create(state, config, version, start, _opened(state, config.model))
+        return settings.create(state, config, version, start, _opened(state, config.model))
 
     reply = ctx.sessions.create(session_id, command)
     on_success(reply, lambda: _attach(ctx, caller, session_id, config))
@@ -78,7 +77,7 @@ def _resume(
 
     def command(state: SessionState) -> Decision:
         _check(ctx, merged(state.config, config), model=names_a_model)
-        return decide.resume(
+        return settings.resume(
             state,
             config,
             resume_time=iso(now_ms()),

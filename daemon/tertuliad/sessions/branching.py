@@ -10,9 +10,9 @@ from tertuliad.replies import settled
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import seal
-from tertuliad.sessions.session import exists
-from tertuliad.sessions.state import SessionState, apply, fold, folded, title_of
+from tertuliad.sessions.refusals import exists
+from tertuliad.sessions.sealed import fold_in, seal
+from tertuliad.sessions.state import SessionState, fold, folded, title_of
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -79,10 +79,7 @@ def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> 
     if name:
         drafts.append(Draft(facts.Named(name)))
     state.seq = upto
-    sealed = seal(state, tuple(drafts), state.created_ms)
-    for item in sealed:
-        apply(state, item.seq, item.type, item.id, item.data)
-    records = tuple(Record(item.seq, item.type, item.body) for item in sealed)
+    records = fold_in(state, seal(state, tuple(drafts), state.created_ms))
     return Append(upto, row_of(state, state.created_ms), records)
 
 

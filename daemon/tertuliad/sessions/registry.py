@@ -20,9 +20,10 @@ import anyio
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
 from tertuliad.replies import Reply
-from tertuliad.sessions import decide, past_turns
-from tertuliad.sessions.decide import Decision
-from tertuliad.sessions.session import Decide, Session, exists
+from tertuliad.sessions import past_turns
+from tertuliad.sessions.decide import Decide, Decision, turns
+from tertuliad.sessions.refusals import exists
+from tertuliad.sessions.session import Session
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
 
@@ -73,7 +74,7 @@ class Sessions:
 
         def command(state: SessionState) -> Decision:
             has_keys = self._world.has_keys(session_id, state.config)
-            return decide.go_on(state) if has_keys else Decision()
+            return turns.go_on(state) if has_keys else Decision()
 
         return self.post(session_id, command)
 
@@ -109,7 +110,7 @@ class Sessions:
     def interrupt_all(self, message: str) -> list[Reply]:
         """End every running turn, as the daemon stops; what is pending stays pending."""
         return [
-            session.post(lambda state: decide.interrupt(state, message, go_on=False), first=True)
+            session.post(lambda state: turns.interrupt(state, message, go_on=False), first=True)
             for session in self._live.values()
             if session.running
         ]

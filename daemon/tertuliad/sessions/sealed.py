@@ -10,7 +10,8 @@ from tertuliad.clock import iso, now_ms
 from tertuliad.ids import new_id
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
-from tertuliad.sessions.state import SessionState
+from tertuliad.sessions.state import SessionState, apply
+from tertuliad.store.base import Record
 
 _encoder = msgspec.json.Encoder()
 
@@ -59,6 +60,14 @@ def _kind(draft: Draft) -> tuple[str, bool, bool]:
     if row is None:
         return facts.INTERNAL[type(draft.data)], True, False
     return row.type, not (row.ephemeral or draft.live_only), True
+
+
+def fold_in(state: SessionState, sealed: list[Sealed]) -> tuple[Record, ...]:
+    """Fold what is stored into the state; gives its records."""
+    stored = [item for item in sealed if item.seq]
+    for item in stored:
+        apply(state, item.seq, item.type, item.id, item.data)
+    return tuple(Record(item.seq, item.type, item.body) for item in stored)
 
 
 def event_frame(session_id: str, body: bytes) -> bytes:

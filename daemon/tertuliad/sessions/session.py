@@ -16,7 +16,6 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
@@ -24,45 +23,28 @@ import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.errors import (
-    Draining,
     Overloaded,
     RpcError,
     SeqMoved,
-    SessionExists,
     SessionNotFound,
-    StoreFailed,
     TurnBusy,
 )
 from tertuliad import limits
 from tertuliad.clock import now_ms
-from tertuliad.ids import new_id
-from tertuliad.providers.base import Message, ProviderFailed
-from tertuliad.replies import Reply, mapped, settled
-from tertuliad.sessions import decide, history
-from tertuliad.sessions.decide import Decision, Draft, Outcome, Progress
+from tertuliad.replies import Reply
+from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.sealed import Sealed, event_frame, seal
-from tertuliad.sessions.state import (
-    SessionState,
-    apply,
-    folded,
-    folded_history,
-    snapshot,
-)
-from tertuliad.sessions.turn import Plan, Turn, TurnEvents
-from tertuliad.sessions.waits import Waits
+from tertuliad.sessions.loading import Loaded, load
+from tertuliad.sessions.refusals import exists, runs_elsewhere
+from tertuliad.sessions.running import admitted, start_turn
+from tertuliad.sessions.sealed import Sealed, fold_in, seal
+from tertuliad.sessions.state import SessionState, snapshot
+from tertuliad.sessions.telling import Telling
+from tertuliad.sessions.turn import Turn
 from tertuliad.sessions.world import World
-from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Log, Range, Record, Row
+from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Row
 
 log = logging.getLogger(__name__)
-
-TAKEN_OVER = (
-    "Another daemon on the same data folder has taken this session over, since this one did not"
-    " answer for a while. The turn's answer is lost; send the message again."
-)
-
-Decide = Callable[[SessionState], Decision]
-"""What a command makes of the state. Called again where the log had to be folded anew."""
 
 
 class Command(msgspec.Struct, gc=False):
@@ -85,9 +67,8 @@ class Session:
         "_modified_ms",
         "_snapshot_seq",
         "_state",
-        "_told_seq",
+        "_telling",
         "_turn",
-        "_waits",
         "_world",
         "gone",
         "id",
@@ -113,9 +94,7 @@ class Session:
         """The turn was begun while the commit that starts it is under way."""
         self._lost_turn = False
         """Another process has ended the turn that ran here; who watches was not told yet."""
-        self._told_seq = 0
-        """The last stored seq that was published or read."""
-        self._waits = Waits()
+        self._telling = Telling(world)
         self.used_s = 0.0
         """When it was last asked for something, or seen running: the registry's note."""
         self.gone = False
@@ -130,7 +109,7 @@ class Session:
     @property
     def in_use(self) -> bool:
         """Whether it runs, or somebody waits for what it will say."""
-        return self.running or self._waits.any
+        return self.running or self._telling.waits.any
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
@@ -143,7 +122,7 @@ class Session:
 
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
-        return self._waits.for_idle()
+        return self._telling.waits.for_idle()
 
     def turn_of(self, message_id: str) -> Reply | None:
         """Completed with the `TurnEnd` of an accepted message; None: its turn is over."""
@@ -151,16 +130,16 @@ class Session:
         if state is None:
             return None
         if state.turn is not None and state.turn.message_id == message_id:
-            return self._waits.for_turn(message_id, state.turn.id)
+            return self._telling.waits.for_turn(message_id, state.turn.id)
         waits = any(item.message_id == message_id for item in state.pending)
-        return self._waits.for_turn(message_id, None) if waits else None
+        return self._telling.waits.for_turn(message_id, None) if waits else None
 
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there."""
         self.gone = True
-        if self._turn is not None and not self._early:
-            self._tell_live(events.SessionIdle(aborted=True))
+        if self._turn is not None and not self._early and self._state is not None:
+            self._telling.live(self._state, events.SessionIdle(aborted=True))
         self._stop_turn()
         reply = Reply()
 
@@ -171,7 +150,7 @@ class Session:
                 reply.fail(error)
                 return
             self._fail_all(SessionNotFound.of(self.id))
-            self._waits.fail(SessionNotFound.of(self.id))
+            self._telling.waits.fail(SessionNotFound.of(self.id))
             log.debug("session %s was deleted", self.id)
             reply.give(done.result().get(self.id))
 
@@ -193,7 +172,7 @@ class Session:
         while self._inbox and not self._busy:
             if self._state is None:
                 self._busy = True
-                self._world.store.load(self.id).add_done_callback(self._loaded)
+                load(self._world.store, self.id).add_done_callback(self._loaded)
                 return
             command = self._inbox.pop(0)
             self._busy = True  # what an answer's receiver posts comes after what is published
@@ -227,47 +206,24 @@ class Session:
     def _do(self, command: Command, state: SessionState) -> bool:
         decision = command.decide(state)
         if decision.starts_turn:
-            decision = self._may_start(command, state, decision)
+            decision = admitted(decision, command.decide, state, self._world)
         self._modified_ms = now_ms()
         sealed = seal(state, decision.drafts, self._modified_ms)
-        stored = [item for item in sealed if item.seq]
-        if not stored:
-            self._finish(command, decision, sealed)
-            return True
         known_head = state.seq
-        for item in stored:
-            apply(state, item.seq, item.type, item.id, item.data)
-        append = Append(
-            known_head,
-            self._row(state),
-            tuple(Record(item.seq, item.type, item.body) for item in stored),
-            decision.keep_to,
-            self._due_snapshot(state, decision),
-        )
+        records = fold_in(state, sealed)
+        if not records:
+            self._finish(command, decision, sealed, None)
+            return True
+        row = self._row(state)
+        due = self._due_snapshot(state, decision)
+        append = Append(known_head, row, records, decision.keep_to, due)
         if decision.starts_turn and self._turn is None and state.history is not None:
             # A history that is not loaded yet has to be read from the store, message and all.
             self._early = True
             self._start_turn(state)
         submit = self._world.store.create if self._is_new else self._world.store.append
-        submit(append).add_done_callback(partial(self._committed, command, decision, sealed))
+        submit(append).add_done_callback(partial(self._committed, command, decision, sealed, row))
         return False
-
-    def _may_start(self, command: Command, state: SessionState, decision: Decision) -> Decision:
-        """The decision, as far as a daemon may take up a turn that is stopping: messages that wait
-        go on waiting, and others are refused."""
-        world = self._world
-        if world.draining():
-            if state.turn is None:
-                raise Draining("The daemon is stopping and starts no more turns.")
-            return command.decide(msgspec.structs.replace(state, pending=[]))
-        waits_for_answer = decision.result is not None and state.turn is None
-        if waits_for_answer and len(world.running) >= limits.TURNS_AT_ONCE:
-            raise Overloaded(
-                f"{limits.TURNS_AT_ONCE} turns run at once in this daemon, and it takes no more."
-            )
-        world.owners.claim()
-        world.running.add(self.id)
-        return decision
 
     def _due_snapshot(self, state: SessionState, decision: Decision) -> bytes | None:
         """A snapshot every so many events, so that the session comes back quickly."""
@@ -277,58 +233,50 @@ class Session:
         return snapshot(state)
 
     def _committed(
-        self, command: Command, decision: Decision, sealed: list[Sealed], done: Future[None]
+        self,
+        command: Command,
+        decision: Decision,
+        sealed: list[Sealed],
+        row: Row,
+        done: Future[None],
     ) -> None:
         error = done.exception()
         try:
             if error is None:
-                self._finish(command, decision, sealed)
+                self._finish(command, decision, sealed, row)
             else:
                 self._not_committed(error, command, decision)
         finally:
             self._busy = False
             self._work()
 
-    def _finish(self, command: Command, decision: Decision, sealed: list[Sealed]) -> None:
-        """The commit holds: answer, publish, and let the turn go on."""
+    def _finish(
+        self, command: Command, decision: Decision, sealed: list[Sealed], row: Row | None
+    ) -> None:
+        """The commit holds: answer, publish, and let the turn go on. `row` None: nothing was
+        stored."""
         if decision.stops_turn:
             self._stop_turn()
         command.reply.give(decision.result)
-        self._publish(sealed)
         assert self._state is not None
+        self._telling.publish(self._state, sealed)
+        if row is not None:
+            was_new, self._is_new = self._is_new, False
+            self._telling.changed(row, is_new=was_new)
         if decision.keep_to is not None:
             self._state = None  # it holds what was left out: the next command folds anew
             return
         if self._state.turn is None:
             self._turn = None
             self._world.running.discard(self.id)
-            self._waits.idle()
+            self._telling.waits.idle()
         if decision.starts_turn:
             if not self._early and not self.gone:
                 self._start_turn(self._state)
             self._early = False
             self._world.forget_headers(self.id, self._state.last_message_id)
-
-    def _publish(self, sealed: list[Sealed]) -> None:
-        assert self._state is not None
-        self._waits.see(sealed)
-        frames = [event_frame(self.id, item.body) for item in sealed if item.shown]
-        added = sum(1 for item in sealed if item.seq)
-        seq = self._told_seq = self._state.seq
-        if sealed:
-            self._world.publish(self.id, frames, seq - added, seq)
-        if added:
-            was_new, self._is_new = self._is_new, False
-            row = self._row(self._state)
-            if was_new:
-                log.debug("session %s was created", self.id)
-            self._world.lifecycle("session.created" if was_new else "session.updated", row)
-
-    def _tell_live(self, *data: events.EventData) -> None:
-        """Publish events that are not stored, outside of any command."""
-        if self._state is not None:
-            drafts = tuple(Draft(item, live_only=True) for item in data)
-            self._publish(seal(self._state, drafts, now_ms()))
+        for message_id in decision.taken_out:
+            self._world.forget_headers(self.id, message_id)
 
     def _row(self, state: SessionState) -> Row:
         owner = self._world.owners.me if state.turn is not None else None
@@ -336,51 +284,34 @@ class Session:
 
     # Loading and losing
 
-    def _loaded(self, done: Future[Log | None]) -> None:
+    def _loaded(self, done: Future[Loaded | None]) -> None:
         self._busy = False
         error = done.exception()
-        found = None if error is not None else done.result()
-        if found is None:
+        loaded = None if error is not None else done.result()
+        if loaded is None:
             self.gone = error is None
             self._fail_all(error or SessionNotFound.of(self.id))
             return
-        try:
-            state = folded(found)
-        except (msgspec.MsgspecError, ValueError) as fault:
-            log.error("session %s cannot be folded: %s", self.id, fault)
-            self._fail_all(_unreadable(self.id))
-            return
-        if state is None:
-            self._load_whole(found.row)
-            return
-        self._snapshot_seq = state.seq - len(found.records)
-        self._state = state
-        self._told_seq = state.seq
+        self._state = loaded.state
+        self._snapshot_seq = loaded.snapshot_seq
+        self._telling.seq = loaded.state.seq
         if self._lost_turn:
-            self._tell_lost()
-        self._recover(state, found.row.owner)
+            self._lost_turn = False
+            self._telling.lost(loaded.state)
+        if loaded.state.turn is not None and self._turn is None:
+            self._recover(loaded)
         self._work()
 
-    def _load_whole(self, row: Row) -> None:
-        """The snapshot is of another version: fold the log from its beginning."""
-        self._busy = True
-        read = self._world.store.read(self.id, Range(before=row.head + 1))
-        whole = mapped(read, lambda records: Log(row, None, records))
-        whole.add_done_callback(self._loaded)
-
-    def _recover(self, state: SessionState, owner: str | None) -> None:
+    def _recover(self, loaded: Loaded) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
-        if state.turn is None or self._turn is not None:
-            return
-        owners = self._world.owners
-        if owner is not None and owner != owners.me and owners.alive(owner):
+        if self._world.owners.elsewhere(loaded.owner):
             self._state = None
-            self._fail_all(_runs_elsewhere(self.id))
+            self._fail_all(runs_elsewhere(self.id))
             return
-        go_on = self._world.has_keys(self.id, state.config)
+        go_on = self._world.has_keys(self.id, loaded.state.config)
         reply = Reply()
         reply.add_done_callback(self._recovered)
-        self._inbox.insert(0, Command(partial(decide.interrupt, go_on=go_on), reply))
+        self._inbox.insert(0, Command(partial(turns.interrupt, go_on=go_on), reply))
 
     def _recovered(self, done: Future[object]) -> None:
         """Where the turn's end cannot be stored, nothing else can be done either."""
@@ -408,13 +339,6 @@ class Session:
             if was_new:
                 self._fail_all(error)
 
-    def _tell_lost(self) -> None:
-        """The log says how the turn ended: who follows reads that, and has this besides."""
-        self._lost_turn = False
-        error = events.SessionError(error_type="interrupted", message=TAKEN_OVER)
-        self._tell_live(error, events.SessionIdle())
-        self._waits.fail(StoreFailed(TAKEN_OVER))
-
     def _fail_all(self, error: BaseException) -> None:
         while self._inbox:
             self._inbox.pop(0).reply.fail(error)
@@ -422,35 +346,7 @@ class Session:
     # The turn
 
     def _start_turn(self, state: SessionState) -> None:
-        assert state.turn is not None
-        progress = Progress(turn_id=state.turn.id, message_id=new_id())
-        plan = Plan(
-            session_id=self.id,
-            config=state.config,
-            history=partial(self._history, state),
-            headers=self._world.headers_of(self.id, state.turn.message_id),
-        )
-        told = TurnEvents(
-            delta=partial(self._on_delta, progress),
-            retrying=partial(self._on_retry, progress),
-            done=partial(self._on_done, progress),
-            failed=partial(self._on_failed, progress),
-        )
-        log.debug(
-            "session %s: turn %s begins, model %s", self.id, progress.turn_id, plan.config.model
-        )
-        self._turn = Turn(plan, self._world, told)
-        self._world.owners.beat_while(self._world.running, self._world.spawn)
-        self._world.spawn(self._turn.run)
-
-    async def _history(self, state: SessionState) -> list[Message]:
-        """What the model reads, loaded where that was not needed until now."""
-        if state.history is None:
-            wanted = Range(before=state.seq + 1, types=history.TYPES)
-            records = await settled(self._world.store.read(self.id, wanted))
-            if state.history is None:
-                state.history = folded_history(records)
-        return list(state.history)
+        self._turn = start_turn(state, self._world, self._enqueue, self._end_failed)
 
     def _forget_start(self) -> None:
         """The turn that was decided to start does not."""
@@ -463,91 +359,28 @@ class Session:
             self._turn = None
             self._world.running.discard(self.id)
 
-    def _on_delta(self, progress: Progress, text: str, reasoning: str) -> None:
-        """Pieces that come while a commit is under way wait together and leave as one."""
-        progress.text.append(text)
-        progress.reasoning.append(reasoning)
-        if not progress.unsent:
-            progress.unsent = True
-            self._enqueue(partial(decide.delta, progress=progress))
-
-    def _on_retry(
-        self, progress: Progress, failure: ProviderFailed, model: str | None, wait_s: float
-    ) -> None:
-        self._enqueue(
-            partial(decide.retrying, progress=progress, failure=failure, model=model, wait_s=wait_s)
-        )
-
-    def _on_done(self, progress: Progress, outcome: Outcome) -> None:
-        self._end_turn(partial(decide.done, progress=progress, outcome=outcome))
-
-    def _on_failed(self, progress: Progress, failure: ProviderFailed, model: str | None) -> None:
-        log.debug("session %s: turn %s failed: %s", self.id, progress.turn_id, failure.kind)
-        self._end_turn(partial(decide.failed, progress=progress, failure=failure, model=model))
-
-    def _end_turn(self, decide_end: Decide) -> None:
-        """However the end is decided, it comes: a failure on the way interrupts the turn."""
-        reply = self._enqueue(decide_end)
-
-        def check(done: Future[object]) -> None:
-            error = done.exception()
-            if error is None or self.gone:
-                return
-            log.error("session %s: the end of a turn failed", self.id, exc_info=error)
+    def _end_failed(self, error: BaseException) -> None:
+        """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
+        if self.gone:
+            return
+        log.error("session %s: the end of a turn failed", self.id, exc_info=error)
+        message = "The turn's end failed inside the daemon; its log has it."
+        if isinstance(error, RpcError):
             message = f"The turn's end could not be stored: {error}"
-            if not isinstance(error, RpcError):
-                message = "The turn's end failed inside the daemon; its log has it."
-            self._stop_turn()
-            self._enqueue(partial(decide.interrupt, message=message)).add_done_callback(told)
+        self._stop_turn()
+        end = self._enqueue(partial(turns.interrupt, message=message))
+        end.add_done_callback(self._interrupted)
 
-        def told(done: Future[object]) -> None:
-            if done.exception() is not None:
-                # Not even that: those who watch learn it, the log says it after a restart.
-                self._tell_stuck(str(done.exception()))
-                self._waits.fail(StoreFailed(str(done.exception())))
-
-        reply.add_done_callback(check)
-
-    def _tell_stuck(self, message: str) -> None:
-        drafts = (
-            Draft(events.SessionError(error_type="store", message=message), live_only=True),
-            Draft(events.SessionIdle()),
-        )
-        nowhere = self._state or SessionState(
-            id=self.id, created_ms=self._modified_ms, seq=self._told_seq
-        )
-        frames = [event_frame(self.id, item.body) for item in seal(nowhere, drafts, now_ms())]
-        self._world.publish(self.id, frames, self._told_seq, self._told_seq)
-        self._waits.fail(StoreFailed(message))
+    def _interrupted(self, done: Future[object]) -> None:
+        """Not even that: those who watch learn it, the log says it after a restart."""
+        error = done.exception()
+        if error is not None:
+            told = self._telling.seq
+            nowhere = SessionState(id=self.id, created_ms=self._modified_ms, seq=told)
+            self._telling.stuck(self._state or nowhere, str(error))
 
 
 def _refused(error: RpcError) -> Reply:
     reply = Reply()
     reply.fail(error)
     return reply
-
-
-def exists(session_id: str) -> SessionExists:
-    """The refusal to make a session of an id that is taken."""
-    return SessionExists(
-        f"A session {session_id} exists already. Attach to it with session.resume, or create with"
-        ' "ifExists": "resume".',
-        {"sessionId": session_id},
-    )
-
-
-def _runs_elsewhere(session_id: str) -> TurnBusy:
-    return TurnBusy(
-        f"A turn of session {session_id} runs in another daemon on the same data folder; wait"
-        " until it ends, or talk to that daemon.",
-        {"sessionId": session_id, "retryMs": 1000},
-    )
-
-
-def _unreadable(session_id: str) -> RpcError:
-    return RpcError(
-        -32008,
-        f"The stored log of session {session_id} cannot be read. It was left as it is:"
-        " `tertulia doctor` looks into it.",
-        {"kind": "store_failed", "sessionId": session_id},
-    )

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -28,7 +29,7 @@ from tertuliad.providers.base import (
     ToolDeclaration,
 )
 from tertuliad.sessions import system_message
-from tertuliad.sessions.decide import Outcome
+from tertuliad.sessions.decide.answering import Outcome
 from tertuliad.sessions.history import text_chars
 from tertuliad.sessions.retry import Tried, wait_before_retry
 from tertuliad.sessions.world import World
@@ -39,14 +40,14 @@ LEAST_BYTES_A_TOKEN = 6
 """Nothing that people write has so few tokens: a history above it is too large for certain."""
 
 
-class TurnEvents(msgspec.Struct, frozen=True):
+class TurnEvents(Protocol):
     """Where a turn says what happens to it. `failed` and `retrying` name the model, if one was
     found, and `retrying` the seconds until the next try."""
 
-    delta: Callable[[str, str], None]
-    retrying: Callable[[ProviderFailed, str | None, float], None]
-    done: Callable[[Outcome], None]
-    failed: Callable[[ProviderFailed, str | None], None]
+    def delta(self, text: str, reasoning: str) -> None: ...
+    def retrying(self, failure: ProviderFailed, model: str | None, wait_s: float) -> None: ...
+    def done(self, outcome: Outcome) -> None: ...
+    def failed(self, failure: ProviderFailed, model: str | None) -> None: ...
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

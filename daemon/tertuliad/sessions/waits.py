@@ -37,8 +37,9 @@ class Waits:
     __slots__ = ("_idle", "_turns")
 
     def __init__(self) -> None:
-        self._idle: list[Reply] = []
-        self._turns: list[_Watch] = []
+        # Tuples: mostly empty, and then they take nothing.
+        self._idle: tuple[Reply, ...] = ()
+        self._turns: tuple[_Watch, ...] = ()
 
     @property
     def any(self) -> bool:
@@ -48,24 +49,24 @@ class Waits:
     def for_idle(self) -> Reply:
         """Completed with None when no turn runs and no message is pending."""
         reply = Reply()
-        self._idle.append(reply)
+        self._idle = (*self._idle, reply)
         return reply
 
     def for_turn(self, message_id: str, turn_id: str | None) -> Reply:
         """Completed with the `TurnEnd` of the message's turn, which has not ended yet; `turn_id`
         if it has begun."""
         watch = _Watch(Reply(), message_id, turn_id)
-        self._turns.append(watch)
+        self._turns = (*self._turns, watch)
         return watch.reply
 
     def idle(self) -> None:
-        waiting, self._idle = self._idle, []
+        waiting, self._idle = self._idle, ()
         for reply in waiting:
             reply.give(None)
 
     def fail(self, error: BaseException) -> None:
         """The session is gone, or cannot say how the turns ended."""
-        watches, self._turns = self._turns, []
+        watches, self._turns = self._turns, ()
         for watch in watches:
             watch.reply.fail(error)
         self.idle()
@@ -111,7 +112,7 @@ class Waits:
             watch.reply.give(TurnEnd(answer=None, aborted=True))
 
     def _pop(self, over: list[_Watch]) -> list[_Watch]:
-        self._turns = [watch for watch in self._turns if watch not in over]
+        self._turns = tuple(watch for watch in self._turns if watch not in over)
         return over
 
 

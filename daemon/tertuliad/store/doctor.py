@@ -202,12 +202,6 @@ class Database:
         with _told():
             return [Place(part, upto) for part, upto in logs.chain(self._db, segment)]
 
-    def is_known(self, segment: int) -> bool:
-        """Whether the segment has its row."""
-        with _told():
-            found = self._db.execute("SELECT 1 FROM segments WHERE id = ?", (segment,)).fetchone()
-        return found is not None
-
     def records(self, segment: int) -> Iterator[Record]:
         """The log that ends in `segment`, from its beginning, few records in memory."""
         after = 0

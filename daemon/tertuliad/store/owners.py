@@ -91,6 +91,10 @@ class Owners:
         path = self._file(owner)
         return not nobody_holds(path) and not self._silent(path)
 
+    def elsewhere(self, owner: str | None) -> bool:
+        """Whether another process that lives is `owner`."""
+        return owner is not None and owner != self.me and self.alive(owner)
+
     def _silent(self, path: Path) -> bool:
         """Whether the mark was not touched for as long as a lease lasts."""
         try:

@@ -49,13 +49,6 @@ class EmbeddedStub:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[Http]:
-    http = Http()
-    yield http
-    await http.aclose()
-
-
-@pytest.fixture
 async def model() -> AsyncIterator[ScriptedModel]:
     async with ScriptedModel(models=["m1", "m2"], api_key=KEY) as model:
         yield model

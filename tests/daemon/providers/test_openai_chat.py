@@ -41,13 +41,6 @@ async def model() -> AsyncIterator[ScriptedModel]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[Http]:
-    http = Http()
-    yield http
-    await http.aclose()
-
-
-@pytest.fixture
 def chat(model: ScriptedModel, http: Http) -> OpenAIChat:
     return OpenAIChat("test", model.base_url, http, api_key=KEY)
 

@@ -6,8 +6,8 @@ import argparse
 
 from tertulia import calls
 from tertulia.commands.common import (
+    answer_of,
     attached,
-    client_for,
     local_time,
     one_line,
     print_json,
@@ -29,13 +29,7 @@ def rename(options: argparse.Namespace) -> int:
 
 def fork(options: argparse.Namespace) -> int:
     """`tertulia fork SESSION`: the new session's id on stdout."""
-    call = calls.fork(options.session, options.at, options.name, options.id)
-    with client_for(options) as client:
-        result = client.request(call.method, call.params)
-    if options.json:
-        return print_json(result)
-    print(call.read(result))
-    return 0
+    return answer_of(options, calls.fork(options.session, options.at, options.name, options.id))
 
 
 def rewind(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tertulia import launch
+from tertulia.calls import Call
 from tertulia.client import Client
 from tertulia.errors import ConnectionLost, RpcError
 from tertulia.session import Session
@@ -59,6 +60,16 @@ def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
         client.resume_session(options.session, disable_resume=True) as session,
     ):
         yield client, session
+
+
+def answer_of(options: argparse.Namespace, call: Call[Any]) -> int:
+    """Ask for one thing and print its answer."""
+    with client_for(options) as client:
+        result = client.request(call.method, call.params)
+    if options.json:
+        return print_json(result)
+    print(call.read(result))
+    return 0
 
 
 def done_for_each(

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from tertulia import calls, documents
-from tertulia.commands.common import client_for, print_json
+from tertulia.commands.common import answer_of, client_for, print_json
 from tertulia.errors import TertuliaError
 
 PIPE = "-"
@@ -32,10 +32,4 @@ def import_(options: argparse.Namespace) -> int:
         document = documents.decoded(sys.stdin.buffer.read(), "stdin")
     else:
         document = documents.read(options.file)
-    call = calls.import_(document, options.id, options.rename)
-    with client_for(options) as client:
-        result = client.request(call.method, call.params)
-    if options.json:
-        return print_json(result)
-    print(call.read(result))
-    return 0
+    return answer_of(options, calls.import_(document, options.id, options.rename))

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import events
-from tertuliad.sessions import decide, facts
-from tertuliad.sessions.decide import Decision, Draft
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Decision, Draft, sending
 from tertuliad.sessions.facts import MessageQueued
 from tertuliad.sessions.state import SessionState
 
@@ -23,10 +23,12 @@ Pending = list[MessageQueued]
 
 def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
     """The queue as it is from now on."""
-    decide.check_room(pending)
+    sending.check_room(pending)
     changed = facts.QueueChanged(pending=pending, paused=state.paused)
     drafts = (Draft(changed), Draft(events.PendingMessagesModified()))
-    return Decision(drafts=drafts, result=result)
+    left = {item.message_id for item in pending}
+    gone = tuple(item.message_id for item in state.pending if item.message_id not in left)
+    return Decision(drafts=drafts, result=result, taken_out=gone)
 
 
 def _place(state: SessionState, message_id: str) -> int | None:
@@ -65,7 +67,7 @@ def move(
 def insert(state: SessionState, message: MessageQueued, position: int, result: Any) -> Decision:
     """Put a new message at `position`. Where nothing runs, it is a turn at once."""
     if message.first or (state.turn is None and not state.pending and not state.paused):
-        return decide.send(state, message, lambda _: result)
+        return sending.send(state, message, lambda _: result)
     pending = waiting(state)
     pending.insert(_within(position, pending), message)
     return _stored(state, [*steering(state), *pending], result)

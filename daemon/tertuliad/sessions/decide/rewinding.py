@@ -1,0 +1,52 @@
+"""The conversation goes back to an earlier event: nothing else of the session does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tertulia_protocol import events
+from tertulia_protocol.errors import TurnBusy
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Decision, drafts_of
+from tertuliad.sessions.decide.sending import check_seq
+from tertuliad.sessions.state import SessionState
+
+
+def rewind(
+    state: SessionState,
+    event_id: str,
+    *,
+    expected_seq: int,
+    kept: int,
+    removed: int,
+    first_words: str | None,
+    result: Any,
+) -> Decision:
+    """Leave out the event and what is behind it. `kept` is the seq before it; `removed` counts the
+    shown events that go, and `first_words` are those of the first message that stays, both as of
+    `expected_seq`."""
+    if state.turn is not None:
+        raise TurnBusy(
+            "A turn runs in this session. Wait for session.idle, or end it with session.abort.",
+            {"sessionId": state.id},
+        )
+    check_seq(state, expected_seq)
+    carried = facts.Carried(
+        config=state.config,
+        turns=state.turns,
+        name=state.name,
+        auto_name=state.auto_name,
+        first_words=first_words,
+        metadata=state.metadata,
+        archived=state.archived,
+        parent=state.parent,
+        pending=state.pending,
+        paused=state.paused,
+        keys=state.keys,
+        usage=state.usage,
+    )
+    drafts = drafts_of(
+        facts.Rewound(kept=kept, removed=removed, carried=carried),
+        events.SessionSnapshotRewind(up_to_event_id=event_id, events_removed=removed),
+    )
+    return Decision(drafts=drafts, result=result, keep_to=kept)

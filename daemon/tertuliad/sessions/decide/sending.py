@@ -1,0 +1,86 @@
+"""A message is accepted: it starts a turn, or waits behind the one that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tertulia_protocol import events
+from tertulia_protocol.errors import Overloaded, SeqMoved, TurnBusy
+from tertuliad import limits
+from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Decision, Draft
+from tertuliad.sessions.decide.turns import begin
+from tertuliad.sessions.state import SessionState, title_of, with_added
+
+
+def send(
+    state: SessionState,
+    message: facts.MessageQueued,
+    result: Callable[[str], Any],
+    *,
+    if_idle: bool = False,
+    expected_seq: int | None = None,
+) -> Decision:
+    """Start a turn, or put the message behind the one that runs. `result` gets the message's id:
+    that of the first one, where a message with the same key was accepted before. Where messages
+    were left waiting, sending one lets them go on."""
+    if message.key is not None and message.key in state.keys:
+        return Decision(result=result(state.keys[message.key]))
+    if if_idle:
+        _check_idle(state)
+    if expected_seq is not None:
+        check_seq(state, expected_seq)
+    answer = result(message.message_id)
+    if state.turn is None and not state.pending and not state.paused:
+        drafts = [Draft(events.PendingMessagesModified())]
+        if state.title is None:
+            drafts.append(Draft(events.SessionTitleChanged(title=title_of(message.content))))
+        if message.key is not None:
+            drafts.append(Draft(facts.Accepted(message.key, message.message_id)))
+        drafts += begin(state, message, "idle")
+        return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
+    check_room([*state.pending, message])
+    drafts = [Draft(message), Draft(events.PendingMessagesModified())]
+    if state.turn is not None or state.paused:
+        return Decision(drafts=tuple(drafts), result=answer)
+    drafts += begin(state, with_added(state.pending, message)[0], "queued")
+    return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
+
+
+def _check_idle(state: SessionState) -> None:
+    if state.turn is not None or state.pending:
+        raise TurnBusy(
+            "A turn runs or messages wait, and the message was to be sent only if the session is"
+            " idle. Wait for session.idle, or send without ifIdle.",
+            {"seq": state.seq},
+        )
+
+
+def check_seq(state: SessionState, expected: int) -> None:
+    """Raise `SeqMoved` where the log does not end at `expected`."""
+    if expected != state.seq:
+        raise SeqMoved(
+            f"The session's log is at {state.seq}, not at {expected}: somebody has written to"
+            " it meanwhile. Read what is new, then send again.",
+            {"seq": state.seq},
+        )
+
+
+def check_room(pending: list[facts.MessageQueued]) -> None:
+    """Raise `Overloaded` where more would wait than may."""
+    if len(pending) > limits.PENDING_MESSAGES:
+        raise Overloaded(
+            f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already;"
+            " wait for session.idle."
+        )
+    if sum(map(_size, pending)) > limits.PENDING_BYTES:
+        raise Overloaded(
+            f"The messages that wait in this session would have more than {limits.PENDING_BYTES}"
+            " bytes together; wait for session.idle."
+        )
+
+
+def _size(message: facts.MessageQueued) -> int:
+    attached = sum(len(item.get("data") or "") for item in message.attachments or ())
+    return len(message.content) + len(message.transformed_content or "") + attached

@@ -1,0 +1,33 @@
+"""Why a session cannot do what was asked, where more than one place says so."""
+
+from __future__ import annotations
+
+from tertulia_protocol.errors import RpcError, SessionExists, TurnBusy
+
+
+def exists(session_id: str) -> SessionExists:
+    """Its id is taken."""
+    return SessionExists(
+        f"A session {session_id} exists already. Attach to it with session.resume, or create with"
+        ' "ifExists": "resume".',
+        {"sessionId": session_id},
+    )
+
+
+def runs_elsewhere(session_id: str) -> TurnBusy:
+    """Another process runs a turn of it."""
+    return TurnBusy(
+        f"A turn of session {session_id} runs in another daemon on the same data folder; wait"
+        " until it ends, or talk to that daemon.",
+        {"sessionId": session_id, "retryMs": 1000},
+    )
+
+
+def unreadable(session_id: str) -> RpcError:
+    """Its log cannot be folded."""
+    return RpcError(
+        -32008,
+        f"The stored log of session {session_id} cannot be read. It was left as it is:"
+        " `tertulia doctor` looks into it.",
+        {"kind": "store_failed", "sessionId": session_id},
+    )

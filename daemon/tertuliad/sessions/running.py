@@ -1,0 +1,131 @@
+"""A session's turn from the decision to start it: whether it may, its start, and what it reports.
+
+What the model call tells becomes the session's commands, in their order: the session decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+import msgspec
+
+from tertulia_protocol.errors import Draining, Overloaded
+from tertuliad import limits
+from tertuliad.ids import new_id
+from tertuliad.providers.base import Message, ProviderFailed
+from tertuliad.replies import Reply, settled
+from tertuliad.sessions import history
+from tertuliad.sessions.decide import Decide, Decision, answering
+from tertuliad.sessions.decide.answering import Outcome, Progress
+from tertuliad.sessions.state import SessionState, folded_history
+from tertuliad.sessions.turn import Plan, Turn
+from tertuliad.sessions.world import World
+from tertuliad.store.base import Range, Store
+
+log = logging.getLogger(__name__)
+
+
+def admitted(decision: Decision, decide: Decide, state: SessionState, world: World) -> Decision:
+    """The decision to start a turn, as far as the daemon may take one up: while it is stopping,
+    messages that wait go on waiting, and others are refused. Marks the session as running."""
+    if world.draining():
+        if state.turn is None:
+            raise Draining("The daemon is stopping and starts no more turns.")
+        return decide(msgspec.structs.replace(state, pending=[]))
+    waits_for_answer = decision.result is not None and state.turn is None
+    if waits_for_answer and len(world.running) >= limits.TURNS_AT_ONCE:
+        raise Overloaded(
+            f"{limits.TURNS_AT_ONCE} turns run at once in this daemon, and it takes no more."
+        )
+    world.owners.claim()
+    world.running.add(state.id)
+    return decision
+
+
+def start_turn(
+    state: SessionState,
+    world: World,
+    post: Callable[[Decide], Reply],
+    end_failed: Callable[[BaseException], None],
+) -> Turn:
+    """Call the model for the turn that `state` has open; `post` takes what comes of it, and
+    `end_failed` the reason why the turn's end could not be done."""
+    assert state.turn is not None
+    plan = Plan(
+        session_id=state.id,
+        config=state.config,
+        history=partial(_history, world.store, state),
+        headers=world.headers_of(state.id, state.turn.message_id),
+    )
+    progress = Progress(turn_id=state.turn.id, message_id=new_id())
+    log.debug("session %s: turn %s begins, model %s", state.id, state.turn.id, plan.config.model)
+    turn = Turn(plan, world, Reports(state.id, progress, post, end_failed))
+    world.owners.beat_while(world.running, world.spawn)
+    world.spawn(turn.run)
+    return turn
+
+
+async def _history(store: Store, state: SessionState) -> list[Message]:
+    """What the model reads, loaded where that was not needed until now."""
+    if state.history is None:
+        wanted = Range(before=state.seq + 1, types=history.TYPES)
+        records = await settled(store.read(state.id, wanted))
+        if state.history is None:
+            state.history = folded_history(records)
+    return list(state.history)
+
+
+class Reports:
+    """What a turn says of its model call, as commands to its session. Lives with the turn."""
+
+    __slots__ = ("_end_failed", "_post", "_progress", "_session_id")
+
+    def __init__(
+        self,
+        session_id: str,
+        progress: Progress,
+        post: Callable[[Decide], Reply],
+        end_failed: Callable[[BaseException], None],
+    ) -> None:
+        self._session_id = session_id
+        self._progress = progress
+        self._post = post
+        self._end_failed = end_failed
+
+    def delta(self, text: str, reasoning: str) -> None:
+        """Pieces that come while a commit is under way wait together and leave as one."""
+        progress = self._progress
+        progress.text.append(text)
+        progress.reasoning.append(reasoning)
+        if not progress.unsent:
+            progress.unsent = True
+            self._post(partial(answering.delta, progress=progress))
+
+    def retrying(self, failure: ProviderFailed, model: str | None, wait_s: float) -> None:
+        self._post(
+            partial(
+                answering.retrying,
+                progress=self._progress,
+                failure=failure,
+                model=model,
+                wait_s=wait_s,
+            )
+        )
+
+    def done(self, outcome: Outcome) -> None:
+        self._end(partial(answering.done, progress=self._progress, outcome=outcome))
+
+    def failed(self, failure: ProviderFailed, model: str | None) -> None:
+        turn_id = self._progress.turn_id
+        log.debug("session %s: turn %s failed: %s", self._session_id, turn_id, failure.kind)
+        self._end(partial(answering.failed, progress=self._progress, failure=failure, model=model))
+
+    def _end(self, decide: Decide) -> None:
+        self._post(decide).add_done_callback(self._check_end)
+
+    def _check_end(self, done: Future[object]) -> None:
+        if (error := done.exception()) is not None:
+            self._end_failed(error)

@@ -1,0 +1,74 @@
+"""What a session says, and to whom: to those who follow it, who wait for it, and who list sessions.
+
+Frames name the last stored seq before them, so that a follower knows what it has missed. What is
+live only is told at once; what is stored, when it is.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from tertulia_protocol import events
+from tertulia_protocol.errors import StoreFailed
+from tertuliad.clock import now_ms
+from tertuliad.sessions.decide import Draft
+from tertuliad.sessions.decide.turns import LOST
+from tertuliad.sessions.sealed import Sealed, event_frame, seal
+from tertuliad.sessions.state import SessionState
+from tertuliad.sessions.waits import Waits
+from tertuliad.sessions.world import World
+from tertuliad.store.base import Row
+
+log = logging.getLogger(__name__)
+
+STUCK = "store"
+"""The `errorType` of a turn whose end could not be stored."""
+TAKEN_OVER = (
+    "Another daemon on the same data folder has taken this session over, since this one did not"
+    " answer for a while. The turn's answer is lost; send the message again."
+)
+
+
+class Telling:
+    """Lives with the session's actor. `seq` is the last stored one that was published or read."""
+
+    __slots__ = ("_world", "seq", "waits")
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.seq = 0
+        self.waits = Waits()
+
+    def publish(self, state: SessionState, sealed: list[Sealed]) -> None:
+        """Events in their order; `state` has folded those of them that are stored."""
+        self.waits.see(sealed)
+        self.seq = state.seq
+        if sealed:
+            frames = [event_frame(state.id, item.body) for item in sealed if item.shown]
+            added = sum(1 for item in sealed if item.seq)
+            self._world.publish(state.id, frames, state.seq - added, state.seq)
+
+    def live(self, state: SessionState, *data: events.EventData) -> None:
+        """Events that are not stored, outside of any command."""
+        drafts = tuple(Draft(item, live_only=True) for item in data)
+        self.publish(state, seal(state, drafts, now_ms()))
+
+    def changed(self, row: Row, *, is_new: bool) -> None:
+        """The list row of a session is new, or another one."""
+        if is_new:
+            log.debug("session %s was created", row.id)
+        self._world.lifecycle("session.created" if is_new else "session.updated", row)
+
+    def lost(self, state: SessionState) -> None:
+        """Another process has ended the turn. The log says how, and who follows reads that, and has
+        this besides."""
+        error = events.SessionError(error_type=LOST, message=TAKEN_OVER)
+        self.live(state, error, events.SessionIdle())
+        self.waits.fail(StoreFailed(TAKEN_OVER))
+
+    def stuck(self, state: SessionState, message: str) -> None:
+        """The turn's end could not be stored: the log says it after a restart. Where the state was
+        forgotten, `state` is an empty one at `seq`."""
+        error = events.SessionError(error_type=STUCK, message=message)
+        self.live(state, error, events.SessionIdle())
+        self.waits.fail(StoreFailed(message))
