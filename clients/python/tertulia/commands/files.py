@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from tertulia import calls, documents
+from tertulia.client import Client
 from tertulia.commands.common import client_for, print_json
-from tertulia.errors import TertuliaError
+from tertulia.errors import InvalidParams, SessionExists, TertuliaError
 
 PIPE = "-"
+DOCUMENT = "$.document."
+"""The place in the request that a fault of the file is at."""
 
 
 def export(options: argparse.Namespace) -> int:
@@ -34,8 +38,23 @@ def import_(options: argparse.Namespace) -> int:
         document = documents.read(options.file)
     call = calls.import_(document, options.id, options.rename)
     with client_for(options) as client:
-        result = client.request(call.method, call.params)
+        result = _imported(client, call, options.file)
     if options.json:
         return print_json(result)
     print(call.read(result))
     return 0
+
+
+def _imported(client: Client, call: calls.Call[str], file: str) -> Any:
+    try:
+        return client.request(call.method, call.params)
+    except SessionExists as error:
+        taken = (error.data or {}).get("sessionId", "of this id")
+        hint = f"A session {taken} exists already: --rename makes another id, --id ID gives one."
+        raise TertuliaError(hint) from None
+    except InvalidParams as error:
+        if not str(error).startswith(DOCUMENT):
+            raise
+        place = "stdin" if file == PIPE else file
+        fault = str(error).removeprefix(DOCUMENT)
+        raise TertuliaError(f"There is no exported session in {place}: {fault}") from None
