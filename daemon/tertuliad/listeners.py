@@ -40,6 +40,10 @@ async def listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStre
     """Listen on every address of `host`, on one port. Raises `ListenFailed`."""
     try:
         return await anyio.create_tcp_listener(local_host=host, local_port=port)
+    except socket.gaierror as error:
+        raise ListenFailed(
+            f"There is no host {host!r} ({error.strerror}): choose another --host."
+        ) from error
     except OSError as error:
         raise ListenFailed(
             f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port,"
@@ -114,7 +118,8 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
             bound.bind(str(path))
         except OSError as error:
             bound.close()
-            raise ListenFailed(f"Cannot listen on {path}: {error}.") from error
+            advice = " Choose a shorter --socket." if "too long" in str(error) else ""
+            raise ListenFailed(f"Cannot listen on {path}: {error}.{advice}") from error
         finally:
             os.umask(before)
         bound.setblocking(False)

@@ -6,6 +6,7 @@ output is never touched.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
@@ -44,12 +45,20 @@ class LossyHandler(logging.Handler):
         self._lost = 0 if ready else self._lost + 1
 
 
+def tells_something(record: logging.LogRecord) -> bool:
+    """Whether a record of the loop is more than a wake-up that came too late: anyio waits for a
+    unix socket by a future, and cancels that in the round in which the socket becomes ready."""
+    late = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.InvalidStateError)
+    return not (late and "set_result" in record.getMessage())
+
+
 def set_up(level: str) -> None:
     """Send the daemon's own log to standard error, from `level` on; libraries from warning on."""
     handler = LossyHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    handler.addFilter(tells_something)
     root.setLevel(max(_LEVELS[level], logging.WARNING))
     logging.getLogger("tertuliad").setLevel(_LEVELS[level])
     if level == "none":

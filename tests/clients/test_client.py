@@ -41,6 +41,11 @@ def test_sessions_answer_from_their_own_history(home: Path) -> None:
             assert text.count("context") == 1
 
 
+def test_a_session_prints_as_its_id(home: Path) -> None:
+    with Client.spawn(home=home) as client:
+        assert repr(client.create_session("notes")) == "<Session notes>"
+
+
 def test_a_session_may_bring_its_provider(home: Path, model: Model) -> None:
     with Client.spawn(home=home) as client:
         session = client.create_session(

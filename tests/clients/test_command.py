@@ -115,6 +115,23 @@ def test_wrong_usage_is_2_and_says_what_is_right(arguments: list[str], said: str
     assert said in done.stderr
 
 
+def test_wrong_usage_shows_the_usage_of_the_subcommand() -> None:
+    assert "usage: tertulia send" in run("send", "s1", "what", "is").stderr
+    assert "usage: tertulia chat" in run("chat", "--json").stderr
+
+
+def test_the_help_passes_over_options_that_a_subcommand_refuses() -> None:
+    assert "--json" in ok("send", "--help")
+    assert "--json" not in ok("chat", "--help")
+    assert "--connect" not in ok("doctor", "--help")
+
+
+def test_a_home_that_cannot_be_used_is_named() -> None:
+    done = run("--home", "/proc/tertulia", "list")
+    assert done.returncode == 1
+    assert "/proc/tertulia" in done.stderr
+
+
 def test_a_message_may_begin_with_a_dash(home: Path) -> None:
     assert ok("send", "s1", "--", "-hello [[fake-history]]").startswith("-hello")
 

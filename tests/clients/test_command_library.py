@@ -108,11 +108,18 @@ def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path
     assert ok("import", file, "--id", "t") == "t\n"
     assert ok("import", "-", "--id", "u", stdin=piped) == "u\n"
     assert ok("show", "u") == ok("show", "t") == ok("show", "s")
-    assert run("import", file).stderr == "tertulia: A session s exists already.\n"
+    assert run("import", file).stderr == (
+        "tertulia: A session s exists already: --rename makes another id, --id ID gives one.\n"
+    )
     assert loaded("import", file, "--rename")["sessionId"] not in ("s", "t", "u")
     odd = run("import", "-", stdin="nonsense")
     assert odd.returncode == 1
     assert odd.stderr.startswith("tertulia: There is no exported session in stdin: ")
+    other = run("import", "-", stdin='{"a": 1}')
+    assert (other.returncode, other.stderr) == (
+        1,
+        "tertulia: There is no exported session in stdin: format: is missing.\n",
+    )
     missing = run("import", str(tmp_path / "none"))
     assert missing.stderr == f"tertulia: No such file or directory: {tmp_path}/none\n"
 

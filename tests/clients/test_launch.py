@@ -27,7 +27,9 @@ def test_an_address_is_read(text: str, address: launch.Address) -> None:
     assert launch.parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", "unix:", "host", "host:", "host:0", "host:65536", "host:x"])
+@pytest.mark.parametrize(
+    "text", ["", "unix:", "host", "host:", "host:0", "host:65536", "host:x", "http://host:1"]
+)
 def test_what_is_no_address_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(TertuliaError, match="unix:/path"):
         launch.parse_address(text)

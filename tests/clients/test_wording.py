@@ -56,7 +56,8 @@ from tertulia.wording import said
         (SessionExists("It exists. Attach with session.resume."), "It exists."),
         (
             NotAuthenticated("AUTHENTICATION_FAILED: call connect first."),
-            "The daemon asks for its connection token: give it in TERTULIA_TOKEN.",
+            "The daemon asks for its connection token, and got none or a wrong one: give it in"
+            " TERTULIA_TOKEN.",
         ),
     ],
 )
@@ -65,7 +66,15 @@ def test_a_method_gives_way_to_a_command(error: TertuliaError | RpcError, text: 
 
 
 @pytest.mark.parametrize(
-    "text", ["One; two. Three: 3.5; four", "Missing:\n  pip install x\n  pip install y", "Odd"]
+    "text",
+    [
+        "One; two. Three: 3.5; four",
+        "Missing:\n  pip install x\n  pip install y",
+        "Odd",
+        "The session store at /data/sessions.db failed: no. Look into it.",
+        "The session store at sessions.db failed: no. Look into it.",
+        "There is no /data/session.old; look elsewhere.",
+    ],
 )
 def test_what_names_no_method_stays_as_it_is(text: str) -> None:
     assert said(TertuliaError(text)) == text

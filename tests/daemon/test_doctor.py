@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from tertuliad import limits
 from tertuliad.doctor import command, files
 from tertuliad.doctor.examination import CannotCheck, examine
-from tertuliad.doctor.findings import KINDS
+from tertuliad.doctor.findings import KINDS, counted
 from tertuliad.doctor.repair import repair
 from tertuliad.store.hold import Hold
 from tests.support.daemon_process import environment, stdio_daemon, tcp_daemon
@@ -591,3 +591,7 @@ def test_a_lock_that_is_held_is_no_dead_file(home: Path) -> None:
     finally:
         os.close(fd)
     assert kinds(home) == ["dead_file"]
+
+
+def test_one_is_said_in_the_singular() -> None:
+    assert [counted(number, "fault") for number in (0, 1, 2)] == ["0 faults", "1 fault", "2 faults"]

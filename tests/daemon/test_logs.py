@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
@@ -10,8 +11,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 
-from tertuliad.logs import PIPE_ATOMIC_BYTES, LossyHandler
+from tertuliad.logs import PIPE_ATOMIC_BYTES, LossyHandler, tells_something
 
 
 @pytest.fixture
@@ -120,3 +122,36 @@ def test_a_level_is_for_our_own_lines_and_libraries_warn(
         *(f"tertuliad.x:{each}" for each in ours),
         *(f"somebody.else:{each}" for each in others),
     ]
+
+
+def reported(callback: str) -> list[bool]:
+    """What is thought of the loop's report of a callback that fails, on each loop there is."""
+    thoughts: list[bool] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: thoughts.append(tells_something(record))  # type: ignore[method-assign]
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    try:
+        for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(_fail(callback))
+    finally:
+        logger.removeHandler(handler)
+    return thoughts
+
+
+async def _fail(callback: str) -> None:
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    gone.cancel()
+    loop.call_soon(getattr(gone, callback), None)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def test_a_wake_up_that_came_too_late_is_no_news() -> None:
+    assert reported("set_result") == [False, False]
+
+
+def test_other_failures_of_the_loop_are_told() -> None:
+    assert reported("set_exception") == [True, True]

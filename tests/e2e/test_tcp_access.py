@@ -98,3 +98,9 @@ def test_a_port_that_is_taken_is_said_in_one_line(home: Path, shared: DaemonProc
         assert str(shared.port) in second.stderr
         assert "--port" in second.stderr, "it says what to do"
         assert "Traceback" not in second.stderr
+
+
+def test_a_host_that_is_not_there_is_named(home: Path) -> None:
+    with DaemonProcess(home, "--port", "0", "--host", "nowhere.invalid") as daemon:
+        assert daemon.wait() == 1
+        assert "There is no host 'nowhere.invalid'" in daemon.stderr

@@ -67,6 +67,12 @@ def test_the_socket_of_a_killed_daemon_is_taken_over(
         assert mode(path) == 0o600
 
 
+def test_a_path_that_is_too_long_is_refused_with_advice(home: Path, tmp_path: Path) -> None:
+    with DaemonProcess(home, "--socket", str(tmp_path / ("x" * 120))) as daemon:
+        assert daemon.wait() == 1
+        assert "Choose a shorter --socket" in daemon.stderr
+
+
 def test_a_file_in_the_sockets_place_is_left_alone(home: Path, path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     path.write_text("precious")

@@ -34,6 +34,9 @@ class AsyncSession(AsyncUpkeep):
         self._client = client
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<AsyncSession {self.id}>"
+
     async def attach(self) -> None:
         await self._client.reconnect()
         given = params.resumed_session(self.id, {**params.SILENT})

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 import msgspec
 
 EPILOG = """\
-A daemon that runs for the same home is used; otherwise one is started for as long as the command
-runs. `tertulia serve` starts one that stays. DIR, the folder with the sessions and config.toml, is
+The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
+started for as long as the command runs. DIR, the folder with the sessions and config.toml, is
 --home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia)."""
 SERVE_EPILOG = """\
 It listens on a unix socket in the data folder, where the other commands look for it; --port N,
@@ -53,15 +53,14 @@ Add = Callable[[str, str, str], "_Parser"]
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options, each with its default. Ends the program with 2 on wrong usage."""
-    parser = _parser()
+    parser, commands = _parser()
     options, rest = parser.parse_known_args(list(argv))
     options.rest = rest
     if rest and options.command != "serve":
-        hint = SEND_HINT if options.command == "send" else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        commands[options.command].error(f"unrecognized arguments: {' '.join(rest)}")
     for name in REFUSED.get(options.command, ()):
         if hasattr(options, name):
-            parser.error(f"`tertulia {options.command}` takes no --{name}")
+            commands[options.command].error(f"`tertulia {options.command}` takes no --{name}")
     for name in ("home", "connect", "token"):
         setattr(options, name, getattr(options, name, None))
     for name in ("json", "no_color"):
@@ -69,7 +68,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _parser() -> _Parser:
+def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The whole, and that of each subcommand by its name."""
     common = _common()
     parser = _Parser(
         prog="tertulia",
@@ -83,14 +83,18 @@ def _parser() -> _Parser:
 
     def add(name: str, where: str, summary: str) -> _Parser:
         made = commands.add_parser(
-            name, help=summary, description=summary, parents=[common], allow_abbrev=False
+            name,
+            help=summary,
+            description=summary,
+            parents=[_common(REFUSED[name]) if name in REFUSED else common],
+            allow_abbrev=False,
         )
         made.set_defaults(run=_late(where))
         return made
 
     for group in (_talking, _finding, _reading, _changing, _carrying, _clearing, _running):
         group(add)
-    return parser
+    return parser, commands.choices
 
 
 def _talking(add: Add) -> None:
@@ -224,7 +228,7 @@ def _count(text: str) -> int:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
     return int(text)
 
 
@@ -276,15 +280,19 @@ def _plain(text: str) -> str | bool | int | float:
         return text
 
 
-def _common() -> _Parser:
+def _common(hidden: Sequence[str] = ()) -> _Parser:
     """The options that may stand before and after the subcommand; absent ones leave no default,
-    which would undo what stood before it."""
+    which would undo what stood before it. The help passes over those in `hidden`."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--home", metavar="DIR", help="the data folder")
-    common.add_argument("--connect", metavar="ADDR", help="unix:/path or host:port of a daemon")
-    common.add_argument("--token", help="its connection token; better in TERTULIA_TOKEN")
-    common.add_argument("--json", action="store_true", help="output for programs")
-    common.add_argument("--no-color", action="store_true", help="as NO_COLOR does")
+
+    def add(name: str, text: str, **how: Any) -> None:
+        common.add_argument(f"--{name}", help=argparse.SUPPRESS if name in hidden else text, **how)
+
+    add("home", "the data folder", metavar="DIR")
+    add("connect", "unix:/path or host:port of a daemon", metavar="ADDR")
+    add("token", "its connection token; better in TERTULIA_TOKEN")
+    add("json", "output for programs", action="store_true")
+    add("no-color", "as NO_COLOR does", action="store_true")
     return common
 
 

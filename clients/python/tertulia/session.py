@@ -35,6 +35,9 @@ class Session(Upkeep):
         self._client = client
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
     def attach(self) -> None:
         self._client.reconnect()
         self._client.request("session.resume", params.resumed_session(self.id, {**params.SILENT}))

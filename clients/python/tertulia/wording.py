@@ -20,7 +20,8 @@ from tertulia.errors import (
 )
 
 _CLAUSES = re.compile(r"(?<=[.;]) ")
-_METHOD = re.compile(r"\b(?:sessions?|models|runtime)\.[a-z]\w*")
+_METHOD = re.compile(r"(?<![\w/.-])(?:sessions?|models|runtime)\.(?!db\b)[a-z]\w*")
+"""The file `sessions.db`, and whatever stands in a path, is none."""
 _HOW_TO_ADD = (
     "Name a provider in config.toml in the data folder, or set a variable such as OPENAI_API_KEY."
 )
@@ -38,7 +39,10 @@ def said(error: TertuliaError | RpcError) -> str:
         case SessionNotFound(data={"sessionId": session_id}):
             return f"There is no session {session_id}; see `tertulia list`."
         case NotAuthenticated():
-            return "The daemon asks for its connection token: give it in TERTULIA_TOKEN."
+            return (
+                "The daemon asks for its connection token, and got none or a wrong one: give it in"
+                " TERTULIA_TOKEN."
+            )
         case InvalidParams(data={"path": path}):
             text = text.removeprefix(f"{path}: ")
     instead = _INSTEAD

@@ -14,7 +14,7 @@ import msgspec
 
 from tertulia_protocol import layout
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
-from tertuliad.doctor.findings import as_json, as_line
+from tertuliad.doctor.findings import as_json, as_line, counted
 from tertuliad.doctor.repair import repair
 
 SOUND, FAULTS, CANNOT = 0, 1, 2
@@ -77,8 +77,8 @@ def _print_lines(home: Path, examined: Examined, done: list[str]) -> None:
         _print(f"done   {line}")
     for found in examined.findings:
         _print(as_line(found))
-    outcome = f"{len(examined.faults)} faults" if examined.faults else "no fault"
-    _print(f"{home}: {outcome}, {examined.sessions} sessions looked into.")
+    faults = counted(len(examined.faults), "fault") if examined.faults else "no fault"
+    _print(f"{home}: {faults}, {counted(examined.sessions, 'session')} looked into.")
 
 
 def _print(line: str) -> None:

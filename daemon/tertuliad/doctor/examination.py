@@ -12,7 +12,7 @@ import msgspec
 
 from tertulia_protocol import layout
 from tertuliad.doctor import files
-from tertuliad.doctor.findings import Finding, finding
+from tertuliad.doctor.findings import Finding, counted, finding
 from tertuliad.doctor.sessions import check, findings_of
 from tertuliad.store.doctor import Database, Listed, NotOpened, Unreadable
 from tertuliad.store.hold import Hold
@@ -138,4 +138,4 @@ def _of_segments(db: Database) -> Iterator[Finding]:
     if fault := db.index_fault():
         yield finding("index_damaged", fault)
     elif waiting := db.to_index():
-        yield finding("index_behind", f"{waiting} pieces of logs wait")
+        yield finding("index_behind", f"{counted(waiting, 'piece')} of logs to be indexed")

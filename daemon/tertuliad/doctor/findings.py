@@ -13,6 +13,11 @@ import msgspec
 Level = Literal["fault", "note"]
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class Kind(msgspec.Struct, frozen=True):
     """`repair` None: a repair does nothing about it."""
 

@@ -10,6 +10,7 @@ import msgspec
 from tertulia_protocol import events
 from tertuliad import limits
 from tertuliad.clock import now_ms
+from tertuliad.doctor.findings import counted
 from tertuliad.doctor.sessions import Checked, check, differing
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft, turns
@@ -37,7 +38,7 @@ def mend(db: Database, set_aside: str, tell: Tell, *, adopt: bool, index_anew: b
     if orphans := db.orphans():
         with db.one_moment():
             db.drop(orphans)
-        tell(f"{len(orphans)} pieces of logs that no session has were removed.")
+        tell(f"Removed: {counted(len(orphans), 'piece')} of logs that no session has.")
     _index(db, tell, anew=index_anew)
 
 

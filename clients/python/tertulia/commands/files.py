@@ -7,9 +7,11 @@ import sys
 
 from tertulia import calls, documents
 from tertulia.commands.common import answer_of, client_for, print_json
-from tertulia.errors import TertuliaError
+from tertulia.errors import InvalidParams, SessionExists, TertuliaError
 
 PIPE = "-"
+DOCUMENT = "$.document."
+"""The place in the request that a fault of the file is at."""
 
 
 def export(options: argparse.Namespace) -> int:
@@ -32,4 +34,15 @@ def import_(options: argparse.Namespace) -> int:
         document = documents.decoded(sys.stdin.buffer.read(), "stdin")
     else:
         document = documents.read(options.file)
-    return answer_of(options, calls.import_(document, options.id, options.rename))
+    try:
+        return answer_of(options, calls.import_(document, options.id, options.rename))
+    except SessionExists as error:
+        taken = (error.data or {}).get("sessionId", "of this id")
+        hint = f"A session {taken} exists already: --rename makes another id, --id ID gives one."
+        raise TertuliaError(hint) from None
+    except InvalidParams as error:
+        if not str(error).startswith(DOCUMENT):
+            raise
+        place = "stdin" if options.file == PIPE else options.file
+        fault = str(error).removeprefix(DOCUMENT)
+        raise TertuliaError(f"There is no exported session in {place}: {fault}") from None

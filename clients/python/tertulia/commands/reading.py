@@ -31,7 +31,7 @@ def _print_history(events: Sequence[Event], style: Style) -> None:
         who, colour, text = _line(event)
         if who:
             shown = printable(text) if sys.stdout.isatty() else text
-            print(f"{style(who, colour)} {shown.rstrip()}\n")
+            print(f"{style(who, colour)} {shown}".rstrip() + "\n")
 
 
 def _line(event: Event) -> tuple[str, str, str]:
