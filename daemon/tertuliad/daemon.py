@@ -151,7 +151,7 @@ class Daemon:
         self._connections.add(connection)
         if self._engine is not None:
             self._engine.adopt(connection)
-        log.debug("a client came; there are %d", len(self._connections))
+        log.info("a client came; there are %d", len(self._connections))
         try:
             await connection.serve()
         except Exception:
@@ -159,7 +159,7 @@ class Daemon:
         finally:
             self._connections.discard(connection)
             self._detach(connection)
-            log.debug("a client went: %s", connection.end_reason)
+            log.info("a client went: %s", connection.end_reason)
         return connection.end_reason
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
@@ -263,7 +263,7 @@ class Daemon:
         if grace_s == 0 or self._stopping.is_set():
             self._hurry.set()
         if not self._stopping.is_set():
-            log.debug("stopping: %s", reason)
+            log.info("stopping: %s", reason)
             lifetime.end_anyway(grace_s + limits.SHUTDOWN_GRACE_S * 2)
             self._stopping.set()
 

@@ -361,8 +361,8 @@ class Session:
 
     def _end_failed(self, error: BaseException) -> None:
         """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
-        if self.gone:
-            return
+        if self.gone or isinstance(error, TurnBusy):
+            return  # another daemon has taken the session over, and those who watch were told
         log.error("session %s: the end of a turn failed", self.id, exc_info=error)
         message = "The turn's end failed inside the daemon; its log has it."
         if isinstance(error, RpcError):
