@@ -41,6 +41,15 @@ def test_lines_are_counted_from_zero_and_the_last_is_included(tmp_path: Path) ->
     assert shown == "one\ntwo"
 
 
+def test_a_daemons_database_is_not_read_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "sessions.db").write_text("what others said")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "sessions.db")
+    for name in ("sessions.db", "notes.txt"):
+        text = prompt_with("?", [{"type": "file", "path": str(tmp_path / name)}], None)
+        assert "not read" in text
+        assert "others" not in text
+
+
 def test_a_large_file_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ATTACHED_FILE_BYTES", 5)
     (tmp_path / "exact").write_text("12345")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tertulia_protocol import attachments
+from tertulia_protocol import attachments, layout
 from tertuliad import limits
 from tertuliad.sessions.history import is_image
 
@@ -50,6 +50,8 @@ def _file_text(path: Path, lines: attachments.LineRange | None) -> str:
     try:
         if not path.is_file():
             return "(there is no such file)"
+        if path.resolve().name == layout.DATABASE_FILE:
+            return "(a daemon's own database is not read)"  # it would lose its locks with the file
         with path.open("rb") as file:
             data = file.read(limits.ATTACHED_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
