@@ -129,10 +129,12 @@ class Writer:
         """Make changes and make them durable, however long it takes."""
         if self._db is None:
             self._db = self._file.open()
-        self._file.check()
         self._db.execute(f"PRAGMA busy_timeout = {int(limits.STORE_BUSY_TIMEOUT_S * 1000)}")
-        outcomes = _each_made(self._db, works)
-        self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._file.check()
+            outcomes = _each_made(self._db, works)
+        finally:
+            self._db.execute("PRAGMA busy_timeout = 0")  # the loop's thread never waits for a lock
         return self._sync(outcomes)
 
     def _end(self) -> None:
