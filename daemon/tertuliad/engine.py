@@ -59,7 +59,7 @@ class Engine:
         """`spawn` starts a task that outlives every connection; `draining`: no turn begins."""
         self.models = models
         self.owners = Owners(layout.run_folder(home))
-        self.store = SqliteStore(home, asyncio.get_running_loop().call_soon_threadsafe)
+        self.store = SqliteStore(home, asyncio.get_running_loop())
         self.hub = Hub(self.store, lambda session_id: self.sessions.running(session_id))
         self.world = World(
             store=self.store,

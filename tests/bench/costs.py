@@ -170,7 +170,7 @@ def answered(folder: Path) -> Iterator[tuple[str, float]]:
     """The same through the store's own front, as an actor sees it."""
 
     async def measure() -> float:
-        store = SqliteStore(folder / "home", asyncio.get_running_loop().call_soon_threadsafe)
+        store = SqliteStore(folder / "home", asyncio.get_running_loop())
         for number in range(3):
             await asyncio.wrap_future(store.create(_append(number, 0)))
         head, each = 2, []

@@ -55,10 +55,10 @@ Open = Callable[[], Store]
 async def open_store(tmp_path: Path) -> Any:
     """Opens stores on one place, as several processes do; all are closed at the end."""
     opened: list[Store] = []
-    call_soon = asyncio.get_running_loop().call_soon_threadsafe
+    loop = asyncio.get_running_loop()
 
     def open_one() -> Store:
-        opened.append(SqliteStore(tmp_path / "home", call_soon))
+        opened.append(SqliteStore(tmp_path / "home", loop))
         return opened[-1]
 
     yield open_one

@@ -6,6 +6,7 @@ See `base` for what each call promises, `writer` and `reader` for the threads an
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,6 @@ from tertuliad.store.base import (
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.reader import Reader
 from tertuliad.store.schema import segment_of, seq_of
-from tertuliad.store.worker import CallSoon
 from tertuliad.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 class SqliteStore:
     """Outlives every connection and session; ends with the daemon."""
 
-    def __init__(self, folder: Path, call_soon: CallSoon) -> None:
+    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._file = DatabaseFile(folder)
-        self._writer = Writer(self._file, call_soon, self._written)
-        self._reader = Reader(self._file, call_soon)
+        self._writer = Writer(self._file, loop, self._written)
+        self._reader = Reader(self._file, loop.call_soon_threadsafe)
         self._unfolded = 0
         """Changes since the write-ahead log was folded back into the database."""
 

@@ -1,11 +1,11 @@
-"""Changes of the database: made on the event loop's thread, made durable by a thread.
+"""Changes of the database: made on the event loop's thread, which never waits for the disk.
 
 The rules of this file:
 - Small changes are made on the loop's thread. In the page cache they take some tens of
   microseconds; a thread that made them would wait for the interpreter's lock at each statement,
   and take it from the loop. What waits is made as one transaction (group commit).
-- Only the thread waits for the disk. It syncs the write-ahead log, and a change is answered after
-  that. Meanwhile the next ones gather.
+- The write-ahead log is synced by the kernel on its own (`kernel_sync`), or where it does not offer
+  that by the thread; a change is answered after that. Meanwhile the next ones gather.
 - What may take long (`heavy`), what failed at the first attempt, and what meets the lock of another
   process is done whole by the thread, and the later changes wait behind it.
 - A member of a group that is refused does not touch the others; where one fails half-way, each is
@@ -14,6 +14,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections import deque
@@ -28,10 +29,12 @@ from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
-from tertuliad.store.worker import CallSoon, Worker
+from tertuliad.store.worker import Worker
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from tertuliad.store.kernel_sync import KernelSync
 
 T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
@@ -49,17 +52,23 @@ class Writer:
     """Changes are made in the order in which they were submitted."""
 
     def __init__(
-        self, file: DatabaseFile, call_soon: CallSoon, on_written: Callable[[int], None]
+        self,
+        file: DatabaseFile,
+        loop: asyncio.AbstractEventLoop,
+        on_written: Callable[[int], None],
     ) -> None:
         """`on_written` learns how many changes became durable."""
         self._file = file
-        self._worker = Worker("store-writer", call_soon)
+        self._loop = loop
+        self._worker = Worker("store-writer", loop.call_soon_threadsafe)
         self._on_written = on_written
         self._db: sqlite3.Connection | None = None
         self._log_fd = -1
+        self._kernel: KernelSync | None = None
+        self._kernel_asked = False
         self._waiting: deque[Change] = deque()
         self._busy = False
-        """The thread has the connection."""
+        """Changes were made, or the thread makes them, and they are not durable yet."""
 
     def submit(self, work: Callable[[sqlite3.Connection], T], *, heavy: bool = False) -> Future[T]:
         change = Change(work, heavy, Reply())
@@ -70,8 +79,11 @@ class Writer:
 
     def close(self) -> None:
         """What was submitted is done before."""
+        kernel, self._kernel, self._kernel_asked = self._kernel, None, True
+        if kernel is not None:
+            kernel.close()
         while group := self._next_group():
-            self._hand_over(group, partial(self._make_whole, [change.work for change in group]))
+            self._answer_with(self._worker.submit(self._whole(group)), group)
         self._worker.close(self._end)
 
     def _make_next(self) -> None:
@@ -79,16 +91,50 @@ class Writer:
         if not group:
             return
         self._busy = True
-        works = [change.work for change in group]
-        job: Callable[[], list[Any]] = partial(self._make_whole, works)
-        if self._db is not None and not group[0].heavy:
-            with contextlib.suppress(Exception):  # the thread finds out why, and has time to wait
-                self._file.check()
-                job = partial(self._sync, commit(self._db, works))
-        self._hand_over(group, job)
+        outcomes = None if group[0].heavy else self._made_here(group)
+        if outcomes is None:
+            self._answer_with(self._worker.submit(self._whole(group)), group)
+        else:
+            self._answer_with(self._synced(outcomes), group)
 
-    def _hand_over(self, group: list[Change], job: Callable[[], list[Any]]) -> None:
-        self._worker.submit(job).add_done_callback(partial(self._made, group))
+    def _made_here(self, group: list[Change]) -> list[Any] | None:
+        """The outcomes of changes that were made at once; None: the thread makes them, or finds out
+        why not, and has time to wait."""
+        if self._db is not None:
+            with contextlib.suppress(Exception):
+                self._file.check()
+                return commit(self._db, [change.work for change in group])
+        return None
+
+    def _synced(self, outcomes: list[Any]) -> Future[list[Any]]:
+        """`outcomes`, once they are durable."""
+        if not self._kernel_asked:
+            from tertuliad.store.kernel_sync import offered
+
+            self._kernel, self._kernel_asked = offered(self._loop), True
+        if self._kernel is not None:
+            reply = Reply()
+
+            def done(error: OSError | None) -> None:
+                if error is None:
+                    reply.give(outcomes)
+                else:
+                    reply.fail(failure(error, self._file.path))
+
+            try:
+                self._kernel.sync(self._log(), done)
+            except OSError:
+                self._kernel.close()
+                self._kernel = None
+            else:
+                return reply
+        return self._worker.submit(partial(self._sync, outcomes))
+
+    def _answer_with(self, outcomes: Future[list[Any]], group: list[Change]) -> None:
+        outcomes.add_done_callback(partial(self._made, group))
+
+    def _whole(self, group: list[Change]) -> Callable[[], list[Any]]:
+        return partial(self._make_whole, [change.work for change in group])
 
     def _next_group(self) -> list[Change]:
         """What becomes one transaction: a heavy change alone, others together."""
@@ -118,12 +164,16 @@ class Writer:
     def _sync(self, outcomes: list[Any]) -> list[Any]:
         """Make durable what was made."""
         try:
-            if self._log_fd < 0:
-                self._log_fd = os.open(f"{self._file.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            sync_file(self._log_fd)
+            sync_file(self._log())
         except OSError as error:
             raise failure(error, self._file.path) from error
         return outcomes
+
+    def _log(self) -> int:
+        """The write-ahead log. Raises `OSError`."""
+        if self._log_fd < 0:
+            self._log_fd = os.open(f"{self._file.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        return self._log_fd
 
     def _make_whole(self, works: list[Work]) -> list[Any]:
         """Make changes and make them durable, however long it takes."""
