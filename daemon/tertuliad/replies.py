@@ -30,6 +30,13 @@ class Reply(Future[Any]):
         self._exception: BaseException | None = None
         self._callbacks: list[Callable[[Future[Any]], object]] | None = None
 
+    @classmethod
+    def of(cls, result: Any) -> Reply:
+        """A reply that has its result already."""
+        reply = cls()
+        reply._result = result
+        return reply
+
     def give(self, result: Any) -> None:
         if self._result is _PENDING:
             self._result = result

@@ -358,6 +358,8 @@ ELSEWHERE = {
     "LIGHT_BYTES": E
     + "test_huge_frames.py::test_an_event_of_the_largest_size_is_stored_and_reaches"
     "_all_who_follow",
+    "LIGHT_EVENTS": D
+    + "test_store.py::test_a_short_log_is_loaded_at_once_and_a_long_one_by_a_thread",
     "SNAPSHOT_EVENTS": D + "test_library.py::test_a_fork_before_a_snapshot_is_folded_from_the_log",
     "ATTACHED_FILE_BYTES": D + "test_attached.py::test_a_large_file_is_cut_and_says_so",
     "LISTED_ENTRIES": D + "test_attached.py::test_a_large_folder_is_counted",

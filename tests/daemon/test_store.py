@@ -493,6 +493,31 @@ async def test_a_snapshot_stands_for_what_is_before_it(open_store: Open) -> None
     assert (back.snapshot, [r.seq for r in back.records]) == (None, [1, 2, 3, 6])
 
 
+@pytest.mark.parametrize(
+    ("events", "more_bytes", "at_once"),
+    [(1, 0, True), (8, 0, True), (9, 0, False), (2, 5000, False)],
+)
+async def test_a_short_log_is_loaded_at_once_and_a_long_one_by_a_thread(
+    open_store: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    events: int,
+    more_bytes: int,
+    at_once: bool,
+) -> None:
+    monkeypatch.setattr(limits, "LIGHT_EVENTS", 8)
+    monkeypatch.setattr(limits, "LIGHT_BYTES", 4000)
+    store = open_store()
+    await done(store.create(append("s", 0, events)))
+    large = Record(events + 1, "type", b'{"n":"%s"}' % (b"x" * more_bytes))
+    if more_bytes:
+        await done(store.append(Append(events, row("s", events + 1), (large,))))
+    loaded = store.load("s")
+    assert loaded.done() is at_once
+    log = await done(loaded)
+    assert log is not None
+    assert len(log.records) == events + bool(more_bytes)
+
+
 async def test_an_event_is_found_by_its_id(open_store: Open) -> None:
     store = open_store()
     made = tuple(Record(n, "type", b'{"id":"e%d"}' % n) for n in range(1, 6))

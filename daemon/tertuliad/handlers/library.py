@@ -125,9 +125,7 @@ def find_by_prefix(
 ) -> Reply:
     prefix = params.prefix
     if not ids.is_valid(prefix):
-        reply = Reply()
-        reply.give(methods.MaybeSession())
-        return reply
+        return Reply.of(methods.MaybeSession())
 
     def answer(page: Page) -> methods.MaybeSession:
         found = [row.id for row in page.rows]

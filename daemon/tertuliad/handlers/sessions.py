@@ -153,9 +153,7 @@ def listed(ctx: Context, caller: Caller, params: methods.SessionListParams) -> R
     archived = wanted.archived or False
     if wanted.git_root or wanted.repository or wanted.branch:
         # No session knows its repository, so none can be equal to it.
-        reply = Reply()
-        reply.give(methods.SessionListResult(sessions=[]))
-        return reply
+        return Reply.of(methods.SessionListResult(sessions=[]))
     query = ListQuery(
         cwd=wanted.cwd,
         archived=None if archived == "any" else archived,

@@ -88,9 +88,7 @@ class Sessions:
         session = self._slot(session_id)
         if session is not None and session.running:
             return session.when_idle()
-        reply = Reply()
-        reply.give(None)
-        return reply
+        return Reply.of(None)
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
         """Completed with the `TurnEnd` of a message that was accepted, now or before."""
@@ -103,9 +101,7 @@ class Sessions:
         session = self._slot(session_id)
         if session is not None:
             return session.post(lambda state: Decision(result=state.turn is not None))
-        reply = Reply()
-        reply.give(False)
-        return reply
+        return Reply.of(False)
 
     def interrupt_all(self, message: str) -> list[Reply]:
         """End every running turn, as the daemon stops; what is pending stays pending."""

@@ -255,7 +255,7 @@ class Session:
     ) -> None:
         """The commit holds: answer, publish, and let the turn go on. `row` None: nothing was
         stored."""
-        if decision.stops_turn:
+        if decision.stops_turn and not self._early:  # else there was none, and the next one runs
             self._stop_turn()
         command.reply.give(decision.result)
         assert self._state is not None

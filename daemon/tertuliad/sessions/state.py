@@ -139,9 +139,11 @@ def fold(state: SessionState, records: list[Record]) -> None:
 def folded(found: Log, upto: int | None = None) -> SessionState | None:
     """The state of a stored session, as it was at `upto`, if that is given. None where the
     snapshot is of no use: another version wrote it, or it is of a later time."""
-    state: SessionState | None = SessionState(id=found.row.id, created_ms=found.row.created_ms)
+    state: SessionState | None
     if found.snapshot is not None:
         state = from_snapshot(found.snapshot)
+    else:
+        state = SessionState(id=found.row.id, created_ms=found.row.created_ms, history=[])
     if state is None or (upto is not None and state.seq > upto):
         return None
     state.id, state.created_ms = found.row.id, found.row.created_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tertuliad import limits
 from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
 from tertuliad.store.schema import event_id, seq_of
@@ -63,6 +64,13 @@ def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) ->
             break
         found += _read_part(db, part, upto, wanted, left)
     return found
+
+
+def is_light(db: sqlite3.Connection, parts: list[tuple[int, int]], events: int, after: int) -> bool:
+    """Whether the `events` behind seq `after` of a log can be read in no time."""
+    if events > limits.LIGHT_EVENTS:
+        return False
+    return sum(_bytes(db, part, after, upto) for part, upto in parts) <= limits.LIGHT_BYTES
 
 
 def _read_part(
@@ -167,9 +175,9 @@ def newest_snapshot(
     return None
 
 
-def _bytes(db: sqlite3.Connection, segment: int) -> int:
+def _bytes(db: sqlite3.Connection, segment: int, after: int = -1, upto: int = MAX_SEQ) -> int:
     row = db.execute(
         "SELECT coalesce(sum(length(body)), 0) FROM events WHERE id BETWEEN ? AND ?",
-        (event_id(segment, 0), event_id(segment, MAX_SEQ)),
+        (event_id(segment, after + 1), event_id(segment, upto)),
     ).fetchone()
     return int(row[0])

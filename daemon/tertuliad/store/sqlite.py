@@ -7,6 +7,7 @@ See `base` for what each call promises, `writer` and `reader` for the threads an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import msgspec
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.replies import Reply
 from tertuliad.store import logs, rows, search
 from tertuliad.store.base import (
     AlreadyThere,
@@ -66,6 +68,10 @@ class SqliteStore:
         return self._writer.submit(lambda db: search.index(db, limits.INDEXED_AT_ONCE), heavy=True)
 
     def load(self, session_id: str) -> Future[Log | None]:
+        db = self._writer.at_hand
+        if db is not None:
+            with contextlib.suppress(Exception):  # the thread finds out why, and has time to wait
+                return Reply.of(_load(db, session_id, light=True))
         return self._reader.submit(lambda db: _load(db, session_id))
 
     def whole(self, session_id: str) -> Future[Log | None]:
@@ -187,7 +193,14 @@ def _delete(db: sqlite3.Connection, session_ids: list[str]) -> dict[str, int]:
     return freed
 
 
-def _load(db: sqlite3.Connection, session_id: str, *, snapshots: bool = True) -> Log | None:
+class _NotLight(Exception):
+    """To read this log may take long."""
+
+
+def _load(
+    db: sqlite3.Connection, session_id: str, *, snapshots: bool = True, light: bool = False
+) -> Log | None:
+    """`light`: raises `_NotLight` where it may take long."""
     db.execute("BEGIN")  # one moment for the row and its log
     try:
         found = rows.with_segment(db, session_id)
@@ -197,6 +210,8 @@ def _load(db: sqlite3.Connection, session_id: str, *, snapshots: bool = True) ->
         parts = logs.chain(db, segment)
         kept = logs.newest_snapshot(db, parts) if snapshots else None
         after, snapshot = kept or (0, None)
+        if light and not logs.is_light(db, parts, row.head - after, after):
+            raise _NotLight
         records = logs.read(db, parts, Range(after=after))
         return Log(row, snapshot, records if snapshots else _sound(session_id, records))
     finally:

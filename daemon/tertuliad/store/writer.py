@@ -69,6 +69,14 @@ class Writer:
         self._waiting: deque[Change] = deque()
         self._busy = False
         """Changes were made, or the thread makes them, and they are not durable yet."""
+        self._away = False
+        """The thread has the connection."""
+
+    @property
+    def at_hand(self) -> sqlite3.Connection | None:
+        """The connection, for what is read quickly; None: there is none yet, or the thread has
+        it."""
+        return None if self._away else self._db
 
     def submit(self, work: Callable[[sqlite3.Connection], T], *, heavy: bool = False) -> Future[T]:
         change = Change(work, heavy, Reply())
@@ -83,7 +91,7 @@ class Writer:
         if kernel is not None:
             kernel.close()
         while group := self._next_group():
-            self._answer_with(self._worker.submit(self._whole(group)), group)
+            self._hand_over(group)
         self._worker.close(self._end)
 
     def _make_next(self) -> None:
@@ -93,9 +101,9 @@ class Writer:
         self._busy = True
         outcomes = None if group[0].heavy else self._made_here(group)
         if outcomes is None:
-            self._answer_with(self._worker.submit(self._whole(group)), group)
+            self._hand_over(group)
         else:
-            self._answer_with(self._synced(outcomes), group)
+            self._synced(outcomes).add_done_callback(partial(self._made, group))
 
     def _made_here(self, group: list[Change]) -> list[Any] | None:
         """The outcomes of changes that were made at once; None: the thread makes them, or finds out
@@ -130,11 +138,11 @@ class Writer:
                 return reply
         return self._worker.submit(partial(self._sync, outcomes))
 
-    def _answer_with(self, outcomes: Future[list[Any]], group: list[Change]) -> None:
-        outcomes.add_done_callback(partial(self._made, group))
-
-    def _whole(self, group: list[Change]) -> Callable[[], list[Any]]:
-        return partial(self._make_whole, [change.work for change in group])
+    def _hand_over(self, group: list[Change]) -> None:
+        """Have the thread make changes, and make them durable."""
+        self._away = True
+        job = partial(self._make_whole, [change.work for change in group])
+        self._worker.submit(job).add_done_callback(partial(self._made, group))
 
     def _next_group(self) -> list[Change]:
         """What becomes one transaction: a heavy change alone, others together."""
@@ -148,7 +156,7 @@ class Writer:
         return group
 
     def _made(self, group: list[Change], done: Future[list[Any]]) -> None:
-        self._busy = False
+        self._busy = self._away = False
         self._make_next()  # the disk has work again while the answers are given
         error = done.exception()
         outcomes = [error] * len(group) if error is not None else done.result()
