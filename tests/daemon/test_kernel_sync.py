@@ -7,7 +7,8 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def kernel() -> Iterator[KernelSync]:
+async def kernel() -> AsyncIterator[KernelSync]:
     given = offered(asyncio.get_running_loop())
     if given is None:
         pytest.skip("this kernel offers no asynchronous sync")
@@ -39,12 +40,15 @@ def file(tmp_path: Path) -> Iterator[int]:
 
 async def test_each_sync_is_told_once_on_the_loops_thread(kernel: KernelSync, file: int) -> None:
     told: list[tuple[OSError | None, int]] = []
+
+    def tell(done: anyio.Event, error: OSError | None) -> None:
+        told.append((error, threading.get_ident()))
+        done.set()
+
     for number in range(1, 11):
         os.write(file, b"x" * 10_000)
         done = anyio.Event()
-        kernel.sync(
-            file, lambda error, done=done: (told.append((error, threading.get_ident())), done.set())
-        )
+        kernel.sync(file, partial(tell, done))
         with anyio.fail_after(20):
             await done.wait()
         assert told == [(None, threading.get_ident())] * number
