@@ -14,6 +14,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -61,7 +62,7 @@ class Connection:
         self._outbox_bytes = 0
         self._was_high = False
         self._closing = False
-        self._wake = anyio.Event()
+        self._wake = asyncio.Event()
         self._quiet = anyio.Event()
         self._drained = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -188,7 +189,7 @@ class Connection:
     async def _write(self) -> None:
         while True:
             while not self._outbox:
-                self._wake = anyio.Event()
+                self._wake.clear()
                 await self._wake.wait()
             try:
                 await self._write_next()

@@ -13,9 +13,8 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio.to_thread
 
@@ -33,17 +32,24 @@ STREAMED_BODY_BYTES = MIB  # a larger request body is written piece by piece
 
 
 class Answer:
-    """A response under way. Lives as long as the `send` block that gave it."""
+    """A response under way, to be left as a context manager: leaving it before its end closes the
+    connection, after it the connection is kept."""
 
-    def __init__(self, response: aiohttp.ClientResponse, where: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
         import aiohttp
 
         self._response = response
         self._faults = (aiohttp.ClientError, OSError, TimeoutError)
         self._read = response.content.readany
-        self.where = where
+        self._url = url
         self.status = response.status
         self.content_type = response.content_type
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
 
     def header(self, name: str) -> str | None:
         return self._response.headers.get(name)
@@ -60,7 +66,7 @@ class Answer:
         except self._faults as exc:
             raise ProviderFailed(
                 "interrupted",
-                f"{self.where} cut the connection in the middle of its answer"
+                f"{public_url(self._url)} cut the connection in the middle of its answer"
                 f" ({type(exc).__name__}). Send the message again.",
                 status=self.status,
                 retryable=True,
@@ -95,20 +101,18 @@ class Http:
         for session in sessions.values():
             await session.close()
 
-    @asynccontextmanager
-    async def send(
+    async def ask(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncIterator[Answer]:
+    ) -> Answer:
         """Send a request and give its answer, whatever its status; a redirect is refused.
 
-        Leaving the block before the answer's end closes the connection. Raises `ProviderFailed`.
+        Raises `ProviderFailed`.
         """
-        where = public_url(url)
         if not is_http(url):
             raise ProviderFailed(
                 "invalid_request",
-                f"{where} cannot be called. Check the provider's base URL: it begins with http://"
-                " or https:// and a host.",
+                f"{public_url(url)} cannot be called. Check the provider's base URL: it begins with"
+                " http:// or https:// and a host.",
             )
         local = is_loopback(url)
         session = self._sessions.get(local) or await self._open(local)
@@ -118,13 +122,11 @@ class Http:
             proxy = {} if local else _proxy_of(url)
             response = await _ask(session, method, url, headers=headers, body=body, proxy=proxy)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-            raise _not_reached(exc, where) from None
-        try:
-            if 300 <= response.status < 400:
-                raise _redirected(response, where)
-            yield Answer(response, where)
-        finally:
-            response.close()  # a connection whose answer is read to its end is kept
+            raise _not_reached(exc, public_url(url)) from None
+        if 300 <= response.status < 400:
+            response.close()
+            raise _redirected(response, public_url(url))
+        return Answer(response, url)
 
     async def _open(self, local: bool) -> aiohttp.ClientSession:
         await self.warm()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import anyio
@@ -62,7 +61,7 @@ class OpenAIChat:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Done, None]:
         """See `base.Provider.stream`. Closing the generator closes the connection."""
-        async with self._asked(request) as answer:
+        with await self._asked(request) as answer:
             if answer.content_type == "application/json" or not request.stream:
                 delta, done = await self._whole(answer, request)
                 if delta is not None:
@@ -85,7 +84,7 @@ class OpenAIChat:
         """What GET /models lists, within `MODELS_LIST_TIMEOUT_S`. Raises `ProviderFailed`."""
         with anyio.move_on_after(MODELS_LIST_TIMEOUT_S):
             headers = self._merged({"accept": "application/json"}, {})
-            async with self._http.send("GET", self._models_url, headers=headers) as answer:
+            with await self._http.ask("GET", self._models_url, headers=headers) as answer:
                 body, _ = await answer.read_all(MODEL_LINE_BYTES)
             if answer.status != 200:
                 raise self._refusal(answer, body, self._secrets)
@@ -102,8 +101,7 @@ class OpenAIChat:
             retryable=True,
         )
 
-    @asynccontextmanager
-    async def _asked(self, request: ModelRequest) -> AsyncGenerator[Answer, None]:
+    async def _asked(self, request: ModelRequest) -> Answer:
         """The answer to `request`, if it is a success. Raises `ProviderFailed`."""
         headers = self._merged(
             {
@@ -116,12 +114,10 @@ class OpenAIChat:
         while True:
             usage = self._ask_usage
             body = encode_request(request, usage=usage, completion_limit=self._completion_limit)
-            async with self._http.send(
-                "POST", self._chat_url, headers=headers, body=body
-            ) as answer:
-                if 200 <= answer.status < 300:
-                    yield answer
-                    return
+            answer = await self._http.ask("POST", self._chat_url, headers=headers, body=body)
+            if 200 <= answer.status < 300:
+                return answer
+            with answer:
                 said, _ = await answer.read_all(MODEL_ERROR_BODY_BYTES)
             if not (usage and request.stream and b"stream_options" in said):
                 raise self._refusal(answer, said, self._secrets_of(request))

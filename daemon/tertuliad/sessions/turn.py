@@ -67,27 +67,36 @@ class Turn:
         self._world = world
         self._events = events
         self._scope = anyio.CancelScope()
+        """Of the try that is under way, or of the wait for the next."""
+        self._stopped = False
         self._answered = False
         """Something of the answer was given on."""
 
     def stop(self) -> None:
         """Close the call to the model; nothing is posted any more."""
+        self._stopped = True
         self._scope.cancel()
 
     async def run(self) -> None:
-        with self._scope:
-            started, retries = time.monotonic(), 0
-            last = anyio.current_time() + self._world.turn_limits.timeout_s
-            while (wait := await self._try(last, started, retries)) is not None:
-                retries += 1
+        started, retries = time.monotonic(), 0
+        last = anyio.current_time() + self._world.turn_limits.timeout_s
+        while not self._stopped and (wait := await self._try(last, started, retries)) is not None:
+            retries += 1
+            with anyio.CancelScope() as self._scope:
                 await anyio.sleep(wait)
 
     async def _try(self, last: float, started: float, retries: int) -> float | None:
         """Call the model, until the clock says `last`; seconds until it is called again."""
         target: Target | None = None
+        outcome: Outcome | None = None
         try:
-            target = await self._target()
-            outcome = await self._call(target, last)
+            with anyio.CancelScope() as self._scope:
+                target = await self._target()
+                outcome = await self._call(target, last)
+            if self._stopped:
+                return None
+            if outcome is None:
+                raise self._timed_out()
         except ProviderFailed as failure:
             name = target.display_name if target else None
             tried = Tried(retries, time.monotonic() - started, self._answered)
@@ -125,33 +134,41 @@ class Turn:
             )
         return failure
 
-    async def _call(self, target: Target, last: float) -> Outcome:
+    async def _call(self, target: Target, last: float) -> Outcome | None:
+        """What came of the call; None: it was given up."""
         request = _request(self._plan, target, await self._plan.history())
         _check_window(request, target)
         started = time.monotonic()
         first: float | None = None
         done: Done | None = None
-        patience = self._world.turn_limits.patience_s(request.stream)
-        with anyio.CancelScope() as scope:
-            silence = _Silence(scope, patience, last)
-            async for piece in target.provider.stream(request):
-                if scope.cancel_called or self._scope.cancel_called:
-                    break  # it comes so fast that no cancellation gets between
-                if isinstance(piece, Delta):
-                    if first is None:
-                        first = time.monotonic()
-                    self._answered = True
-                    self._events.delta(piece.text, piece.reasoning)
-                    silence.broken()
-                else:
-                    done = piece
+        silence = _Silence(self._scope, self._world.turn_limits.patience_s(request.stream), last)
+        async for piece in target.provider.stream(request):
+            if self._scope.cancel_called:
+                return None  # it comes so fast that no cancellation gets between
+            if isinstance(piece, Delta):
+                if first is None:
+                    first = time.monotonic()
+                self._answered = True
+                self._events.delta(piece.text, piece.reasoning)
+                silence.broken()
+            else:
+                done = piece
         if done is None:
-            raise _timed_out(scope.cancel_called, patience)
+            raise ProviderFailed("bad_response", "The model's answer has no end.", retryable=True)
         return Outcome(
             done=done,
             target=target,
             duration_ms=(time.monotonic() - started) * 1000,
             first_delta_ms=None if first is None else (first - started) * 1000,
+        )
+
+    def _timed_out(self) -> ProviderFailed:
+        patience = self._world.turn_limits.patience_s(bool(self._plan.config.streaming))
+        return ProviderFailed(
+            "timeout",
+            f"The model sent nothing for {patience:g} s, or took too long in all; the turn was"
+            " ended. Try again, or use a faster model.",
+            retryable=True,
         )
 
 
@@ -176,17 +193,6 @@ class _Silence:
         if now >= self._due:
             self._due = now + self._late
             self._scope.deadline = min(self._last, now + self._patience)
-
-
-def _timed_out(timed_out: bool, patience: float) -> ProviderFailed:
-    if timed_out:
-        return ProviderFailed(
-            "timeout",
-            f"The model sent nothing for {patience:g} s, or took too long in all; the turn was"
-            " ended. Try again, or use a faster model.",
-            retryable=True,
-        )
-    return ProviderFailed("bad_response", "The model's answer has no end.", retryable=True)
 
 
 def _unexpected(error: Exception) -> ProviderFailed:

@@ -19,6 +19,7 @@ class DatabaseFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
+        self._name = str(self.path)
         self._hold = Hold(folder)
         self._opened: tuple[int, int] | None = None
 
@@ -29,13 +30,13 @@ class DatabaseFile:
         except OSError as error:
             raise failure(error, self.path) from error
         db = open_database(self.path)
-        self._opened = self._opened or identity(self.path)
+        self._opened = self._opened or identity(self._name)
         return db
 
     def check(self) -> None:
         """What is written to a file that was removed is lost with the process: raises
         `StoreFailed`."""
-        if identity(self.path) != self._opened:
+        if identity(self._name) != self._opened:
             raise StoreFailed(
                 f"{self.path} was removed or replaced while the daemon runs, and nothing more is"
                 " stored. Put the file back, or end the daemon and let `tertulia doctor` look."

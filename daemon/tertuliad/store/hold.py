@@ -64,10 +64,10 @@ def _locked(folder: Path, how: int) -> int | None:
     return fd
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path | str) -> tuple[int, int] | None:
     """Which file lies at `path`: (device, inode); None: there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino

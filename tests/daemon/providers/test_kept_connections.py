@@ -50,7 +50,7 @@ async def forgetful(good: int) -> AsyncIterator[tuple[ForgetfulServer, str]]:
 
 async def ask(http: Http, url: str) -> bytes:
     with anyio.fail_after(10):
-        async with http.send("POST", url, headers={}) as answer:
+        with await http.ask("POST", url, headers={}) as answer:
             return (await answer.read_all(100))[0]
 
 
