@@ -27,6 +27,7 @@ from tertuliad.models import Models
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
 from tertuliad.sessions import left_over
+from tertuliad.sessions.credentials import Credentials
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.sessions.world import World
@@ -68,7 +69,7 @@ class Engine:
             publish=self.hub.publish,
             lifecycle=self._changed,
             spawn=spawn,
-            credentials={},
+            credentials=Credentials(),
             request_headers={},
             version=VERSION,
             turn_limits=turn_limits,

@@ -4,6 +4,7 @@ The rules of this file:
 - A follower is a connection's cursor in a session's log: the seq of the last stored event it has.
 - A session's frames are encoded once and shared by all of its followers.
 - Subscriptions are a set: attaching twice adds nothing.
+- What was published is durable, and nobody is told more: the log is read no further than that.
 - A follower whose connection lags takes no more frames. What was only live is gone for it; what is
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
   gets a fresh `session.idle`, since the real one is gone too. So does one that missed what another
@@ -73,6 +74,17 @@ class Follower:
         return taken
 
 
+class _Room:
+    """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
+    the last stored seq that was published."""
+
+    __slots__ = ("followers", "head")
+
+    def __init__(self) -> None:
+        self.followers: tuple[Follower, ...] = ()
+        self.head = 0
+
+
 class Hub:
     """One for each daemon; outlives connections and sessions."""
 
@@ -81,17 +93,16 @@ class Hub:
         done."""
         self._store = store
         self._running = running
-        self._rooms: dict[str, dict[Outlet, Follower]] = {}
+        self._rooms: dict[str, _Room] = {}
         self._by_outlet: dict[Outlet, dict[str, Follower]] = {}
-        self._heads: dict[str, int] = {}
-        """The last stored seq published, of sessions that are followed."""
 
     def attach(self, outlet: Outlet, session_id: str) -> None:
         """Follow the session from its next event on; nothing to do the second time."""
-        room = self._rooms.setdefault(session_id, {})
-        if outlet not in room:
-            follower = room[outlet] = Follower(outlet, session_id)
-            self._by_outlet.setdefault(outlet, {})[session_id] = follower
+        followed = self._by_outlet.setdefault(outlet, {})
+        if session_id not in followed:
+            follower = followed[session_id] = Follower(outlet, session_id)
+            room = self._rooms.setdefault(session_id, _Room())
+            room.followers = (*room.followers, follower)
 
     def detach(self, outlet: Outlet, session_id: str) -> bool:
         """Stop following; False: it did not."""
@@ -103,10 +114,9 @@ class Hub:
         if not followed:
             self._by_outlet.pop(outlet, None)
         room = self._rooms[session_id]
-        del room[outlet]
-        if not room:
+        room.followers = tuple(each for each in room.followers if each is not follower)
+        if not room.followers:
             del self._rooms[session_id]
-            self._heads.pop(session_id, None)
         return True
 
     def detach_all(self, outlet: Outlet) -> None:
@@ -131,8 +141,8 @@ class Hub:
 
     def close_room(self, session_id: str) -> None:
         """The session is gone."""
-        for outlet in list(self._rooms.get(session_id, ())):
-            self.detach(outlet, session_id)
+        for follower in self._in(session_id):
+            self.detach(follower.outlet, session_id)
 
     def follows(self, outlet: Outlet, session_id: str) -> bool:
         return session_id in self._by_outlet.get(outlet, ())
@@ -142,7 +152,11 @@ class Hub:
         return len(self._by_outlet.get(outlet, ()))
 
     def followers(self, session_id: str) -> int:
-        return len(self._rooms.get(session_id, ()))
+        return len(self._in(session_id))
+
+    def _in(self, session_id: str) -> tuple[Follower, ...]:
+        room = self._rooms.get(session_id)
+        return () if room is None else room.followers
 
     def publish(self, session_id: str, frames: list[bytes], before: int, seq: int) -> None:
         """Give frames to all who keep up. `before` and `seq` are of the last stored event before
@@ -151,17 +165,13 @@ class Hub:
         room = self._rooms.get(session_id)
         if room is None:
             return
-        self._heads[session_id] = seq
+        room.head = max(seq, room.head)
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
-        for follower in room.values():
+        for follower in room.followers:
             if follower.seq is None:
                 follower.seq = before
             if follower.pace is Pace.LIVE and follower.seq < before:
                 self._catch_up(follower)  # another process has written to the log meanwhile
-            elif follower.pace is Pace.LIVE and seq > before < follower.seq:
-                # What it read of the log was stored already, and is published only now.
-                if follower.seq < seq:
-                    self._catch_up(follower)
             elif follower.pace is Pace.LIVE and (not frames or follower.offer(joined)):
                 follower.seq = max(seq, follower.seq)
             elif follower.pace is Pace.UNREAD:
@@ -176,9 +186,9 @@ class Hub:
                 self._catch_up(follower)
 
     def _catch_up(self, follower: Follower) -> None:
-        """Read what it missed of what was published: what is stored behind that comes live."""
+        """Read what it missed; what is published meanwhile is read too, or comes live."""
         follower.pace = Pace.READING
-        published = self._heads.get(follower.session_id, 0)
+        published = self._rooms[follower.session_id].head
         read = self._store.read(
             follower.session_id,
             Range(after=follower.seq or 0, before=published + 1, limit=limits.CATCH_UP_EVENTS),
@@ -198,7 +208,7 @@ class Hub:
             ):
                 return  # the next drain goes on from here
             follower.seq = record.seq
-        if (follower.seq or 0) < self._heads.get(follower.session_id, 0):
+        if (follower.seq or 0) < self._rooms[follower.session_id].head:
             self._catch_up(follower)
             return
         follower.pace = Pace.LIVE

@@ -27,18 +27,20 @@ class HeldReads:
 
     def __init__(self) -> None:
         self.log: list[Record] = []
-        self.asked: list[tuple[int, int | None, Future[list[Record]]]] = []
+        self.asked: list[tuple[Range, Future[list[Record]]]] = []
         self.found: list[tuple[list[Record] | Exception, Future[list[Record]]]] = []
 
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
         future: Future[list[Record]] = Future()
-        self.asked.append((wanted.after, wanted.limit, future))
+        self.asked.append((wanted, future))
         return future
 
     def carry_out(self, error: Exception | None = None) -> None:
         """Look into the log for whoever asked first."""
-        after, limit, future = self.asked.pop(0)
-        found = [record for record in self.log if record.seq > after][:limit]
+        wanted, future = self.asked.pop(0)
+        assert wanted.before is not None
+        there = [r for r in self.log if wanted.after < r.seq < wanted.before]
+        found = there[: wanted.limit]
         self.found.append((error or found, future))
 
     def answer(self) -> None:

@@ -138,7 +138,7 @@ async def test_a_key_given_with_a_session_outlives_its_leaving_memory(tmp_path: 
     async with pair(tmp_path, session_idle_s=SOON_S) as (client, room):
         await client.create("s", provider=provider, model="m")
         await left_memory(room)
-        assert room.world.credentials["s"].provider is not None
+        assert "s" in room.world.credentials
         await client.turn("s", "hello")
 
 

@@ -10,7 +10,6 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import Overloaded, SessionNotFound
-from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
 from tertuliad.models import Models
@@ -47,16 +46,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
         """Keep in memory what the settings say of endpoints and keys; nothing said changes
         nothing."""
-        given = given_providers(config)
-        if given is None:
-            return
-        kept = self.world.credentials
-        before = kept.get(session_id)
-        if before is not None and given.provider is None and before.provider is None:
-            given = SessionProviders(
-                providers=given.providers or before.providers, models=given.models or before.models
-            )
-        kept[session_id] = given
+        if (given := given_providers(config)) is not None:
+            self.world.credentials.keep(session_id, given)
 
     def delete(self, session_id: str) -> Reply:
         """Remove a session with all that is kept in memory for it, and tell everybody; answers the
@@ -64,7 +55,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
         def forget(freed: int | None) -> int | None:
             if freed is not None:
-                self.world.credentials.pop(session_id, None)
+                self.world.credentials.forget(session_id)
                 self.world.request_headers.pop(session_id, None)
                 self.hub.close_room(session_id)
                 self.deleted(session_id)

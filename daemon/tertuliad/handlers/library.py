@@ -41,8 +41,7 @@ async def fork(
         row = await branching.fork(
             ctx.world.store, source, child, before=params.to_event_id, name=name
         )
-    if (given := ctx.world.credentials.get(source)) is not None:
-        ctx.world.credentials[child] = given
+    ctx.world.credentials.copy(source, child)
     ctx.world.lifecycle("session.created", row)
     return methods.SessionsForkResult(session_id=child, name=name)
 

@@ -11,6 +11,7 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.providers.base import Target
+from tertuliad.sessions.credentials import Credentials
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
@@ -35,8 +36,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """Tell every connection that the session was created or updated."""
     spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
     """Start a task that outlives every connection."""
-    credentials: dict[str, SessionProviders]
-    """What clients gave for one session; in memory only, outlives the session's actor."""
+    credentials: Credentials
     request_headers: dict[str, dict[str, dict[str, str]]]
     """Headers for one message's model call, by session and message id; in memory only, as they may
     hold secrets."""
