@@ -208,9 +208,11 @@ class Daemon:
 
         from tertuliad.config import load
         from tertuliad.engine import Engine
+        from tertuliad.memory import keep_little
         from tertuliad.models import Models
         from tertuliad.sessions.retry import TurnLimits
 
+        keep_little()
         options = self._options
         home = Path(options.home)
         settings = self._settings or load(home)

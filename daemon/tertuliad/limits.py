@@ -38,7 +38,7 @@ URGENT_COMMANDS = 1024  # beyond it, those that go first (abort): a full inbox d
 REMEMBERED_KEYS = 256  # callers' keys of the messages accepted last, per session
 SESSION_IDLE_S = 600.0  # an idle session is kept in memory so long, and then let go
 SESSION_LOOK_S = 0.05  # idle sessions are looked for no more often, however short their time
-HOT_SESSIONS = 128  # idle sessions kept in memory; the one used longest ago is let go
+HOT_SESSIONS = 32  # idle sessions kept in memory; the one used longest ago is let go
 SNAPSHOT_EVENTS = 256  # a snapshot is stored after so many events
 COMMIT_TRIES = 20  # a command whose commit another process keeps overtaking; then an error
 PROMPT_BYTES = 16 * MIB  # one message with its attachments' text; refuse
@@ -73,7 +73,7 @@ WAL_CHANGES = 128  # the write-ahead log is folded back after so many
 WAL_BYTES = 4 * MIB  # a larger write-ahead log is cut off once it was folded back
 LIGHT_BYTES = 256 * KIB  # events of a change, or a log, that the event loop's thread works on
 LIGHT_EVENTS = 512  # of such a log, behind its snapshot; a longer one is read by a thread
-STORE_CACHE_KIB = 256  # pages that each of the store's two connections keeps
+STORE_CACHE_KIB = 96  # pages that each of the store's two connections keeps
 INDEXED_AT_ONCE = 64  # segments whose new words are indexed in one transaction
 LEASE_BEAT_S = 2.0  # how often a process that runs turns says that it lives
 LEASE_S = 15.0  # not heard of for so long, it is taken for stopped, and its turns are ended
@@ -88,6 +88,7 @@ METADATA_BYTES = 64 * KIB  # a session's own metadata, encoded; refuse
 INDEX_PAUSE_S = 3.0  # between something that was said and its being indexed
 
 # The process.
+FREED_KEPT_BYTES = 256 * KIB  # of freed memory, that the C library does not give back at once
 SWITCH_INTERVAL_S = 0.0005  # the loop's thread keeps the interpreter from the store's so long
 WARM_PAUSE_S = 0.05  # after a session was opened, before what turns need is imported
 DRAIN_GRACE_S = 3.0  # turns that run get so long to end by themselves after SIGTERM
