@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from tertulia_protocol import VERSION, layout
 from tertulia_protocol.errors import StoreFailed
@@ -26,7 +27,7 @@ from tertuliad.handlers.context import Context
 from tertuliad.models import Models
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
-from tertuliad.sessions import left_over
+from tertuliad.sessions import left_over, state
 from tertuliad.sessions.credentials import Credentials
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.retry import TurnLimits
@@ -112,8 +113,8 @@ class Engine:
         self._indexer.changed()
 
     def _warm(self) -> None:
-        """A session was opened: what turns need is imported, once no more are opened for a moment.
-        The import takes the interpreter from whoever asks something meanwhile."""
+        """A session was opened: what turns and sessions that come back need is made ready, once no
+        more are opened for a moment. It takes the interpreter from whoever asks meanwhile."""
         self._opened = anyio.current_time()
         if not self._warmed:
             self._warmed = True
@@ -123,6 +124,7 @@ class Engine:
         while (quiet := self._opened + limits.WARM_PAUSE_S) > anyio.current_time():  # noqa: ASYNC110
             await anyio.sleep_until(quiet)
         await self.models.warm()
+        await anyio.to_thread.run_sync(state.make_decoders)
 
     # The end
 

@@ -45,12 +45,12 @@ async def _one_session(bench: Bench, turns: int, script: str) -> str:
 
 
 async def _resumed(bench: Bench, name: str) -> Numbers:
-    """As the first request, which finds the daemon as a start leaves it, and not as the first."""
+    """As the first request, which finds the daemon as a start leaves it, and after a turn."""
     session = bench.filled
     async with bench.started() as driven:
         first = await timed(driven.resume(session))
     async with bench.started() as driven:
-        await driven.create()
+        await driven.turn(await driven.create(), "fake-n1-d0")
         return {
             f"{name}.resume": first,
             f"{name}.warm": await timed(driven.resume(session)),

@@ -122,6 +122,13 @@ def _decoder(kind: str) -> msgspec.json.Decoder[events.EventData] | None:
     return None if data is None else msgspec.json.Decoder(data)
 
 
+def make_decoders() -> None:
+    """Make all of them now: with the first session that comes back they would take 10 ms."""
+    _snapshots()
+    for kind in facts.TYPES:
+        _decoder(kind)
+
+
 def _decoded(record: Record) -> tuple[str, events.EventData | None]:
     """(id, data) of a stored event; no data where the type is not known."""
     envelope = _envelopes.decode(record.body)
