@@ -29,6 +29,11 @@ from tests.bench.sizes import QUICK, Sizes
 from tests.bench.table import render, render_machine
 
 OURS = Daemon("tertuliad", (str(Path(sys.executable).with_name("tertuliad")),))
+BARE = Daemon(
+    "bare",
+    (sys.executable, str(Path(__file__).with_name("bare_daemon.py")), "--stdio"),
+    frozenset({"create", "turn", "stream", "conc", "crowd"}),
+)
 LONG = [name for name, section in SECTIONS.items() if section.long]
 
 
@@ -36,7 +41,7 @@ def _peer(text: str) -> Daemon:
     name, equals, command = text.partition("=")
     if not (name and equals and command):
         raise argparse.ArgumentTypeError("NAME=COMMAND, such as other='/opt/other --flag'")
-    if name in (OURS.name, MACHINE):
+    if name in (OURS.name, BARE.name, MACHINE):
         raise argparse.ArgumentTypeError(f"another name: {name} has a column already")
     return Daemon(name, tuple(shlex.split(command)))
 
@@ -61,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=COMMAND",
         help="another daemon, measured beside ours; the SDKs' flags are added to its command"
         " unless --stdio is in it",
+    )
+    add(
+        "--bare",
+        action="store_true",
+        help="also the least that a daemon on our libraries can do (bare_daemon.py), where it can",
     )
     add(
         "--long",
@@ -101,11 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             given.json.write_text(json.dumps(told))
         return told
 
+    daemons = [OURS, *([BARE] if given.bare else []), *given.peer]
     with scripted_models(given.models) as urls:
-        campaign = Campaign([OURS, *given.peer], runs, sizes, urls)
+        campaign = Campaign(daemons, runs, sizes, urls)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(campaign.run(names, save))
-    _print(save(), [OURS.name, *(peer.name for peer in given.peer)], sizes)
+    _print(save(), [daemon.name for daemon in daemons], sizes)
     return 1 if campaign.faults else 0
 
 

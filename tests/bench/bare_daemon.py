@@ -1,6 +1,6 @@
 """The least that a daemon on our libraries can do: the floor that the figures are read against.
 
-    python -m tests.bench --peer "bare=python -m tests.bench.bare_daemon --stdio"
+    python -m tests.bench --bare
 
 A message is stored and made durable, the model is asked, its deltas are passed on, the answer is
 stored and made durable. Everything else is left out: no session has a state, nothing is checked or

@@ -55,7 +55,7 @@ class Campaign:
     async def _measure(self, name: str, section: Section) -> None:
         with contextlib.ExitStack() as homes:
             benches = []
-            for daemon in self._daemons[:1] if section.long else self._daemons:
+            for daemon in self._who_does(name, section):
                 home = homes.enter_context(_home()) if section.fill else Path()
                 bench = Bench(daemon, home, self._model_urls, self._sizes)
                 _say(f"{name}, {daemon.name} ...")
@@ -67,6 +67,11 @@ class Campaign:
                     _say(f"{name}, run {run + 1} of {self._runs}, {bench.daemon.name} ...")
                     with self._faults_of(name, bench.daemon):
                         _add(self.values[bench.daemon.name], await _one_run(section, bench))
+
+    def _who_does(self, name: str, section: Section) -> Sequence[Daemon]:
+        if section.long:
+            return self._daemons[:1]
+        return [d for d in self._daemons if d.only is None or name in d.only]
 
     @contextlib.contextmanager
     def _faults_of(self, section: str, daemon: Daemon) -> Iterator[None]:

@@ -31,10 +31,12 @@ class Failed(Exception):
 
 
 class Daemon(msgspec.Struct, frozen=True):
-    """A daemon's name, and the command that starts it on stdio."""
+    """A daemon's name, and the command that starts it on stdio. `only` names the sections that it
+    can do, where it cannot do all."""
 
     name: str
     command: tuple[str, ...]
+    only: frozenset[str] | None = None
 
 
 class Driven(asyncio.SubprocessProtocol):
