@@ -12,7 +12,6 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -224,5 +223,7 @@ def _wire_name(model_path: Path | None) -> str:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

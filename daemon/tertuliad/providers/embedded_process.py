@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import secrets
 import signal
 import sys
 from typing import cast
@@ -26,7 +25,7 @@ END_GRACE_S = 2.0  # the child gets so long after the end of its stdin, then it 
 STDERR_TAIL_BYTES = 4096  # what is kept of the child's complaints, for the error's text
 COMPLAINT_CHARS = 300
 
-_ENVIRONMENT = re.compile(
+_ENVIRONMENT = (
     r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|PYTHON(PATH|HOME)|VIRTUAL_ENV|OMP_\w+"
 )
 _SIGNAL_HINTS = {
@@ -49,7 +48,7 @@ class EngineProcess(asyncio.SubprocessProtocol):
     """
 
     def __init__(self) -> None:
-        self.api_key = secrets.token_urlsafe(32)
+        self.api_key = os.urandom(32).hex()
         self.port: int | None = None
         self.settled = asyncio.Event()
         self.gone = asyncio.Event()
@@ -137,7 +136,7 @@ async def spawn(arguments: list[str]) -> EngineProcess:
         "-m",
         "tertuliad.embedded_child",
         *arguments,
-        env={name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name)},
+        env={name: value for name, value in os.environ.items() if re.fullmatch(_ENVIRONMENT, name)},
         start_new_session=True,
     )
     stdin = cast("asyncio.WriteTransport", process.transport.get_pipe_transport(0))

@@ -19,10 +19,9 @@ from tertuliad.providers.openai_chat import OpenAIChat
 
 LOCAL_PROBE_S = 1.0  # a server on this machine answers at once, or is not one
 NO_LIST = frozenset({404, 405, 501})  # an endpoint that does not list models may still answer
-_NOT_FOR_CHAT = re.compile(
-    r"embed|whisper|tts|dall-e|moderation|realtime|transcribe|rerank|davinci|babbage"
-    r"|(^|[/-])(image|audio|imagen|veo|sora|bge)([-.]|$)",
-    re.IGNORECASE,
+_NOT_FOR_CHAT = (  # compiled when the first list is read
+    r"(?i)embed|whisper|tts|dall-e|moderation|realtime|transcribe|rerank|davinci|babbage"
+    r"|(^|[/-])(image|audio|imagen|veo|sora|bge)([-.]|$)"
 )
 _SURELY_A_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")  # some keys would pass for a variable
 
@@ -102,7 +101,7 @@ class Endpoints:
             return [
                 ModelSettings(m.id, m.name, m.context)
                 for m in await self._provider(settings).models()
-                if m.id and not _NOT_FOR_CHAT.search(m.id)
+                if m.id and not re.search(_NOT_FOR_CHAT, m.id)
             ]
         raise ProviderFailed("timeout", f"{public_url(settings.base_url)} does not answer.")
 

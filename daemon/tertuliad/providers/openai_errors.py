@@ -7,7 +7,6 @@ secrets that went out with the call: some servers repeat the key.
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Iterable
@@ -22,20 +21,19 @@ DETAIL_CHARS = 600
 RETRY_AFTER_MAX_S = 24 * 3600.0
 SECRET_MIN_CHARS = 4  # shorter ones would blot out ordinary words
 
-_CONTEXT = re.compile(
-    r"context[_ ](length|window|size)|maximum context|exceed_context_size|too many tokens"
+# Compiled when they are first needed, as `re` does: all of them together would take 5 ms.
+_CONTEXT = (
+    r"(?i)context[_ ](length|window|size)|maximum context|exceed_context_size|too many tokens"
     r"|(prompt|input|request) is too (long|large)|input length|reduce the length"
-    r"|maximum (prompt|number of) (length|tokens|input tokens)|token limit",
-    re.IGNORECASE,
+    r"|maximum (prompt|number of) (length|tokens|input tokens)|token limit"
 )
-_NO_MODEL = re.compile(
-    r"model_not_found|unknown[_ ]model|invalid[_ ]model|no such model|not a valid model"
-    r"|model\b.{0,200}\b(not found|does not exist|not exist|is not available|not supported)",
-    re.IGNORECASE | re.DOTALL,
+_NO_MODEL = (
+    r"(?is)model_not_found|unknown[_ ]model|invalid[_ ]model|no such model|not a valid model"
+    r"|model\b.{0,200}\b(not found|does not exist|not exist|is not available|not supported)"
 )
-_BAD_KEY = re.compile(r"invalid_api_key|incorrect api key|api key (is )?(not valid|invalid)", re.I)
-_NO_CREDIT = re.compile(r"insufficient|billing|credit|balance|payment", re.IGNORECASE)
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_BAD_KEY = r"(?i)invalid_api_key|incorrect api key|api key (is )?(not valid|invalid)"
+_NO_CREDIT = r"(?i)insufficient|billing|credit|balance|payment"
+_TITLE = r"(?is)<title[^>]*>(.*?)</title>"
 
 _HINTS: dict[FailureKind, str] = {
     "authentication": "Check the provider's key, and what it is allowed to use.",
@@ -133,7 +131,9 @@ def _detail(error: Any) -> ErrorDetail:
 def _plain(text: str) -> str:
     """`text` on one line; of a web page only its title."""
     if text[:1] == "<":
-        title = _TITLE.search(text)
+        title = re.search(_TITLE, text)
+        import html  # 2 ms at the start, for what is rare
+
         text = f"a web page titled {html.unescape(title[1])!r}" if title else "a web page"
     return " ".join(text.split())[:DETAIL_CHARS]
 
@@ -163,20 +163,20 @@ def _failure(
 
 def _kind(status: int | None, detail: ErrorDetail, retry_after: float | None) -> FailureKind:
     words = detail.words
-    if status in (401, 403) or (status == 400 and _BAD_KEY.search(words)):
+    if status in (401, 403) or (status == 400 and re.search(_BAD_KEY, words)):
         return "authentication"
     if status == 402:
         return "quota"
     if status == 429 or (status is None and "rate_limit" in words):
-        out_of_credit = retry_after is None and _NO_CREDIT.search(words)
+        out_of_credit = retry_after is None and re.search(_NO_CREDIT, words)
         return "quota" if out_of_credit else "rate_limit"
     if status == 408:
         return "timeout"
-    if _CONTEXT.search(words) and (status is None or status < 500 or "context" in detail.type):
+    if re.search(_CONTEXT, words) and (status is None or status < 500 or "context" in detail.type):
         return "context_window"
     if status is None or status >= 500:
         return "server_error"
-    return "model_not_found" if _NO_MODEL.search(words) else "invalid_request"
+    return "model_not_found" if re.search(_NO_MODEL, words) else "invalid_request"
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:

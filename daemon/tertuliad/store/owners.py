@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-import uuid
 from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ class Owners:
         self._folder = folder
         self._lease_s = lease_s
         self._clock = clock
-        self.me = uuid.uuid4().hex
+        self.me = os.urandom(16).hex()
         self._fd: int | None = None
         self._beating = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -99,7 +98,7 @@ def page(db: sqlite3.Connection, wanted: ListQuery) -> Page:
     ).fetchall()
     more = wanted.limit is not None and len(found) > wanted.limit
     shown = found[: wanted.limit] if more else found
-    cursor = json.dumps([wanted.order, *shown[-1][:2]]) if more else None
+    cursor = msgspec.json.encode([wanted.order, *shown[-1][:2]]).decode() if more else None
     return Page([made(values[2:]) for values in shown], cursor)
 
 
