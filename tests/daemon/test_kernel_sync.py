@@ -14,9 +14,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad.store import kernel_sync
 from tertuliad.store.base import Append, Record, Row
-from tertuliad.store.kernel_sync import KernelSync, offered
+from tertuliad.store.kernel_sync import Done, KernelSync, offered
 from tertuliad.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +78,31 @@ async def test_closing_waits_for_what_is_under_way(file: int) -> None:
     assert told == [None]
 
 
+async def test_a_disk_that_fails_is_told_to_who_waits_and_the_next_one_is_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelSync
+) -> None:
+    store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    await created(store, "first")  # by the thread, which opens the file
+    faults = [OSError(errno.EIO, "the disk is broken")]
+    sync = KernelSync.sync
+
+    def failing(self: KernelSync, file: int, done: Done) -> None:
+        fault = faults.pop() if faults else None
+        sync(self, file, lambda error: done(fault or error))
+
+    monkeypatch.setattr(KernelSync, "sync", failing)
+    with pytest.raises(StoreFailed, match="the disk is broken"):
+        await created(store, "second")
+    await created(store, "third")
+    store.close()
+
+
+async def created(store: SqliteStore, session_id: str) -> None:
+    row = Row(id=session_id, created_ms=1, modified_ms=1, head=1)
+    with anyio.fail_after(20):
+        await asyncio.wrap_future(store.create(Append(0, row, (Record(1, "type", b"{}"),))))
+
+
 @pytest.mark.parametrize("numbers", [{}, {"x86_64": (9999,) * 4, "aarch64": (9999,) * 4}])
 async def test_without_it_a_thread_makes_changes_durable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numbers: dict[str, tuple[int, ...]]
@@ -85,9 +111,6 @@ async def test_without_it_a_thread_makes_changes_durable(
     assert offered(asyncio.get_running_loop()) is None
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
     for number in range(5):
-        row = Row(id=f"s{number}", created_ms=1, modified_ms=1, head=1)
-        with anyio.fail_after(20):
-            created = store.create(Append(0, row, (Record(1, "type", b"{}"),)))
-            await asyncio.wrap_future(created)
+        await created(store, f"s{number}")
     assert "store-writer" in {thread.name for thread in threading.enumerate()}
     store.close()

@@ -63,7 +63,8 @@ class KernelSync:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Raises `OSError` where the kernel does not offer it."""
-        numbers = _NUMBERS.get(platform.machine()) if sys.platform == "linux" else None
+        fits = sys.platform == "linux" and sys.maxsize > 2**32
+        numbers = _NUMBERS.get(platform.machine()) if fits else None
         if numbers is None:
             raise OSError("There is no asynchronous sync on this platform.")
         self._setup, self._destroy, self._getevents, self._submit = numbers
