@@ -11,7 +11,8 @@ MIB = 1024 * KIB
 MAX_BODY_BYTES = 64 * MIB  # a larger frame is answered, skipped, and the connection lives
 
 # Connections.
-READ_CHUNK_BYTES = 256 * KIB
+READ_CHUNK_BYTES = 64 * KIB  # as much as a pipe holds
+READ_AHEAD_BYTES = 256 * KIB  # of standard input, before its reader takes them; wait
 WRITE_CHUNK_BYTES = 256 * KIB  # frames of one drain are joined up to this size
 OUTBOX_HIGH_BYTES = 8 * MIB  # above: followers fall behind, lifecycle notices are dropped
 OUTBOX_LOW_BYTES = 1 * MIB  # below: followers that fell behind catch up from the log

@@ -374,6 +374,7 @@ ELSEWHERE = {
     "_at_all_if_that_is_late",
     "RETRY_WINDOW_S": D + "test_turns.py::test_no_try_begins_after_the_window_or_the_turns_own"
     "_bound",
+    "READ_AHEAD_BYTES": D + "test_stdio.py::test_no_more_is_read_ahead_than_its_bound",
     "FREED_KEPT_BYTES": E + "test_huge_frames.py::test_memory_of_many_large_messages_is_given_back",
     "SESSION_TARGETS": D + "providers/test_catalog.py::test_the_targets_of_sessions_are_kept_while"
     "_they_are_among_the_latest",

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tertuliad import stdio
 from tertuliad.stdio import StdioStream
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,27 @@ async def test_a_client_that_floods_leaves_others_their_turn(standard: Pipes) ->
                 await stream.receive(1)
                 left -= 1
     assert taken[0] > 40, "the other task had to wait until the flood was over"
+    await stream.aclose()
+
+
+async def test_no_more_is_read_ahead_than_its_bound(
+    standard: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdio, "READ_AHEAD_BYTES", 10)
+    monkeypatch.setattr(stdio, "READ_CHUNK_BYTES", 4)
+    stream = StdioStream(standard.stdin, standard.stdout)
+    sent = bytes(range(100))
+    os.write(standard.to_stdin, sent)
+    with anyio.fail_after(20):
+        read = await stream.receive()
+        await anyio.wait_all_tasks_blocked()
+        os.set_blocking(standard.stdin, False)
+        left = len(os.read(standard.stdin, 200))
+        assert 100 - left <= len(read) + 12, "it was read on while nobody took it"
+        taken = 100 - left
+        while len(read) < taken:
+            read += await stream.receive()
+    assert read == sent[:taken]
     await stream.aclose()
 
 
