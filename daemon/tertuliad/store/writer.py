@@ -3,7 +3,9 @@
 The rules of this file:
 - Small changes are made on the loop's thread. In the page cache they take some tens of
   microseconds; a thread that made them would wait for the interpreter's lock at each statement,
-  and take it from the loop. What waits is made as one transaction (group commit).
+  and take it from the loop. What was submitted in one round of the loop, and while the disk was
+  busy, is made as one transaction (group commit); what else was begun in that round is on its way
+  to others by then, such as a request to a model.
 - The write-ahead log is synced by the kernel on its own (`kernel_sync`), or where it does not offer
   that by the thread; a change is answered after that. Meanwhile the next ones gather.
 - What may take long (`heavy`), what failed at the first attempt, and what meets the lock of another
@@ -82,7 +84,8 @@ class Writer:
         change = Change(work, heavy, Reply())
         self._waiting.append(change)
         if not self._busy:
-            self._make_next()
+            self._busy = True
+            self._loop.call_soon(self._make_next)
         return change.reply
 
     def close(self) -> None:
@@ -96,9 +99,9 @@ class Writer:
 
     def _make_next(self) -> None:
         group = self._next_group()
+        self._busy = bool(group)
         if not group:
             return
-        self._busy = True
         outcomes = None if group[0].heavy else self._made_here(group)
         if outcomes is None:
             self._hand_over(group)
