@@ -27,6 +27,11 @@ INTERRUPTED = 130
 
 def client_for(options: argparse.Namespace) -> Client:
     """The daemon that was named, the shared one of the home if it runs, or one of its own."""
+    return shared_client(options) or Client.spawn(home=options.home)
+
+
+def shared_client(options: argparse.Namespace) -> Client | None:
+    """The daemon that was named, or the shared one of the home; None: it does not run."""
     if options.connect:
         return Client.connect(options.connect, options.token, home=options.home)
     socket_path = layout.shared_socket(launch.home_folder(options.home))
@@ -38,7 +43,7 @@ def client_for(options: argparse.Namespace) -> Client:
             client.close()  # a socket that a dead daemon left
         else:
             return client
-    return Client.spawn(home=options.home)
+    return None
 
 
 def _is_socket(path: os.PathLike[str]) -> bool:
