@@ -3,7 +3,7 @@
 Ctrl-C ends the answer that streams and not the program; at the prompt, a second one leaves, as
 Ctrl-D does. Where stdin is no terminal each of its lines is a message, and there are no prompts.
 Where the daemon goes away, a line says so and the next one takes the conversation up: a message
-that it had not accepted is sent again, the answer to one that it had is shown whole, or said to be lost.
+that was not accepted is sent again, the answer to one that was is shown whole, or said to be lost.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
 from tertulia import limits
-from tertulia.errors import ConnectionLost
+from tertulia.errors import ConnectionLost, Timeout
 from tertulia.launch import Address, UnixAddress
 
 
@@ -47,6 +48,7 @@ class SocketStream:
             self._socket = _connected(address)
         except OSError as error:
             raise no_daemon(address, error) from None
+        self._pid = listener_of(self._socket)
 
     def read(self) -> bytes:
         return self._socket.recv(limits.READ_BYTES)
@@ -56,6 +58,10 @@ class SocketStream:
 
     def reason(self) -> ConnectionLost:
         return ConnectionLost(f"The daemon at {self._address} closed the connection.")
+
+    def silence(self, seconds: float) -> Timeout:
+        """What is said of a daemon that has not answered for so long."""
+        return no_answer(self._address, self._pid, seconds)
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
@@ -89,3 +95,30 @@ def no_daemon(address: Address, error: OSError) -> ConnectionLost:
         f"No daemon answers at {address} ({error.strerror or error}): start one with"
         " `tertulia serve`, or check the address."
     )
+
+
+def no_answer(address: Address, pid: int | None, seconds: float) -> Timeout:
+    """Of a daemon that is there and says nothing."""
+    named = f"{address}, process {pid}," if pid else str(address)
+    if pid and _is_stopped(pid):
+        advice = f"it is stopped: `kill -CONT {pid}` lets it go on"
+    else:
+        end = f" with `kill {pid}`" if pid else ""
+        advice = f"it is stopped or very busy: try again, or end it{end} and start another"
+    return Timeout(f"The daemon at {named} does not answer within {seconds:g} s", advice)
+
+
+def listener_of(connected: socket.socket) -> int | None:
+    """The process that listens at the other end of a unix socket, where the platform tells."""
+    if connected.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        return None
+    peer = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", peer)[0]) or None
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False

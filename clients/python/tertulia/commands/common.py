@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import launch
+from tertulia import launch, limits
 from tertulia.calls import Call
 from tertulia.client import Client
 from tertulia.errors import ConnectionLost, RpcError
@@ -33,10 +33,10 @@ def client_for(options: argparse.Namespace) -> Client:
 def shared_client(options: argparse.Namespace) -> Client | None:
     """The daemon that was named, or the shared one of the home; None: it does not run."""
     if options.connect:
-        return Client.connect(options.connect, options.token, home=options.home)
+        return _client_at(options.connect, options)
     socket_path = layout.shared_socket(launch.home_folder(options.home))
     if _is_socket(socket_path):
-        client = Client.connect(f"unix:{socket_path}", options.token, home=options.home)
+        client = _client_at(f"unix:{socket_path}", options)
         try:
             client.start()
         except ConnectionLost:
@@ -44,6 +44,10 @@ def shared_client(options: argparse.Namespace) -> Client | None:
         else:
             return client
     return None
+
+
+def _client_at(address: str, options: argparse.Namespace) -> Client:
+    return Client.connect(address, options.token, home=options.home, patience=limits.ANSWER_S)
 
 
 def _is_socket(path: os.PathLike[str]) -> bool:
