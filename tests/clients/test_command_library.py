@@ -127,20 +127,29 @@ def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path
 def test_prune_deletes_nothing_unless_it_is_told_to(served: Served) -> None:
     said("old", "x")
     said("kept", "x")
+    said("named", "x")
+    ok("rename", "named", "My notes")
     shown = run("prune", "--older-than", "0", "--keep", "kept")
     assert shown.returncode == 0
     assert shown.stdout.split()[0] == "old"
     assert "kept" not in shown.stdout
-    assert "1 session would go; 1 that are old stay. Nothing was deleted yet" in shown.stderr
-    assert len(ids()) == 2
+    assert "1 session would go; 2 stay: " in shown.stderr
+    assert "1 named by --keep" in shown.stderr
+    assert "1 with a name (--named: those too)" in shown.stderr
+    assert "Nothing was deleted yet" in shown.stderr
+    assert len(ids()) == 3
     would = loaded("prune", "--older-than", "0h")
     assert (would["dryRun"], would["deleted"]) == (True, [])
-    assert loaded("prune", "--older-than", "1w", "--yes")["candidates"] == []
+    assert (would["reasons"], would["recent"]) == ({"named": "named"}, 0)
+    young = loaded("prune", "--older-than", "1w", "--yes")
+    assert (young["candidates"], young["recent"]) == ([], 3)
     done = run("prune", "--older-than", "0", "--keep", "kept", "--yes")
     assert done.stdout == "deleted old\n"
     assert "Deleted 1 session, " in done.stderr
-    assert ids() == ["kept"]
-    assert run("prune", "--older-than", "8w").stderr.startswith("Nothing would go.")
+    assert "; 2 stay: " in done.stderr
+    assert sorted(ids()) == ["kept", "named"]
+    none = run("prune", "--older-than", "8w").stderr
+    assert none == "Nothing would go; 2 stay: 2 not so old.\n"
 
 
 def test_the_queue_is_shown_and_edited(served: Served) -> None:

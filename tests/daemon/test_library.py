@@ -627,14 +627,20 @@ async def test_what_is_in_use_is_not_pruned(both: tuple[FramesClient, Room]) -> 
             if len(plan["candidates"]) == 6:
                 break
     assert (plan["deleted"], plan["freedBytes"], plan["dryRun"]) == ([], 0, True)
-    assert set(plan["skipped"]) == {"named", "spared", "runs", "followed"}
+    assert plan["reasons"] == {
+        "named": "named",
+        "spared": "excluded",
+        "runs": "running",
+        "followed": "attached",
+    }
+    assert set(plan["skipped"]) == set(plan["reasons"])
     done = await client.request("sessions.pruneOld", params)
     assert set(done["deleted"]) == {"old", "waits"}
     assert done["freedBytes"] > 0
     assert set(await listed(client)) == {"named", "spared", "runs", "followed"}
     call.finish("done")
     young = await client.request("sessions.pruneOld", {"olderThanDays": 1})
-    assert young["candidates"] == []
+    assert (young["candidates"], young["recent"]) == ([], 4)
     with pytest.raises(InvalidParams, match="olderThanDays"):
         await client.request("sessions.pruneOld", {"olderThanDays": -1})
 
