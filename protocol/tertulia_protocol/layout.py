@@ -20,6 +20,8 @@ CONFIG_FILE = "config.toml"
 """In the data folder: what people configure the daemon with."""
 DATABASE_FILE = "sessions.db"
 """In the data folder: all sessions."""
+SIGNS = (DATABASE_FILE, f"{DATABASE_FILE}-wal", CONFIG_FILE)
+"""What a data folder is known by: one of these is in it once it was used."""
 
 
 def data_folder(given: str | None, environ: Mapping[str, str], platform: str, user: str) -> str:

@@ -37,7 +37,6 @@ def test_send_json_is_a_line_for_each_event(home: Path) -> None:
 
 
 def test_list_show_and_delete_speak_json(home: Path) -> None:
-    assert json.loads(ok("list", "--json")) == {"sessions": []}
     ok("send", "s1", "[[say:hi]]")
     ok("send", "s2", "[[say:hi]]")
     listed = json.loads(ok("--json", "list"))["sessions"]
@@ -64,7 +63,56 @@ def test_the_home_may_stand_before_or_after_the_subcommand(tmp_path: Path) -> No
     other = str(tmp_path / "other")
     ok("--home", other, "send", "there", "[[say:x]]")
     assert "there" in ok("list", "--home", other)
-    assert "there" not in ok("list")
+    assert run("list").returncode == 1
+
+
+READING = [
+    ["list"],
+    ["show", "s1"],
+    ["log", "s1"],
+    ["queue", "s1"],
+    ["search", "lake"],
+    ["usage"],
+    ["rename", "s1", "Lake"],
+    ["fork", "s1"],
+    ["rewind", "s1"],
+    ["export", "s1"],
+    ["archive", "s1"],
+    ["delete", "s1"],
+    ["prune", "--older-than", "30d"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("arguments", READING)
+def test_what_only_reads_or_changes_makes_no_home(tmp_path: Path, arguments: list[str]) -> None:
+    typo = tmp_path / "hoem"
+    done = run(*arguments, "--home", str(typo))
+    assert done.returncode == (2 if arguments == ["doctor"] else 1)
+    assert str(typo) in done.stderr
+    assert "--home" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert not typo.exists()
+
+
+def test_a_folder_of_other_things_does_not_become_a_home_by_a_list(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    done = run("list", "--home", str(tmp_path / "letters"))
+    assert done.returncode == 1
+    assert list((tmp_path / "letters").iterdir()) == []
+
+
+def test_a_home_with_nothing_but_a_configuration_is_one(begun: Path) -> None:
+    assert json.loads(ok("list", "--json")) == {"sessions": []}
+
+
+def test_models_needs_no_home_and_makes_none(home: Path) -> None:
+    assert "ready" in ok("models")
+    done = run("models", "--home", str(home))
+    assert done.returncode == 0
+    assert f"There is no {home}/config.toml" in done.stderr
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +128,7 @@ def test_the_home_may_stand_before_or_after_the_subcommand(tmp_path: Path) -> No
     ],
 )
 def test_what_fails_says_why_without_a_traceback(
-    home: Path, arguments: list[str], said: str
+    begun: Path, arguments: list[str], said: str
 ) -> None:
     done = run(*arguments)
     assert done.returncode == 1

@@ -262,7 +262,7 @@ def test_a_followed_log_ends_with_its_session(served: Served) -> None:
     ],
     ids=" ".join,
 )
-def test_a_session_that_is_not_there_is_told_in_one_line(home: Path, arguments: list[str]) -> None:
+def test_a_session_that_is_not_there_is_told_in_one_line(begun: Path, arguments: list[str]) -> None:
     done = run(*arguments)
     wanted = (1, "", "tertulia: There is no session nobody; see `tertulia list`.\n")
     assert (done.returncode, done.stdout, done.stderr) == wanted

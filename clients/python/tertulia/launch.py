@@ -46,6 +46,22 @@ def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
     return folder.expanduser().absolute()
 
 
+def is_kept(home: Path) -> bool:
+    """Whether the folder is a home: something of the daemon's or for it is in there. Where nobody
+    can tell, it is the daemon's to say why."""
+    return any(_may_exist(home / name) for name in layout.SIGNS)
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def parse_address(text: str) -> Address:
     """`unix:/path`, `host:port`, `tcp://host:port` or a bare port. Raises `TertuliaError`."""
     if text.startswith("unix:"):

@@ -17,7 +17,8 @@ import msgspec
 EPILOG = """\
 The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
 started for as long as the command runs. DIR, the folder with the sessions and config.toml, is
---home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia)."""
+--home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia).
+`chat`, `send`, `import` and `serve` make it where it is not there; no other command does."""
 SERVE_EPILOG = """\
 It listens on a unix socket in the data folder, where the other commands look for it; --port N,
 --socket PATH or --stdio say where else. `tertuliad --help` lists them and its other options."""
@@ -43,6 +44,9 @@ REFUSED = {
     "doctor": ("connect", "token"),
 }
 """Of the options of all commands, those that would say nothing to this one."""
+
+BEGINNERS = {"chat", "send", "import", "models"}
+"""The commands that ask a daemon and need no sessions to be there."""
 
 DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 FLAGS = {"true": True, "false": False}
@@ -89,7 +93,7 @@ def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
             parents=[_common(REFUSED[name]) if name in REFUSED else common],
             allow_abbrev=False,
         )
-        made.set_defaults(run=_late(where))
+        made.set_defaults(run=_late(where), begins=name in BEGINNERS)
         return made
 
     for group in (_talking, _finding, _reading, _changing, _carrying, _clearing, _running):

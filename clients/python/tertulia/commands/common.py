@@ -16,7 +16,7 @@ import msgspec
 from tertulia import launch, limits
 from tertulia.calls import Call
 from tertulia.client import Client
-from tertulia.errors import ConnectionLost, RpcError
+from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.session import Session
 from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import said
@@ -26,8 +26,19 @@ INTERRUPTED = 130
 
 
 def client_for(options: argparse.Namespace) -> Client:
-    """The daemon that was named, the shared one of the home if it runs, or one of its own."""
-    return shared_client(options) or Client.spawn(home=options.home)
+    """The daemon that was named, the shared one of the home if it runs, or one of its own.
+
+    Raises `TertuliaError` where nothing is kept in the home, and the command does not begin it.
+    """
+    if (found := shared_client(options)) is not None:
+        return found
+    home = launch.home_folder(options.home)
+    if not (options.begins or launch.is_kept(home)):
+        raise TertuliaError(
+            f"No sessions are kept in {home}: `tertulia chat` begins there, --home DIR names"
+            " another folder."
+        )
+    return Client.spawn(home=options.home)
 
 
 def shared_client(options: argparse.Namespace) -> Client | None:
