@@ -28,6 +28,9 @@ nothing behind."""
 LIST_EPILOG = """\
 KEY is archived (true, false or any; false where it is not given), named (true or false), prefix (of
 the id), cwd, repository, branch, git-root, or metadata.NAME."""
+USAGE_EPILOG = """\
+Counted are calls that gave a whole answer, also where the session was rewound since. A fork counts
+its own, its source the others; what was deleted is not counted any more."""
 PRUNE_EPILOG = """\
 AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
 attached to, or in which messages wait always stay."""
@@ -144,6 +147,7 @@ def _finding(add: Add) -> None:
     add("models", "commands.listing:models", "list the models and whether they can be used now")
     usage = add("usage", "commands.listing:usage", "the tokens that model calls took")
     usage.add_argument("session", nargs="?", metavar="SESSION", help="of this one; else of all")
+    usage.epilog = USAGE_EPILOG
 
 
 def _reading(add: Add) -> None:

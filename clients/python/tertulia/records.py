@@ -173,8 +173,8 @@ def _figures(usage: ModelUsage) -> tuple[int, ...]:
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """What the model calls of a session, or of several, took. `turns` are the messages that had
-    one; `models` are by the model's name."""
+    """What the model calls of a session, or of several, took: those that gave a whole answer, and
+    of a fork its own. `turns` are the messages that had one; `models` are by the model's name."""
 
     turns: int = 0
     duration_ms: float = 0.0

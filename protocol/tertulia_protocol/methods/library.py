@@ -187,7 +187,8 @@ class ModelMetric(Result, frozen=True, kw_only=True):
 
 
 class SessionUsageGetMetricsResult(Result, frozen=True, kw_only=True):
-    """What the session has used since it was made. `model_metrics` are by model."""
+    """What the session has used since it was made; a fork begins with nothing. `model_metrics` are
+    by model."""
 
     total_premium_request_cost: float
     total_user_requests: int
