@@ -50,3 +50,12 @@ def shared_socket(home: P) -> P:
 def token_file(home: P, port: int) -> P:
     """Holds the connection token of the daemon on that TCP port."""
     return run_folder(home) / f"tcp-{port}.token"
+
+
+SOCKET_PATH_BYTES = 107
+"""The longest path that Linux takes as a socket's address (unix(7))."""
+
+
+def through_folder(fd: int, name: str) -> str:
+    """Another path of the file `name`, short wherever its folder, open as `fd`, may lie (Linux)."""
+    return f"/proc/self/fd/{fd}/{name}"

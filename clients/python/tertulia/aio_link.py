@@ -22,7 +22,7 @@ from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, Timeout
 from tertulia.launch import Address, UnixAddress
 from tertulia.process import StderrTail, cannot_run, ended
 from tertulia.records import Event
-from tertulia.streams import listener_of, no_answer, no_daemon
+from tertulia.streams import addressable, listener_of, no_answer, no_daemon
 
 _ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 """What a stream raises once it is over, from either side."""
@@ -194,7 +194,8 @@ async def connected(address: Address) -> AsyncLink:
 
 async def _connect(address: Address) -> anyio.abc.SocketStream:
     if isinstance(address, UnixAddress):
-        return await anyio.connect_unix(address.path)
+        with addressable(address.path) as path:
+            return await anyio.connect_unix(path)
     return await anyio.connect_tcp(address.host, address.port)
 
 

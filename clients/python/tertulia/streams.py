@@ -7,15 +7,18 @@ a TimeoutError. A part may have been written then: the stream is of no use any m
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tertulia import limits
 from tertulia.errors import ConnectionLost, Timeout
 from tertulia.launch import Address, UnixAddress
+from tertulia_protocol import layout
 
 
 class HasFileno(Protocol):
@@ -79,7 +82,8 @@ def _connected(address: Address) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
         try:
             made.settimeout(limits.CONNECT_TIMEOUT_S)
-            made.connect(address.path)
+            with addressable(address.path) as path:
+                made.connect(path)
         except OSError:
             made.close()
             raise
@@ -88,6 +92,21 @@ def _connected(address: Address) -> socket.socket:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.settimeout(None)
     return made
+
+
+@contextlib.contextmanager
+def addressable(path: str) -> Iterator[str]:
+    """`path`, or another one of the same socket where it is too long for an address and the
+    platform has one. Raises OSError."""
+    if sys.platform != "linux" or len(os.fsencode(path)) <= layout.SOCKET_PATH_BYTES:
+        yield path
+        return
+    parent, name = os.path.split(path)
+    folder = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield layout.through_folder(folder, name)
+    finally:
+        os.close(folder)
 
 
 def no_daemon(address: Address, error: OSError) -> ConnectionLost:
