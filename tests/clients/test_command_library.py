@@ -83,6 +83,7 @@ def test_rename_and_fork_and_rewind(served: Served) -> None:
     said("s", "one", "two")
     assert loaded("rename", "s", "my", "plan") == {"sessionId": "s", "name": "my plan"}
     assert "my plan" in ok("list")
+    assert ok("rename", "s", "our", "plan") == "renamed s: our plan\n"
     points = loaded("rewind", "s")["points"]
     second = points[1]["eventId"]
     assert second in ok("rewind", "s")
@@ -98,11 +99,11 @@ def test_rename_and_fork_and_rewind(served: Served) -> None:
 def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path) -> None:
     said("s", "carry me")
     file = str(tmp_path / "s.json")
-    assert ok("export", "s", file) == ""
+    assert ok("export", "s", file) == f"exported s to {file}\n"
     refused = run("export", "s", file)
     assert refused.returncode == 1
     assert refused.stderr == f"tertulia: There is a file {file} already: --force writes over it.\n"
-    ok("export", "s", file, "--force")
+    assert loaded("export", "s", file, "--force") == {"sessionId": "s", "file": file}
     piped = ok("export", "s")
     assert json.loads(piped) == json.loads(Path(file).read_text())
     assert ok("import", file, "--id", "t") == "t\n"

@@ -25,6 +25,9 @@ def export(options: argparse.Namespace) -> int:
     except FileExistsError:
         taken = f"There is a file {options.file} already: --force writes over it."
         raise TertuliaError(taken) from None
+    if options.json:
+        return print_json({"sessionId": options.session, "file": options.file})
+    print(f"exported {options.session} to {options.file}")
     return 0
 
 
