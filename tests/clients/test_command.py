@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tertulia import Client
 from tests.clients.command import TERTULIA, ok, run
 from tests.clients.conftest import BOUND_S, Model, Served, announced, listening_port
 
@@ -154,6 +156,7 @@ def test_what_fails_says_why_without_a_traceback(
         (["chat", "--json"], "`tertulia chat` takes no --json"),
         (["serve", "--connect", "localhost:1"], "takes no --connect"),
         (["--token", "t", "demo"], "takes no --token"),
+        (["list", "--home", ""], "name a folder, or leave --home out"),
     ],
 )
 def test_wrong_usage_is_2_and_says_what_is_right(arguments: list[str], said: str) -> None:
@@ -293,6 +296,47 @@ def test_a_chat_whose_session_is_deleted_elsewhere_ends(served: Served) -> None:
         _, stderr = chat.communicate(b"[[say:two]]\n[[say:three]]\n", timeout=BOUND_S)
     assert chat.returncode == 1
     assert stderr == b"tertulia: This session was deleted by another client.\n"
+
+
+def test_a_chat_that_nobody_used_leaves_no_session(begun: Path) -> None:
+    assert ok("chat", stdin="") == ""
+    assert json.loads(ok("list", "--json"))["sessions"] == []
+    ok("chat", "mine", stdin="")
+    ok("chat", stdin="[[say:hi]]\n")
+    rows = json.loads(ok("list", "--json"))["sessions"]
+    assert len(rows) == 2
+    assert "mine" in [row["sessionId"] for row in rows]
+
+
+@contextmanager
+def sending(session: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A message whose answer is under way."""
+    with subprocess.Popen(
+        [*TERTULIA, "send", session, text], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"w0"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_an_answer_that_another_client_stopped_is_a_failure_that_says_so(served: Served) -> None:
+    with sending("s1", "[[fake-n100000-d20]]") as send:
+        with Client.connect(served.address) as client:
+            client.resume_session("s1").abort()
+        _, stderr = send.communicate(timeout=BOUND_S)
+    assert send.returncode == 1
+    assert stderr == b"tertulia: The turn was aborted.\n"
+
+
+def test_a_message_whose_daemon_goes_says_where_to_look(served: Served) -> None:
+    with sending("s1", "[[fake-n100000-d20]]") as send:
+        served.process.kill()
+        _, stderr = send.communicate(timeout=BOUND_S)
+    assert send.returncode == 1
+    assert b"closed the connection. `tertulia show s1` shows whether it took" in stderr
 
 
 def test_the_command_imports_no_event_loop(home: Path) -> None:

@@ -28,7 +28,7 @@ from tertulia.errors import (
 from tertulia.lasting import LastingSession
 from tertulia.session import Session
 from tertulia.talk import speak
-from tertulia.terminal import Style, colours_wanted
+from tertulia.terminal import Stopped, Style, colours_wanted
 from tertulia.wording import said
 
 PROMPT = "> "
@@ -44,7 +44,11 @@ def chat(options: argparse.Namespace) -> int:
     with LastingSession(options, session_id, given_for_session(options)) as lasting:
         if sys.stdin.isatty():
             _greet(lasting.session, lasting.new, style)
-        return _converse(lasting, style)
+        try:
+            return _converse(lasting, style)
+        finally:
+            if options.session is None:
+                lasting.forget_if_unused()
 
 
 def _greet(session: Session, new: bool, style: Style) -> None:
@@ -101,8 +105,9 @@ def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> None:
     """
     try:
         _speak_until_heard(lasting, prompt, style)
-    except TurnAborted:
-        print(style("(stopped)", "yellow"), file=sys.stderr)
+    except TurnAborted as error:
+        who = "" if isinstance(error, Stopped) else " by another client"
+        print(style(f"(stopped{who})", "yellow"), file=sys.stderr)
     except SessionNotFound:
         raise TertuliaError("This session was deleted by another client.") from None
     except TurnFailed as error:

@@ -50,6 +50,12 @@ class LastingSession:
         while not self._tried(wait := patience.wait(time.monotonic())):
             time.sleep(wait or 0.0)
 
+    def forget_if_unused(self) -> None:
+        """Delete a session in which nobody has said anything."""
+        with contextlib.suppress(TertuliaError, RpcError):
+            if not self.session.rewind_points():
+                self._client.delete_session(self.session.id)
+
     def _tried(self, wait: float | None) -> bool:
         """Whether it is attached again. Raises the failure of the last try: there is no `wait`
         after it."""

@@ -228,6 +228,12 @@ def _running(add: Add) -> None:
     demo.epilog = DEMO_EPILOG
 
 
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a folder, or leave --home out")
+    return text
+
+
 def _count(text: str) -> int:
     if _number(text) == 0:
         raise argparse.ArgumentTypeError("1 is the least")
@@ -296,7 +302,7 @@ def _common(hidden: Sequence[str] = ()) -> _Parser:
     def add(name: str, text: str, **how: Any) -> None:
         common.add_argument(f"--{name}", help=argparse.SUPPRESS if name in hidden else text, **how)
 
-    add("home", "the data folder", metavar="DIR")
+    add("home", "the data folder", metavar="DIR", type=_folder)
     add("connect", "unix:/path or host:port of a daemon", metavar="ADDR")
     add("token", "its connection token; better in TERTULIA_TOKEN")
     add("json", "output for programs", action="store_true")
