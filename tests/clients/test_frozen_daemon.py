@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tertulia import AsyncClient, Client, limits
 from tertulia.errors import Timeout
-from tests.clients.command import run
-from tests.clients.conftest import Served
+from tests.clients.command import TERTULIA, run
+from tests.clients.conftest import BOUND_S, Served
 
 PATIENCE_S = 0.2
 
@@ -32,6 +34,30 @@ def test_the_command_names_a_frozen_daemon_and_what_wakes_it(frozen: Served) -> 
         f"tertulia: The daemon at {frozen.address}, process {pid}, does not answer within"
         f" {limits.ANSWER_S:g} s (it is stopped: `kill -CONT {pid}` lets it go on)\n"
     )
+
+
+def test_ctrl_c_leaves_a_daemon_that_froze_in_an_answer(served: Served) -> None:
+    """Nothing more is asked of it: neither an abort's answer nor a farewell is waited for."""
+    with subprocess.Popen(
+        [*TERTULIA, "send", "s1", "[[fake-n100000-d20]]"], stdout=subprocess.PIPE
+    ) as send:
+        assert send.stdout is not None
+        assert send.stdout.read(2) == b"w0"
+        os.kill(served.process.pid, signal.SIGSTOP)
+        try:
+            assert _interrupted(send) == 130
+        finally:
+            os.kill(served.process.pid, signal.SIGCONT)
+            send.kill()
+
+
+def _interrupted(process: subprocess.Popen[bytes]) -> int:
+    """The exit code after Ctrl-C, again and again: two that come at once are one."""
+    for _ in range(int(BOUND_S / 2)):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=1.0)
+    raise AssertionError("it does not end")
 
 
 def test_a_client_waits_as_long_as_it_is_told(frozen: Served) -> None:

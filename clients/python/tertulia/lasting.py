@@ -39,12 +39,12 @@ class LastingSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._client.close()
 
     def come_back(self) -> None:
         """Connect and attach anew. Raises `SessionNotFound`, or what the last try was refused with
         where no daemon comes back in time."""
-        self._close()
+        self._client.close()
         seconds = limits.RECONNECT_S if self._options.connect else limits.SHARED_BACK_S
         patience = Patience(time.monotonic() + seconds)
         while not self._tried(wait := patience.wait(time.monotonic())):
@@ -78,8 +78,3 @@ class LastingSession:
             client.close()
             raise
         self._client = client
-
-    def _close(self) -> None:
-        with contextlib.suppress(TertuliaError, RpcError):
-            self.session.close()
-        self._client.close()

@@ -74,12 +74,10 @@ def style_for(options: argparse.Namespace) -> Style:
 
 @contextlib.contextmanager
 def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
-    """The session that was named, without the event that a resume would add to its log."""
-    with (
-        client_for(options) as client,
-        client.resume_session(options.session, disable_resume=True) as session,
-    ):
-        yield client, session
+    """The session that was named, without the event that a resume would add to its log. The end of
+    the connection detaches: after Ctrl-C nothing more is asked of a daemon that may not answer."""
+    with client_for(options) as client:
+        yield client, client.resume_session(options.session, disable_resume=True)
 
 
 def answer_of(options: argparse.Namespace, call: Call[Any]) -> int:

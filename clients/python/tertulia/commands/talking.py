@@ -22,7 +22,7 @@ def send(options: argparse.Namespace) -> int:
     prompt = _prompt(options.text)
     with client_for(options) as client:
         session, new = opened(client, options.session, given_for_session(options))
-        with session, _kept_if_used(client, session, new):
+        with _kept_if_used(client, session, new):
             try:
                 if options.json:
                     with aborting(session):
