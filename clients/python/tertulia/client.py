@@ -116,6 +116,11 @@ class Client(Library):
         self._started()
 
     @property
+    def owns_daemon(self) -> bool:
+        """Whether the daemon was spawned, and ends with it."""
+        return self._owns_daemon
+
+    @property
     def closed(self) -> bool:
         """Whether it is over."""
         return self._closed

@@ -14,7 +14,7 @@ from typing import Any
 
 from tertulia import limits
 from tertulia.client import Client
-from tertulia.commands.common import shared_client
+from tertulia.commands.common import own_client, shared_client
 from tertulia.errors import ConnectionLost, Draining, RpcError, TertuliaError
 from tertulia.params import SILENT
 from tertulia.reading import Patience
@@ -28,7 +28,7 @@ class LastingSession:
         self._options = options
         found = shared_client(options)
         self._own = found is None
-        self._client = found or Client.spawn(home=options.home)
+        self._client = found or own_client(options)
         try:
             self.session, self.new = opened(self._client, session_id, given)
         except BaseException:
@@ -64,7 +64,7 @@ class LastingSession:
             self._own = found is None and (self._own or wait is None)
             if found is None and not self._own:
                 return False
-            self._attach(found or Client.spawn(home=self._options.home))
+            self._attach(found or own_client(self._options))
         except (ConnectionLost, Draining):
             if wait is None:
                 raise

@@ -38,7 +38,13 @@ def client_for(options: argparse.Namespace) -> Client:
             f"No sessions are kept in {home}: `tertulia chat` begins there, --home DIR names"
             " another folder."
         )
-    return Client.spawn(home=options.home)
+    return own_client(options)
+
+
+def own_client(options: argparse.Namespace) -> Client:
+    """A daemon for as long as the command runs: what waits in other sessions is left to those that
+    stay, since its turns would be cut."""
+    return Client.spawn(home=options.home, args=["--leave-waiting"])
 
 
 def shared_client(options: argparse.Namespace) -> Client | None:
@@ -74,10 +80,16 @@ def style_for(options: argparse.Namespace) -> Style:
 
 @contextlib.contextmanager
 def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
-    """The session that was named, without the event that a resume would add to its log. The end of
-    the connection detaches: after Ctrl-C nothing more is asked of a daemon that may not answer."""
+    """The session that was named, which stays as it is: no event of a resume, no turn of a message
+    that waits. The end of the connection detaches: after Ctrl-C nothing more is asked of a daemon
+    that may not answer."""
     with client_for(options) as client:
-        yield client, client.resume_session(options.session, disable_resume=True)
+        yield (
+            client,
+            client.resume_session(
+                options.session, disable_resume=True, continue_pending_work=False
+            ),
+        )
 
 
 def answer_of(options: argparse.Namespace, call: Call[Any]) -> int:
