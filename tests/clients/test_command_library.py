@@ -121,6 +121,8 @@ def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path
         1,
         "tertulia: There is no exported session in stdin: format: is missing.\n",
     )
+    folder = run("export", "s", str(tmp_path), "--force")
+    assert folder.stderr == f"tertulia: {tmp_path} is a folder: name a file in it.\n"
     missing = run("import", str(tmp_path / "none"))
     assert missing.stderr == f"tertulia: No such file or directory: {tmp_path}/none\n"
 
