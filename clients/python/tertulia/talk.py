@@ -22,6 +22,7 @@ def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tup
     if session_id is not None:
         with contextlib.suppress(SessionNotFound):
             return client.resume_session(session_id, streaming=True, **given), False
+    given["if_exists"] = "resume"  # another command may have made it meanwhile
     return client.create_session(session_id, working_directory=".", **given), True
 
 
