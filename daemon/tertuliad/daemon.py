@@ -75,7 +75,7 @@ class Daemon:
             if options.stdio:
                 stream = StdioStream(0, stdout)
                 self._tasks.start_soon(self._serve_stdio, stream, self._handlers(None))
-            if _is_there(options.home, layout.DATABASE_FILE):
+            if not options.leave_waiting and _is_there(options.home, layout.DATABASE_FILE):
                 self._spawn(self._take_up)
             await self._stopping.wait()
             await self._drain()

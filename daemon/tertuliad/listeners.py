@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,7 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
         bound = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
-            bound.bind(str(path))
+            _bind(bound, path)
         except OSError as error:
             bound.close()
             advice = " Choose a shorter --socket." if "too long" in str(error) else ""
@@ -127,6 +128,18 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
             yield bound
         finally:
             path.unlink(missing_ok=True)
+
+
+def _bind(unbound: socket.socket, path: Path) -> None:
+    """Bind to a path that may be too long for an address, where the platform has a way to it."""
+    if sys.platform != "linux" or len(os.fsencode(path)) <= layout.SOCKET_PATH_BYTES:
+        unbound.bind(str(path))
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        unbound.bind(layout.through_folder(folder, path.name))
+    finally:
+        os.close(folder)
 
 
 async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.SocketStream]:

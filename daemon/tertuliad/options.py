@@ -54,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     turn_timeout: float
     turn_idle_timeout: float | None
     drain_grace: float
+    leave_waiting: bool
     session_idle_timeout: float | None
 
 
@@ -188,6 +189,7 @@ OPTIONS: dict[str, tuple[_Option, ...]] = {
             _seconds,
             limits.DRAIN_GRACE_S,
         ),
+        _Option("--leave-waiting", "begin no turn that an earlier process left waiting"),
         _Option(
             "--session-idle-timeout",
             "an idle session leaves memory after so many seconds, and comes back when it is used;"

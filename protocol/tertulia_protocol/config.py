@@ -174,7 +174,9 @@ FIELDS: dict[str, Field] = {
     "ifExists": _used(
         '"resume" attaches to a session with this id; the default is an error', "create"
     ),
-    "continuePendingWork": _used("echoed in session.resume; no work can be pending yet", "resume"),
+    "continuePendingWork": _used(
+        "echoed in session.resume; false: messages that wait go on waiting", "resume"
+    ),
     "disableResume": _used("true: no session.resume event is written", "resume"),
     "model": _used("the model of the session's turns, or `provider/id` from `models`"),
     "name": _used("the session's title"),

@@ -20,6 +20,8 @@ CONFIG_FILE = "config.toml"
 """In the data folder: what people configure the daemon with."""
 DATABASE_FILE = "sessions.db"
 """In the data folder: all sessions."""
+SIGNS = (DATABASE_FILE, f"{DATABASE_FILE}-wal", CONFIG_FILE)
+"""What a data folder is known by: one of these is in it once it was used."""
 
 
 def data_folder(given: str | None, environ: Mapping[str, str], platform: str, user: str) -> str:
@@ -48,3 +50,12 @@ def shared_socket(home: P) -> P:
 def token_file(home: P, port: int) -> P:
     """Holds the connection token of the daemon on that TCP port."""
     return run_folder(home) / f"tcp-{port}.token"
+
+
+SOCKET_PATH_BYTES = 107
+"""The longest path that Linux takes as a socket's address (unix(7))."""
+
+
+def through_folder(fd: int, name: str) -> str:
+    """Another path of the file `name`, short wherever its folder, open as `fd`, may lie (Linux)."""
+    return f"/proc/self/fd/{fd}/{name}"

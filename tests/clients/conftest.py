@@ -74,6 +74,14 @@ def home(environment: Path) -> Path:
     return environment
 
 
+@pytest.fixture
+def begun(home: Path) -> Path:
+    """A home without sessions, which commands that make none take for one."""
+    home.mkdir()
+    (home / "config.toml").touch()
+    return home
+
+
 class Counted:
     """A command that starts the daemon and keeps the process id of every start."""
 

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tertulia import Client
 from tests.clients.command import TERTULIA, ok, run
 from tests.clients.conftest import BOUND_S, Model, Served, announced, listening_port
 
@@ -37,7 +39,6 @@ def test_send_json_is_a_line_for_each_event(home: Path) -> None:
 
 
 def test_list_show_and_delete_speak_json(home: Path) -> None:
-    assert json.loads(ok("list", "--json")) == {"sessions": []}
     ok("send", "s1", "[[say:hi]]")
     ok("send", "s2", "[[say:hi]]")
     listed = json.loads(ok("--json", "list"))["sessions"]
@@ -64,7 +65,56 @@ def test_the_home_may_stand_before_or_after_the_subcommand(tmp_path: Path) -> No
     other = str(tmp_path / "other")
     ok("--home", other, "send", "there", "[[say:x]]")
     assert "there" in ok("list", "--home", other)
-    assert "there" not in ok("list")
+    assert run("list").returncode == 1
+
+
+READING = [
+    ["list"],
+    ["show", "s1"],
+    ["log", "s1"],
+    ["queue", "s1"],
+    ["search", "lake"],
+    ["usage"],
+    ["rename", "s1", "Lake"],
+    ["fork", "s1"],
+    ["rewind", "s1"],
+    ["export", "s1"],
+    ["archive", "s1"],
+    ["delete", "s1"],
+    ["prune", "--older-than", "30d"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("arguments", READING)
+def test_what_only_reads_or_changes_makes_no_home(tmp_path: Path, arguments: list[str]) -> None:
+    typo = tmp_path / "hoem"
+    done = run(*arguments, "--home", str(typo))
+    assert done.returncode == (2 if arguments == ["doctor"] else 1)
+    assert str(typo) in done.stderr
+    assert "--home" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert not typo.exists()
+
+
+def test_a_folder_of_other_things_does_not_become_a_home_by_a_list(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    done = run("list", "--home", str(tmp_path / "letters"))
+    assert done.returncode == 1
+    assert list((tmp_path / "letters").iterdir()) == []
+
+
+def test_a_home_with_nothing_but_a_configuration_is_one(begun: Path) -> None:
+    assert json.loads(ok("list", "--json")) == {"sessions": []}
+
+
+def test_models_needs_no_home_and_makes_none(home: Path) -> None:
+    assert "ready" in ok("models")
+    done = run("models", "--home", str(home))
+    assert done.returncode == 0
+    assert f"There is no {home}/config.toml" in done.stderr
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +130,7 @@ def test_the_home_may_stand_before_or_after_the_subcommand(tmp_path: Path) -> No
     ],
 )
 def test_what_fails_says_why_without_a_traceback(
-    home: Path, arguments: list[str], said: str
+    begun: Path, arguments: list[str], said: str
 ) -> None:
     done = run(*arguments)
     assert done.returncode == 1
@@ -106,6 +156,7 @@ def test_what_fails_says_why_without_a_traceback(
         (["chat", "--json"], "`tertulia chat` takes no --json"),
         (["serve", "--connect", "localhost:1"], "takes no --connect"),
         (["--token", "t", "demo"], "takes no --token"),
+        (["list", "--home", ""], "name a folder, or leave --home out"),
     ],
 )
 def test_wrong_usage_is_2_and_says_what_is_right(arguments: list[str], said: str) -> None:
@@ -245,6 +296,47 @@ def test_a_chat_whose_session_is_deleted_elsewhere_ends(served: Served) -> None:
         _, stderr = chat.communicate(b"[[say:two]]\n[[say:three]]\n", timeout=BOUND_S)
     assert chat.returncode == 1
     assert stderr == b"tertulia: This session was deleted by another client.\n"
+
+
+def test_a_chat_that_nobody_used_leaves_no_session(begun: Path) -> None:
+    assert ok("chat", stdin="") == ""
+    assert json.loads(ok("list", "--json"))["sessions"] == []
+    ok("chat", "mine", stdin="")
+    ok("chat", stdin="[[say:hi]]\n")
+    rows = json.loads(ok("list", "--json"))["sessions"]
+    assert len(rows) == 2
+    assert "mine" in [row["sessionId"] for row in rows]
+
+
+@contextmanager
+def sending(session: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A message whose answer is under way."""
+    with subprocess.Popen(
+        [*TERTULIA, "send", session, text], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"w0"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_an_answer_that_another_client_stopped_is_a_failure_that_says_so(served: Served) -> None:
+    with sending("s1", "[[fake-n100000-d20]]") as send:
+        with Client.connect(served.address) as client:
+            client.resume_session("s1").abort()
+        _, stderr = send.communicate(timeout=BOUND_S)
+    assert send.returncode == 1
+    assert stderr == b"tertulia: The turn was aborted.\n"
+
+
+def test_a_message_whose_daemon_goes_says_where_to_look(served: Served) -> None:
+    with sending("s1", "[[fake-n100000-d20]]") as send:
+        served.process.kill()
+        _, stderr = send.communicate(timeout=BOUND_S)
+    assert send.returncode == 1
+    assert b"closed the connection. `tertulia show s1` shows whether it took" in stderr
 
 
 def test_the_command_imports_no_event_loop(home: Path) -> None:

@@ -83,6 +83,7 @@ def test_rename_and_fork_and_rewind(served: Served) -> None:
     said("s", "one", "two")
     assert loaded("rename", "s", "my", "plan") == {"sessionId": "s", "name": "my plan"}
     assert "my plan" in ok("list")
+    assert ok("rename", "s", "our", "plan") == "renamed s: our plan\n"
     points = loaded("rewind", "s")["points"]
     second = points[1]["eventId"]
     assert second in ok("rewind", "s")
@@ -98,11 +99,11 @@ def test_rename_and_fork_and_rewind(served: Served) -> None:
 def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path) -> None:
     said("s", "carry me")
     file = str(tmp_path / "s.json")
-    assert ok("export", "s", file) == ""
+    assert ok("export", "s", file) == f"exported s to {file}\n"
     refused = run("export", "s", file)
     assert refused.returncode == 1
     assert refused.stderr == f"tertulia: There is a file {file} already: --force writes over it.\n"
-    ok("export", "s", file, "--force")
+    assert loaded("export", "s", file, "--force") == {"sessionId": "s", "file": file}
     piped = ok("export", "s")
     assert json.loads(piped) == json.loads(Path(file).read_text())
     assert ok("import", file, "--id", "t") == "t\n"
@@ -120,6 +121,8 @@ def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path
         1,
         "tertulia: There is no exported session in stdin: format: is missing.\n",
     )
+    folder = run("export", "s", str(tmp_path), "--force")
+    assert folder.stderr == f"tertulia: {tmp_path} is a folder: name a file in it.\n"
     missing = run("import", str(tmp_path / "none"))
     assert missing.stderr == f"tertulia: No such file or directory: {tmp_path}/none\n"
 
@@ -127,20 +130,29 @@ def test_a_session_goes_through_a_file_and_a_pipe(served: Served, tmp_path: Path
 def test_prune_deletes_nothing_unless_it_is_told_to(served: Served) -> None:
     said("old", "x")
     said("kept", "x")
+    said("named", "x")
+    ok("rename", "named", "My notes")
     shown = run("prune", "--older-than", "0", "--keep", "kept")
     assert shown.returncode == 0
     assert shown.stdout.split()[0] == "old"
     assert "kept" not in shown.stdout
-    assert "1 session would go; 1 that are old stay. Nothing was deleted yet" in shown.stderr
-    assert len(ids()) == 2
+    assert "1 session would go; 2 stay: " in shown.stderr
+    assert "1 named by --keep" in shown.stderr
+    assert "1 with a name (--named: those too)" in shown.stderr
+    assert "Nothing was deleted yet" in shown.stderr
+    assert len(ids()) == 3
     would = loaded("prune", "--older-than", "0h")
     assert (would["dryRun"], would["deleted"]) == (True, [])
-    assert loaded("prune", "--older-than", "1w", "--yes")["candidates"] == []
+    assert (would["reasons"], would["recent"]) == ({"named": "named"}, 0)
+    young = loaded("prune", "--older-than", "1w", "--yes")
+    assert (young["candidates"], young["recent"]) == ([], 3)
     done = run("prune", "--older-than", "0", "--keep", "kept", "--yes")
     assert done.stdout == "deleted old\n"
     assert "Deleted 1 session, " in done.stderr
-    assert ids() == ["kept"]
-    assert run("prune", "--older-than", "8w").stderr.startswith("Nothing would go.")
+    assert "; 2 stay: " in done.stderr
+    assert sorted(ids()) == ["kept", "named"]
+    none = run("prune", "--older-than", "8w").stderr
+    assert none == "Nothing would go; 2 stay: 2 not so old.\n"
 
 
 def test_the_queue_is_shown_and_edited(served: Served) -> None:
@@ -253,7 +265,7 @@ def test_a_followed_log_ends_with_its_session(served: Served) -> None:
     ],
     ids=" ".join,
 )
-def test_a_session_that_is_not_there_is_told_in_one_line(home: Path, arguments: list[str]) -> None:
+def test_a_session_that_is_not_there_is_told_in_one_line(begun: Path, arguments: list[str]) -> None:
     done = run(*arguments)
     wanted = (1, "", "tertulia: There is no session nobody; see `tertulia list`.\n")
     assert (done.returncode, done.stdout, done.stderr) == wanted

@@ -48,7 +48,7 @@ def test_a_full_disk_is_told_in_one_line(home: Path, arguments: list[str]) -> No
     assert (done.returncode, done.stderr) == (1, "tertulia: No space left on device\n")
 
 
-def test_a_closed_stdout_is_no_traceback(home: Path) -> None:
+def test_a_closed_stdout_is_no_traceback(begun: Path) -> None:
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *TERTULIA, "list"],
         stdin=subprocess.DEVNULL,

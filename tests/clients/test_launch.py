@@ -25,6 +25,7 @@ from tertulia.launch import TcpAddress, UnixAddress
 )
 def test_an_address_is_read(text: str, address: launch.Address) -> None:
     assert launch.parse_address(text) == address
+    assert launch.parse_address(str(address)) == address
 
 
 @pytest.mark.parametrize(

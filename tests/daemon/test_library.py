@@ -405,6 +405,27 @@ async def test_usage_adds_up_and_survives(both: tuple[FramesClient, Room]) -> No
     assert (used["lastCallInputTokens"], used["lastCallOutputTokens"]) == (7, 3)
 
 
+async def test_a_fork_counts_its_own_turns_and_calls(both: tuple[FramesClient, Room]) -> None:
+    client, room = both
+    await client.create("a", model="m")
+    await client.turn("a", "one")
+    event_id = await message_id(client, "a", 0)
+    await client.request("sessions.fork", {"sessionId": "a", "newSessionId": "b"})
+
+    async def counted() -> tuple[int, int, int]:
+        room.sessions.let_go()
+        used = await client.request("session.usage.getMetrics", {"sessionId": "b"})
+        calls = sum(each["requests"]["count"] for each in used["modelMetrics"].values())
+        return used["totalUserRequests"], calls, used["lastCallInputTokens"]
+
+    assert await counted() == (0, 0, 0)
+    await resumed(client, "b")
+    await client.turn("b", "two")
+    assert await counted() == (1, 1, 7)
+    await client.request("session.history.truncate", {"sessionId": "b", "eventId": event_id})
+    assert (await counted())[:2] == (1, 1)
+
+
 # Found
 
 
@@ -627,14 +648,20 @@ async def test_what_is_in_use_is_not_pruned(both: tuple[FramesClient, Room]) -> 
             if len(plan["candidates"]) == 6:
                 break
     assert (plan["deleted"], plan["freedBytes"], plan["dryRun"]) == ([], 0, True)
-    assert set(plan["skipped"]) == {"named", "spared", "runs", "followed"}
+    assert plan["reasons"] == {
+        "named": "named",
+        "spared": "excluded",
+        "runs": "running",
+        "followed": "attached",
+    }
+    assert set(plan["skipped"]) == set(plan["reasons"])
     done = await client.request("sessions.pruneOld", params)
     assert set(done["deleted"]) == {"old", "waits"}
     assert done["freedBytes"] > 0
     assert set(await listed(client)) == {"named", "spared", "runs", "followed"}
     call.finish("done")
     young = await client.request("sessions.pruneOld", {"olderThanDays": 1})
-    assert young["candidates"] == []
+    assert (young["candidates"], young["recent"]) == ([], 4)
     with pytest.raises(InvalidParams, match="olderThanDays"):
         await client.request("sessions.pruneOld", {"olderThanDays": -1})
 

@@ -128,6 +128,7 @@ class Written:
         self.keys: dict[str, Message] = {}
         self.turn: Turn | None = None
         self.calls = 0
+        self.inherited_turns = 0
         self.modified = 0
 
     def _numbered(self) -> int:

@@ -123,7 +123,8 @@ async def look(engine: Engine, who: int, which: int, how: int) -> None:
     def usage() -> dict[str, Any]:
         paper = engine.book.get(session)  # whoever asks
         paper.touch()
-        return {"totalUserRequests": paper.kept.turns, "calls": paper.calls}
+        turns = paper.kept.turns - paper.inherited_turns
+        return {"totalUserRequests": turns, "calls": paper.calls}
 
     def tail() -> dict[str, Any]:
         return {"seq": engine.of(client, session).head}

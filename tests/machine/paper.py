@@ -51,6 +51,7 @@ class Paper(Written):
         log = [event for event in self.log if event.seq <= upto]
         child = self.book.papers[child_id] = Paper(self.book, child_id, log[-1].kept)
         child.log, child.head, child.parent = log, upto, self.id
+        child.inherited_turns = child.kept.turns
         child._store("tertulia.forked")
         if name is not None:
             child.name = name

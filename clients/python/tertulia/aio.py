@@ -20,7 +20,14 @@ import anyio.abc
 
 from tertulia import launch, limits, params
 from tertulia.aio_library import AsyncLibrary
-from tertulia.aio_link import AsyncEventQueue, AsyncLink, ProcessPeer, connected, spawned
+from tertulia.aio_link import (
+    AsyncEventQueue,
+    AsyncLink,
+    ProcessPeer,
+    SocketPeer,
+    connected,
+    spawned,
+)
 from tertulia.aio_session import AsyncSession
 from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
@@ -36,8 +43,14 @@ class AsyncClient(AsyncLibrary):
     enter it at once, one daemon is started. Once left it is over: make another.
     """
 
-    def __init__(self, open_link: OpenLink, token: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        open_link: OpenLink,
+        token: Callable[[], str | None],
+        patience: float = limits.START_TIMEOUT_S,
+    ) -> None:
         self._open_link = open_link
+        self._patience = patience
         self._token = token
         self._starting = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -63,7 +76,12 @@ class AsyncClient(AsyncLibrary):
 
     @classmethod
     def connect(
-        cls, address: str, token: str | None = None, *, home: Path | None = None
+        cls,
+        address: str,
+        token: str | None = None,
+        *,
+        home: Path | None = None,
+        patience: float = limits.START_TIMEOUT_S,
     ) -> AsyncClient:
         """As `Client.connect`."""
         where = launch.parse_address(address)
@@ -71,7 +89,10 @@ class AsyncClient(AsyncLibrary):
         async def open_link() -> AsyncLink:
             return await connected(where)
 
-        return cls(open_link, lambda: launch.token_for(where, token, launch.home_folder(home)))
+        def known() -> str | None:
+            return launch.token_for(where, token, launch.home_folder(home))
+
+        return cls(open_link, known, patience)
 
     async def __aenter__(self) -> AsyncClient:
         task = anyio.get_current_task().id
@@ -144,7 +165,7 @@ class AsyncClient(AsyncLibrary):
         tasks.start_soon(link.run, name="tertulia connection")
         try:
             hello = {"token": token} if token is not None else {}
-            params.checked_handshake(await link.request("connect", hello, limits.START_TIMEOUT_S))
+            params.checked_handshake(await link.request("connect", hello, self._patience))
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await link.aclose()
@@ -152,6 +173,8 @@ class AsyncClient(AsyncLibrary):
                 raise await link.peer.failure() from None
             if isinstance(link.peer, ProcessPeer) and isinstance(error, Timeout):
                 raise DaemonFailed(f"The daemon does not answer: {error}") from None
+            if isinstance(link.peer, SocketPeer) and isinstance(error, Timeout):
+                raise link.peer.silence(self._patience) from None
             raise
         return link
 

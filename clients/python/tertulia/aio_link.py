@@ -22,7 +22,7 @@ from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, Timeout
 from tertulia.launch import Address, UnixAddress
 from tertulia.process import StderrTail, cannot_run, ended
 from tertulia.records import Event
-from tertulia.streams import no_daemon
+from tertulia.streams import addressable, listener_of, no_answer, no_daemon
 
 _ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 """What a stream raises once it is over, from either side."""
@@ -164,12 +164,18 @@ class SocketPeer:
     def __init__(self, address: Address, stream: anyio.abc.SocketStream) -> None:
         self._address = address
         self._stream = stream
+        raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not a query
+        self._pid = listener_of(raw)
 
     async def attend(self) -> None:
         """Nothing has to be done for a socket."""
 
     async def reason(self) -> ConnectionLost:
         return ConnectionLost(f"The daemon at {self._address} closed the connection.")
+
+    def silence(self, seconds: float) -> Timeout:
+        """What is said of a daemon that has not answered for so long."""
+        return no_answer(self._address, self._pid, seconds)
 
     async def aclose(self) -> None:
         with contextlib.suppress(*_ENDS):
@@ -188,7 +194,8 @@ async def connected(address: Address) -> AsyncLink:
 
 async def _connect(address: Address) -> anyio.abc.SocketStream:
     if isinstance(address, UnixAddress):
-        return await anyio.connect_unix(address.path)
+        with addressable(address.path) as path:
+            return await anyio.connect_unix(path)
     return await anyio.connect_tcp(address.host, address.port)
 
 

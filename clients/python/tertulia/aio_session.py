@@ -141,8 +141,17 @@ class AsyncSession(AsyncUpkeep):
         feed = await self._client.subscribe(self.id)  # first, so that no event is missed
         turn = Turn(await self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
-            turn.recall(await self.messages())
+            turn.recall(await self._stored_since(turn))
         return feed, turn
+
+    async def _stored_since(self, turn: Turn) -> list[Event]:
+        """The log, from its end back to the message of `turn`, or to the beginning."""
+        page = await self.read_log(backward=True)
+        found = list(page.events)
+        while page.has_more and not turn.begins_in(page.events):
+            page = await self.read_log(page.cursor)
+            found[:0] = page.events
+        return found
 
     async def _play(self, feed: AsyncEventQueue, turn: Turn) -> AsyncGenerator[Event, None]:
         for event in turn.recalled:

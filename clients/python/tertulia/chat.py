@@ -2,6 +2,8 @@
 
 Ctrl-C ends the answer that streams and not the program; at the prompt, a second one leaves, as
 Ctrl-D does. Where stdin is no terminal each of its lines is a message, and there are no prompts.
+Where the daemon goes away, a line says so and the next one takes the conversation up: a message
+that was not accepted is sent again, the answer to one that was is shown whole, or said to be lost.
 """
 
 from __future__ import annotations
@@ -11,26 +13,42 @@ import contextlib
 import sys
 import uuid
 
-from tertulia.commands.common import INTERRUPTED, client_for
+from tertulia import limits
+from tertulia.commands.common import INTERRUPTED, one_line
 from tertulia.commands.talking import given_for_session
-from tertulia.errors import RpcError, SessionNotFound, TertuliaError, TurnAborted, TurnFailed
+from tertulia.errors import (
+    ConnectionLost,
+    Draining,
+    RpcError,
+    SessionNotFound,
+    TertuliaError,
+    TurnAborted,
+    TurnFailed,
+)
+from tertulia.lasting import LastingSession
 from tertulia.session import Session
-from tertulia.talk import opened, speak
-from tertulia.terminal import Style, colours_wanted
+from tertulia.talk import speak
+from tertulia.terminal import Stopped, Style, colours_wanted
 from tertulia.wording import said
 
 PROMPT = "> "
+NAMED_CHARS = 40
+"""So much of a message names it."""
+LOST = "turn_lost"
+"""The `error_type` of a turn that ended with its daemon."""
 
 
 def chat(options: argparse.Namespace) -> int:
     style = Style(colours_wanted(sys.stderr, options.no_color))
     session_id = options.session or f"chat-{uuid.uuid4().hex[:8]}"
-    with client_for(options) as client:
-        session, new = opened(client, session_id, given_for_session(options))
-        with session:
-            if sys.stdin.isatty():
-                _greet(session, new, style)
-            return _converse(session, style)
+    with LastingSession(options, session_id, given_for_session(options)) as lasting:
+        if sys.stdin.isatty():
+            _greet(lasting.session, lasting.new, style)
+        try:
+            return _converse(lasting, style)
+        finally:
+            if options.session is None:
+                lasting.forget_if_unused()
 
 
 def _greet(session: Session, new: bool, style: Style) -> None:
@@ -45,7 +63,7 @@ def _greet(session: Session, new: bool, style: Style) -> None:
         print(style(hint, "dim"), file=sys.stderr)
 
 
-def _converse(session: Session, style: Style) -> int:
+def _converse(lasting: LastingSession, style: Style) -> int:
     """Prompt and answer until the end of the input; the exit code."""
     interrupts = 0
     while interrupts < 2:
@@ -61,7 +79,7 @@ def _converse(session: Session, style: Style) -> int:
             return 0
         interrupts = 0
         if prompt.strip():
-            _take_turn(session, prompt, style)
+            _take_turn(lasting, prompt, style)
     return INTERRUPTED
 
 
@@ -80,16 +98,41 @@ def _mended(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _take_turn(session: Session, prompt: str, style: Style) -> None:
+def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> None:
     """One turn; what goes wrong with it is told, and the conversation goes on.
 
-    Raises `TertuliaError` where it cannot: the session is gone, or the connection.
+    Raises `TertuliaError` where it cannot: the session is gone, or the daemon for good.
     """
     try:
-        speak(session, prompt)
-    except TurnAborted:
-        print(style("(stopped)", "yellow"), file=sys.stderr)
+        _speak_until_heard(lasting, prompt, style)
+    except TurnAborted as error:
+        who = "" if isinstance(error, Stopped) else " by another client"
+        print(style(f"(stopped{who})", "yellow"), file=sys.stderr)
     except SessionNotFound:
         raise TertuliaError("This session was deleted by another client.") from None
-    except (TurnFailed, RpcError) as error:
+    except TurnFailed as error:
+        named = f"{_named(prompt)}: " if error.error_type == LOST else ""
+        print(style(named + said(error), "red"), file=sys.stderr)
+    except RpcError as error:
         print(style(said(error), "red"), file=sys.stderr)
+
+
+def _speak_until_heard(lasting: LastingSession, prompt: str, style: Style) -> None:
+    """One message, in as many daemons as it takes, accepted once."""
+    key = uuid.uuid4().hex
+    for losses in range(limits.CHAT_LOSSES + 1):
+        try:
+            return speak(lasting.session, prompt, key=key, whole=losses > 0)
+        except (ConnectionLost, Draining) as error:
+            if losses == limits.CHAT_LOSSES:
+                raise
+            why = said(error).partition("\n")[0]
+        print(style(f"{why} Connecting again.", "yellow"), file=sys.stderr)
+        lasting.come_back()
+        print(style(f"Connected again: {lasting.session.id} goes on.", "yellow"), file=sys.stderr)
+    return None
+
+
+def _named(prompt: str) -> str:
+    words = one_line(prompt)
+    return f"“{words if len(words) <= NAMED_CHARS else words[: NAMED_CHARS - 1] + '…'}”"

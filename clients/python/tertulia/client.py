@@ -64,21 +64,34 @@ class Client(Library):
         return cls(open_link, owns_daemon=True)
 
     @classmethod
-    def connect(cls, address: str, token: str | None = None, *, home: Path | None = None) -> Client:
+    def connect(
+        cls,
+        address: str,
+        token: str | None = None,
+        *,
+        home: Path | None = None,
+        patience: float = limits.START_TIMEOUT_S,
+    ) -> Client:
         """A daemon that runs already: `unix:/path`, `host:port` or `tcp://host:port`.
 
         `token`: by default TERTULIA_TOKEN, or the file that a daemon of the same `home` wrote.
+        `patience`: after so many seconds without an answer to the handshake, `Timeout`.
         """
         where = launch.parse_address(address)
 
         def open_link() -> Link:
             known = launch.token_for(where, token, launch.home_folder(home))
-            return _greeted(Link(SocketStream(where)), known, None)
+            stream = SocketStream(where)
+            try:
+                return _greeted(Link(stream), known, None, patience)
+            except Timeout:
+                raise stream.silence(patience) from None
 
         return cls(open_link, owns_daemon=False)
 
     def start(self) -> None:
-        """Start or connect now. Raises `DaemonFailed`, `ConnectionLost` or an `RpcError`."""
+        """Start or connect now. Raises `DaemonFailed`, `ConnectionLost`, `Timeout` or an
+        `RpcError`."""
         self._started()
 
     def _started(self) -> Link:
@@ -101,6 +114,11 @@ class Client(Library):
         if lost is not None:
             lost.close()
         self._started()
+
+    @property
+    def owns_daemon(self) -> bool:
+        """Whether the daemon was spawned, and ends with it."""
+        return self._owns_daemon
 
     @property
     def closed(self) -> bool:
@@ -204,11 +222,16 @@ class Client(Library):
         self._started().end_feeds(session_id)
 
 
-def _greeted(link: Link, token: str | None, process: DaemonProcess | None) -> Link:
+def _greeted(
+    link: Link,
+    token: str | None,
+    process: DaemonProcess | None,
+    patience: float = limits.START_TIMEOUT_S,
+) -> Link:
     """The link after its handshake; on failure nothing is left of it."""
     try:
         hello = {"token": token} if token is not None else {}
-        params.checked_handshake(link.request("connect", hello, limits.START_TIMEOUT_S))
+        params.checked_handshake(link.request("connect", hello, patience))
     except BaseException as error:
         link.close()
         if process is not None and isinstance(error, ConnectionLost):

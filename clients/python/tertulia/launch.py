@@ -33,7 +33,8 @@ class TcpAddress(msgspec.Struct, frozen=True):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 Address = UnixAddress | TcpAddress
@@ -44,6 +45,22 @@ def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
     given = None if home is None else os.fspath(home)
     folder = Path(layout.data_folder(given, os.environ, sys.platform, str(Path.home())))
     return folder.expanduser().absolute()
+
+
+def is_kept(home: Path) -> bool:
+    """Whether the folder is a home: something of the daemon's or for it is in there. Where nobody
+    can tell, it is the daemon's to say why."""
+    return any(_may_exist(home / name) for name in layout.SIGNS)
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def parse_address(text: str) -> Address:

@@ -3,6 +3,7 @@
 # Starting and ending. Each step of the end of a spawned daemon waits so long before the next.
 START_TIMEOUT_S = 30.0  # from spawn or connect to the end of the handshake
 CONNECT_TIMEOUT_S = 10.0
+ANSWER_S = 5.0  # the command takes a running daemon that greets nobody for so long for frozen
 SHUTDOWN_TIMEOUT_S = 10.0  # the daemon's answer to runtime.shutdown
 EOF_GRACE_S = 5.0
 TERM_GRACE_S = 5.0
@@ -18,6 +19,8 @@ LISTED_AT_ONCE = 200  # rows of one request, where all of them are iterated over
 FOUND_AT_ONCE = 50  # places of one request, where all of them are iterated over
 LOG_WAIT_S = 2.0  # one read of a log that is followed waits so long for news
 RECONNECT_S = 30.0  # a follower of a log tries so long to reach its daemon again
+SHARED_BACK_S = 10.0  # a chat gives its home's shared daemon so long, and starts its own then
+CHAT_LOSSES = 3  # of the connection in one message of a chat, before it gives up
 RECONNECT_FIRST_WAIT_S = 0.05  # doubled before each further try
 RECONNECT_LONGEST_WAIT_S = 2.0
 READ_BYTES = 256 * 1024

@@ -17,7 +17,8 @@ import msgspec
 EPILOG = """\
 The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
 started for as long as the command runs. DIR, the folder with the sessions and config.toml, is
---home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia)."""
+--home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia).
+`chat`, `send`, `import` and `serve` make it where it is not there; no other command does."""
 SERVE_EPILOG = """\
 It listens on a unix socket in the data folder, where the other commands look for it; --port N,
 --socket PATH or --stdio say where else. `tertuliad --help` lists them and its other options."""
@@ -27,6 +28,9 @@ nothing behind."""
 LIST_EPILOG = """\
 KEY is archived (true, false or any; false where it is not given), named (true or false), prefix (of
 the id), cwd, repository, branch, git-root, or metadata.NAME."""
+USAGE_EPILOG = """\
+Counted are calls that gave a whole answer, also where the session was rewound since. A fork counts
+its own, its source the others; what was deleted is not counted any more."""
 PRUNE_EPILOG = """\
 AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
 attached to, or in which messages wait always stay."""
@@ -43,6 +47,9 @@ REFUSED = {
     "doctor": ("connect", "token"),
 }
 """Of the options of all commands, those that would say nothing to this one."""
+
+BEGINNERS = {"chat", "send", "import", "models"}
+"""The commands that ask a daemon and need no sessions to be there."""
 
 DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 FLAGS = {"true": True, "false": False}
@@ -89,7 +96,7 @@ def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
             parents=[_common(REFUSED[name]) if name in REFUSED else common],
             allow_abbrev=False,
         )
-        made.set_defaults(run=_late(where))
+        made.set_defaults(run=_late(where), begins=name in BEGINNERS)
         return made
 
     for group in (_talking, _finding, _reading, _changing, _carrying, _clearing, _running):
@@ -140,6 +147,7 @@ def _finding(add: Add) -> None:
     add("models", "commands.listing:models", "list the models and whether they can be used now")
     usage = add("usage", "commands.listing:usage", "the tokens that model calls took")
     usage.add_argument("session", nargs="?", metavar="SESSION", help="of this one; else of all")
+    usage.epilog = USAGE_EPILOG
 
 
 def _reading(add: Add) -> None:
@@ -220,6 +228,12 @@ def _running(add: Add) -> None:
     demo.epilog = DEMO_EPILOG
 
 
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a folder, or leave --home out")
+    return text
+
+
 def _count(text: str) -> int:
     if _number(text) == 0:
         raise argparse.ArgumentTypeError("1 is the least")
@@ -288,7 +302,7 @@ def _common(hidden: Sequence[str] = ()) -> _Parser:
     def add(name: str, text: str, **how: Any) -> None:
         common.add_argument(f"--{name}", help=argparse.SUPPRESS if name in hidden else text, **how)
 
-    add("home", "the data folder", metavar="DIR")
+    add("home", "the data folder", metavar="DIR", type=_folder)
     add("connect", "unix:/path or host:port of a daemon", metavar="ADDR")
     add("token", "its connection token; better in TERTULIA_TOKEN")
     add("json", "output for programs", action="store_true")

@@ -125,14 +125,18 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 class Pruned(msgspec.Struct, frozen=True, rename="camel"):
-    """`candidates` are old enough; `skipped` are those of them that stay. Nothing is deleted in a
-    `dry_run`. `freed_bytes` may be less than their sizes: what a fork still needs stays."""
+    """`candidates` are old enough; `skipped` are those of them that stay, for `reasons`: "running",
+    "attached", "elsewhere" (in use by another daemon), "pending", "excluded" or "named". `recent`
+    sessions are not old enough. Nothing is deleted in a `dry_run`. `freed_bytes` may be less than
+    their sizes: what a fork still needs stays."""
 
     candidates: tuple[str, ...]
     skipped: tuple[str, ...]
     deleted: tuple[str, ...]
     freed_bytes: int
     dry_run: bool
+    reasons: dict[str, str] = {}
+    recent: int = 0
 
     @property
     def going(self) -> tuple[str, ...]:
@@ -169,8 +173,8 @@ def _figures(usage: ModelUsage) -> tuple[int, ...]:
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """What the model calls of a session, or of several, took. `turns` are the messages that had
-    one; `models` are by the model's name."""
+    """What the model calls of a session, or of several, took: those that gave a whole answer, and
+    of a fork its own. `turns` are the messages that had one; `models` are by the model's name."""
 
     turns: int = 0
     duration_ms: float = 0.0

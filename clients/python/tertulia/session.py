@@ -138,8 +138,17 @@ class Session(Upkeep):
         feed = self._client.subscribe(self.id)  # first, so that no event is missed
         turn = Turn(self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
-            turn.recall(self.messages())
+            turn.recall(self._stored_since(turn))
         return feed, turn
+
+    def _stored_since(self, turn: Turn) -> list[Event]:
+        """The log, from its end back to the message of `turn`, or to the beginning."""
+        page = self.read_log(backward=True)
+        found = list(page.events)
+        while page.has_more and not turn.begins_in(page.events):
+            page = self.read_log(page.cursor)
+            found[:0] = page.events
+        return found
 
     def _play(
         self, feed: EventQueue, turn: Turn, timeout: float | None

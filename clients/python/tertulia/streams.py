@@ -7,14 +7,18 @@ a TimeoutError. A part may have been written then: the stream is of no use any m
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
-from collections.abc import Callable
+import struct
+import sys
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tertulia import limits
-from tertulia.errors import ConnectionLost
+from tertulia.errors import ConnectionLost, Timeout
 from tertulia.launch import Address, UnixAddress
+from tertulia_protocol import layout
 
 
 class HasFileno(Protocol):
@@ -47,6 +51,7 @@ class SocketStream:
             self._socket = _connected(address)
         except OSError as error:
             raise no_daemon(address, error) from None
+        self._pid = listener_of(self._socket)
 
     def read(self) -> bytes:
         return self._socket.recv(limits.READ_BYTES)
@@ -56,6 +61,10 @@ class SocketStream:
 
     def reason(self) -> ConnectionLost:
         return ConnectionLost(f"The daemon at {self._address} closed the connection.")
+
+    def silence(self, seconds: float) -> Timeout:
+        """What is said of a daemon that has not answered for so long."""
+        return no_answer(self._address, self._pid, seconds)
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
@@ -73,7 +82,8 @@ def _connected(address: Address) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
         try:
             made.settimeout(limits.CONNECT_TIMEOUT_S)
-            made.connect(address.path)
+            with addressable(address.path) as path:
+                made.connect(path)
         except OSError:
             made.close()
             raise
@@ -84,8 +94,50 @@ def _connected(address: Address) -> socket.socket:
     return made
 
 
+@contextlib.contextmanager
+def addressable(path: str) -> Iterator[str]:
+    """`path`, or another one of the same socket where it is too long for an address and the
+    platform has one. Raises OSError."""
+    if sys.platform != "linux" or len(os.fsencode(path)) <= layout.SOCKET_PATH_BYTES:
+        yield path
+        return
+    parent, name = os.path.split(path)
+    folder = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield layout.through_folder(folder, name)
+    finally:
+        os.close(folder)
+
+
 def no_daemon(address: Address, error: OSError) -> ConnectionLost:
     return ConnectionLost(
         f"No daemon answers at {address} ({error.strerror or error}): start one with"
         " `tertulia serve`, or check the address."
     )
+
+
+def no_answer(address: Address, pid: int | None, seconds: float) -> Timeout:
+    """Of a daemon that is there and says nothing."""
+    named = f"{address}, process {pid}," if pid else str(address)
+    if pid and _is_stopped(pid):
+        advice = f"it is stopped: `kill -CONT {pid}` lets it go on"
+    else:
+        end = f" with `kill {pid}`" if pid else ""
+        advice = f"it is stopped or very busy: try again, or end it{end} and start another"
+    return Timeout(f"The daemon at {named} does not answer within {seconds:g} s", advice)
+
+
+def listener_of(connected: socket.socket) -> int | None:
+    """The process that listens at the other end of a unix socket, where the platform tells."""
+    if connected.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        return None
+    peer = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", peer)[0]) or None
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False

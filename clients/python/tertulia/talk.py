@@ -8,7 +8,7 @@ from typing import Any
 
 from tertulia.client import Client
 from tertulia.errors import SessionNotFound
-from tertulia.records import Event
+from tertulia.records import Event, SendOptions
 from tertulia.session import Session
 from tertulia.terminal import Progress, Voice, aborting, printable
 from tertulia.turn import LOGGED
@@ -22,21 +22,25 @@ def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tup
     if session_id is not None:
         with contextlib.suppress(SessionNotFound):
             return client.resume_session(session_id, streaming=True, **given), False
+    given["if_exists"] = "resume"  # another command may have made it meanwhile
     return client.create_session(session_id, working_directory=".", **given), True
 
 
-def speak(session: Session, prompt: str) -> None:
-    """Send, and write the answer to stdout as it comes. Ctrl-C aborts the turn.
+def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool = False) -> None:
+    """Send, and write the answer to stdout as it comes, or `whole`. Ctrl-C aborts the turn.
 
     Once the line is ended, the turn's warnings follow on stderr, and what the turn ends with is
-    raised.
+    raised. With a `key` it may be sent again: the answer is that of the first time.
     """
     voice = Voice(sys.stdout)
     spoken: set[str] = set()
     warnings: list[str] = []
+    options: SendOptions = {"idempotency_key": key} if key else {}
     try:
         with aborting(session), Progress("waiting for the model") as progress:
-            for event in session.stream(prompt):
+            for event in session.stream(prompt, **options):
+                if whole and event.type == "assistant.message_delta":
+                    continue
                 if text := _text(event, spoken, voice):
                     progress.stop()
                     voice.say(text)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TextIO
 
-from tertulia.errors import RpcError, TertuliaError
+from tertulia.errors import RpcError, TertuliaError, TurnAborted
 from tertulia.session import Session
 
 PROGRESS_S = 0.25  # between two steps of the progress line
@@ -106,21 +106,32 @@ class Progress:
             sys.stderr.flush()
 
 
+class Stopped(TurnAborted):
+    """The turn was aborted by Ctrl-C in this terminal."""
+
+
 @contextlib.contextmanager
 def aborting(session: Session) -> Iterator[None]:
     """While it is open, the first Ctrl-C aborts the session's turn and a second one is raised.
+    `TurnAborted` comes out as `Stopped` where it was this Ctrl-C.
 
     The handler raises nothing the first time: an exception in the middle of a wait could lose the
     event that ends it. It asks from a thread, since the main one may hold the connection's lock.
     """
 
+    stopping = False
+
     def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=_abort, args=(session,), name="abort", daemon=True).start()
 
     before = signal.signal(signal.SIGINT, handle)
     try:
         yield
+    except TurnAborted as error:
+        raise Stopped(error.text) if stopping else error from None
     finally:
         signal.signal(signal.SIGINT, before)
 

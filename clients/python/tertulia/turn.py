@@ -56,6 +56,10 @@ class Turn:
         self._known = {event.id for event in stored if event.id}
         self.over = self.over or self._said_all
 
+    def begins_in(self, events: Sequence[Event]) -> bool:
+        """Whether the turn's message is among `events`."""
+        return any(self._begins_with(event) for event in events)
+
     def answer(self) -> Answer:
         """What the turn came to, once it is over. Raises `TurnAborted` or `TurnFailed`."""
         if self._aborted:
@@ -73,7 +77,7 @@ class Turn:
         """Raise `MessageRemoved` where the message neither waits nor was taken up. Those that steer
         wait without saying their ids."""
         waits = waiting.steering or any(item.id == self.message_id for item in waiting.items)
-        if not waits and not any(self._begins_with(event) for event in last_messages.events):
+        if not waits and not self.begins_in(last_messages.events):
             raise MessageRemoved
 
     @property

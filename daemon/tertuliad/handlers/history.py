@@ -216,7 +216,7 @@ def usage(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 def _usage(state: SessionState) -> methods.SessionUsageGetMetricsResult:
     return methods.SessionUsageGetMetricsResult(
         total_premium_request_cost=0,
-        total_user_requests=state.turns,
+        total_user_requests=state.turns - state.inherited_turns,
         total_api_duration_ms=round(sum(each.duration_ms for each in state.usage.values()), 1),
         session_start_time=iso(state.created_ms),
         code_changes=methods.CodeChanges(

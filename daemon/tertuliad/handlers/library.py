@@ -23,7 +23,7 @@ from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching, documents
 from tertuliad.sessions.decide import Decision, turns
 from tertuliad.sessions.refusals import exists
-from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page
+from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
 
 _DAY_MS = 24 * 3600 * 1000
 _NOTHING = methods.Nothing()
@@ -189,28 +189,37 @@ async def prune(
     ctx: Context, caller: Caller, params: methods.SessionsPruneOldParams
 ) -> methods.SessionsPruneOldResult:
     before = now_ms() - round(params.older_than_days * _DAY_MS)
-    page = await settled(ctx.world.store.rows(ListQuery(modified_before_ms=before)))
-    excluded = set(params.exclude_session_ids or ())
-    stays = {
-        row.id
-        for row in page.rows
-        if row.id in excluded
-        or (row.named and not params.include_named)
-        or row.pending > 0
-        or row.id in ctx.world.running
-        or ctx.hub.followers(row.id) > 0
-        or ctx.world.owners.elsewhere(row.owner)
-    }
-    candidates = [row.id for row in page.rows]
-    going = [each for each in candidates if each not in stays]
+    page = await settled(ctx.world.store.rows(ListQuery()))
+    old = [row for row in page.rows if row.modified_ms < before]
+    found = {row.id: _stays_for(ctx, row, params) for row in old}
+    reasons = {each: reason for each, reason in found.items() if reason is not None}
+    going = [each for each in found if each not in reasons]
     freed = {} if params.dry_run else await _deleted(ctx, going)
     return methods.SessionsPruneOldResult(
         deleted=list(freed),
-        candidates=candidates,
-        skipped=[each for each in candidates if each in stays],
+        candidates=list(found),
+        skipped=list(reasons),
         freed_bytes=sum(freed.values()),
         dry_run=bool(params.dry_run),
+        reasons=reasons,
+        recent=len(page.rows) - len(old),
     )
+
+
+def _stays_for(
+    ctx: Context, row: Row, params: methods.SessionsPruneOldParams
+) -> methods.StaysFor | None:
+    """Why a session that is old enough stays all the same; first what no parameter changes."""
+    excluded = row.id in (params.exclude_session_ids or ())
+    reasons: tuple[tuple[methods.StaysFor, bool], ...] = (
+        ("running", row.id in ctx.world.running),
+        ("attached", ctx.hub.followers(row.id) > 0),
+        ("elsewhere", ctx.world.owners.elsewhere(row.owner)),
+        ("pending", row.pending > 0),
+        ("excluded", excluded),
+        ("named", row.named and not params.include_named),
+    )
+    return next((reason for reason, holds in reasons if holds), None)
 
 
 def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

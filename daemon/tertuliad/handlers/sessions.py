@@ -56,7 +56,7 @@ def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
         params.session_id,
         _settings(params),
         silent=bool(params.disable_resume),
-        continue_work=bool(params.continue_pending_work),
+        continue_work=params.continue_pending_work,
     )
 
 
@@ -67,7 +67,7 @@ def _resume(
     config: SessionConfig,
     *,
     silent: bool = False,
-    continue_work: bool = False,
+    continue_work: bool | None = None,
     resumed: bool = False,
 ) -> Reply:
     ctx.need_room(caller, session_id)
@@ -82,14 +82,15 @@ def _resume(
             config,
             resume_time=iso(now_ms()),
             was_active=others > 0,
-            continue_work=continue_work,
+            continue_work=bool(continue_work),
             silent=silent,
             result=_opened(state, config.model or state.config.model, resumed=resumed),
         )
 
     def attached() -> None:
         _attach(ctx, caller, session_id, config)
-        ctx.sessions.go_on(session_id)
+        if continue_work is not False:
+            ctx.sessions.go_on(session_id)
 
     return on_success(ctx.sessions.post(session_id, command), attached)
 

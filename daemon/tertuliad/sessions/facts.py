@@ -90,6 +90,7 @@ class Carried(EventData, kw_only=True):
 
     config: SessionConfig
     turns: int
+    inherited_turns: int = 0
     name: str | None = None
     auto_name: str | None = None
     first_words: str | None = None

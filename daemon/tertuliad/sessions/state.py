@@ -21,7 +21,7 @@ from tertuliad.providers.base import Message
 from tertuliad.sessions import facts, history
 from tertuliad.store.base import Log, Record
 
-SNAPSHOT_FORM = 1
+SNAPSHOT_FORM = 2
 
 
 class OpenTurn(msgspec.Struct, frozen=True):
@@ -36,7 +36,8 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Mutable; owned by one actor. `seq` and `last_event_id` are of the last record folded.
 
     `history` None: it is not loaded. `keys` are those of the messages accepted last, with their
-    ids. `last_usage` are the tokens that the last model call took in and gave out.
+    ids. `inherited_turns` of the `turns` were begun in the session that this one was forked from.
+    `last_usage` are the tokens that the last model call took in and gave out.
     """
 
     id: str
@@ -59,6 +60,7 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     keys: dict[str, str] = {}
     turn: OpenTurn | None = None
     turns: int = 0
+    inherited_turns: int = 0
     last_message_id: str | None = None
     usage: dict[str, facts.Totals] = {}
     last_usage: tuple[int, int] = (0, 0)
@@ -276,6 +278,7 @@ def _forked(state: SessionState, data: facts.Forked) -> None:
     state.turn = None
     state.pending, state.paused = [], False
     state.keys, state.usage = {}, {}
+    state.inherited_turns, state.last_usage = state.turns, (0, 0)
     state.metadata, state.archived = None, False
 
 

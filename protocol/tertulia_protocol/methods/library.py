@@ -187,7 +187,8 @@ class ModelMetric(Result, frozen=True, kw_only=True):
 
 
 class SessionUsageGetMetricsResult(Result, frozen=True, kw_only=True):
-    """What the session has used since it was made. `model_metrics` are by model."""
+    """What the session has used since it was made; a fork begins with nothing. `model_metrics` are
+    by model."""
 
     total_premium_request_cost: float
     total_user_requests: int
@@ -265,15 +266,22 @@ class SessionsPruneOldParams(Params, frozen=True, kw_only=True):
     exclude_session_ids: list[str] | None = None
 
 
+StaysFor = Literal["running", "attached", "elsewhere", "pending", "excluded", "named"]
+"""Why a session is not pruned: a turn runs, a connection is attached, another daemon uses it,
+messages wait, the caller excluded it, it has a name."""
+
+
 class SessionsPruneOldResult(Result, frozen=True, kw_only=True):
-    """`candidates` are old enough; `skipped` are those of them that stay: named, excluded, in use,
-    or with messages that wait."""
+    """`candidates` are old enough; `skipped` are those of them that stay, each for the first of its
+    `reasons`. `recent` sessions are not old enough. These two members are ours."""
 
     deleted: list[str]
     candidates: list[str]
     skipped: list[str]
     freed_bytes: int
     dry_run: bool
+    reasons: dict[str, StaysFor]
+    recent: int
 
 
 # A session as one document

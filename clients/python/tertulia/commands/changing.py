@@ -22,8 +22,10 @@ def rename(options: argparse.Namespace) -> int:
     name = " ".join(options.name)
     with attached(options) as (_, session):
         session.rename(name)
-        if options.json:
-            print_json({"sessionId": session.id, "name": session.name()})
+        given = session.name()
+    if options.json:
+        return print_json({"sessionId": options.session, "name": given})
+    print(f"renamed {options.session}: {one_line(given or '')}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
 from tertulia import calls
 from tertulia.client import Client
@@ -61,13 +62,33 @@ def _print_going(client: Client, found: Pruned) -> None:
         )
 
 
+STAYS = {
+    "running": "with a turn that runs",
+    "attached": "that a client is attached to",
+    "elsewhere": "in use by another daemon",
+    "pending": "with messages that wait",
+    "excluded": "named by --keep",
+    "named": "with a name (--named: those too)",
+}
+"""Why an old session is not pruned, by the daemon's word for it."""
+
+
 def _summary(found: Pruned) -> str:
-    stay = f"; {len(found.skipped)} that are old stay" if found.skipped else ""
+    stay = _staying(found)
     if not found.dry_run:
         return f"Deleted {_count(found.deleted)}, {found.freed_bytes:,} bytes{stay}."
     if not found.going:
         return f"Nothing would go{stay}."
     return f"{_count(found.going)} would go{stay}. Nothing was deleted yet: --yes does it."
+
+
+def _staying(found: Pruned) -> str:
+    """How many stay and why, behind what goes."""
+    why = {"not so old": found.recent}
+    for reason, count in Counter(found.reasons.values()).items():
+        why[STAYS.get(reason, reason)] = count
+    parts = [f"{count} {text}" for text, count in why.items() if count]
+    return f"; {found.recent + len(found.skipped)} stay: {', '.join(parts)}" if parts else ""
 
 
 def _count(ids: tuple[str, ...]) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from tertulia import launch
+from tertulia import launch, limits
 from tertulia.calls import Call
 from tertulia.client import Client
-from tertulia.errors import ConnectionLost, RpcError
+from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.session import Session
 from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import said
@@ -26,19 +26,45 @@ INTERRUPTED = 130
 
 
 def client_for(options: argparse.Namespace) -> Client:
-    """The daemon that was named, the shared one of the home if it runs, or one of its own."""
+    """The daemon that was named, the shared one of the home if it runs, or one of its own.
+
+    Raises `TertuliaError` where nothing is kept in the home, and the command does not begin it.
+    """
+    if (found := shared_client(options)) is not None:
+        return found
+    home = launch.home_folder(options.home)
+    if not (options.begins or launch.is_kept(home)):
+        raise TertuliaError(
+            f"No sessions are kept in {home}: `tertulia chat` begins there, --home DIR names"
+            " another folder."
+        )
+    return own_client(options)
+
+
+def own_client(options: argparse.Namespace) -> Client:
+    """A daemon for as long as the command runs: what waits in other sessions is left to those that
+    stay, since its turns would be cut."""
+    return Client.spawn(home=options.home, args=["--leave-waiting"])
+
+
+def shared_client(options: argparse.Namespace) -> Client | None:
+    """The daemon that was named, or the shared one of the home; None: it does not run."""
     if options.connect:
-        return Client.connect(options.connect, options.token, home=options.home)
+        return _client_at(options.connect, options)
     socket_path = layout.shared_socket(launch.home_folder(options.home))
     if _is_socket(socket_path):
-        client = Client.connect(f"unix:{socket_path}", options.token, home=options.home)
+        client = _client_at(f"unix:{socket_path}", options)
         try:
             client.start()
         except ConnectionLost:
             client.close()  # a socket that a dead daemon left
         else:
             return client
-    return Client.spawn(home=options.home)
+    return None
+
+
+def _client_at(address: str, options: argparse.Namespace) -> Client:
+    return Client.connect(address, options.token, home=options.home, patience=limits.ANSWER_S)
 
 
 def _is_socket(path: os.PathLike[str]) -> bool:
@@ -54,12 +80,16 @@ def style_for(options: argparse.Namespace) -> Style:
 
 @contextlib.contextmanager
 def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
-    """The session that was named, without the event that a resume would add to its log."""
-    with (
-        client_for(options) as client,
-        client.resume_session(options.session, disable_resume=True) as session,
-    ):
-        yield client, session
+    """The session that was named, which stays as it is: no event of a resume, no turn of a message
+    that waits. The end of the connection detaches: after Ctrl-C nothing more is asked of a daemon
+    that may not answer."""
+    with client_for(options) as client:
+        yield (
+            client,
+            client.resume_session(
+                options.session, disable_resume=True, continue_pending_work=False
+            ),
+        )
 
 
 def answer_of(options: argparse.Namespace, call: Call[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from tertulia import calls, documents
@@ -16,6 +17,8 @@ DOCUMENT = "$.document."
 
 def export(options: argparse.Namespace) -> int:
     """`tertulia export SESSION [FILE]`."""
+    if os.path.isdir(options.file):
+        raise TertuliaError(f"{options.file} is a folder: name a file in it.")
     with client_for(options) as client:
         document = client.export_session(options.session)
     if options.file == PIPE:
@@ -25,6 +28,9 @@ def export(options: argparse.Namespace) -> int:
     except FileExistsError:
         taken = f"There is a file {options.file} already: --force writes over it."
         raise TertuliaError(taken) from None
+    if options.json:
+        return print_json({"sessionId": options.session, "file": options.file})
+    print(f"exported {options.session} to {options.file}")
     return 0
 
 

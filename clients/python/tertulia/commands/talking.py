@@ -11,10 +11,10 @@ from typing import Any
 
 from tertulia.client import Client
 from tertulia.commands.common import INTERRUPTED, client_for, print_json
-from tertulia.errors import RpcError, TertuliaError, TurnAborted
+from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.session import Session
 from tertulia.talk import opened, speak
-from tertulia.terminal import aborting
+from tertulia.terminal import Stopped, aborting
 
 
 def send(options: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def send(options: argparse.Namespace) -> int:
     prompt = _prompt(options.text)
     with client_for(options) as client:
         session, new = opened(client, options.session, given_for_session(options))
-        with session, _kept_if_used(client, session, new):
+        with _kept_if_used(client, session, new):
             try:
                 if options.json:
                     with aborting(session):
@@ -30,9 +30,18 @@ def send(options: argparse.Namespace) -> int:
                             print_json(event)
                 else:
                     speak(session, prompt)
-            except TurnAborted:
+            except Stopped:
                 return INTERRUPTED
+            except ConnectionLost as error:
+                raise _lost(error, session.id) from None
     return 0
+
+
+def _lost(error: ConnectionLost, session_id: str) -> ConnectionLost:
+    """With where to look; behind the first line stands what the daemon said last."""
+    why, *rest = str(error).split("\n")
+    seen = f"`tertulia show {session_id}` shows whether it took the message."
+    return ConnectionLost("\n".join([f"{why} {seen}", *rest]))
 
 
 @contextlib.contextmanager

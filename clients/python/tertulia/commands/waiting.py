@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 
 from tertulia import calls
+from tertulia.client import Client
 from tertulia.commands.common import attached, one_line, print_json, print_table, remark
 from tertulia.errors import TertuliaError
 from tertulia.records import Waiting
 from tertulia.session import Session
+from tertulia.terminal import Progress, aborting
 
 
 def queue(options: argparse.Namespace) -> int:
     """`tertulia queue SESSION`: do what was asked, and show what waits then."""
     with attached(options) as (client, session):
-        _edit(session, options)
+        _edit(client, session, options)
         call = calls.waiting(session.id)
         result = client.request(call.method, call.params)
     if options.json:
@@ -23,7 +25,7 @@ def queue(options: argparse.Namespace) -> int:
     return 0
 
 
-def _edit(session: Session, options: argparse.Namespace) -> None:
+def _edit(client: Client, session: Session, options: argparse.Namespace) -> None:
     """At most one of the edits is asked for."""
     queue = session.queue
     if options.remove is not None:
@@ -38,7 +40,17 @@ def _edit(session: Session, options: argparse.Namespace) -> None:
     elif options.pause:
         queue.pause()
     elif options.resume:
-        queue.resume()
+        _go_on(client, session)
+
+
+def _go_on(client: Client, session: Session) -> None:
+    """Take up what waits. A daemon that ends with this command has its turns before that."""
+    events = session.events()
+    session.queue.resume()
+    busy = client.request("session.metadata.activity", {"sessionId": session.id})["hasActiveWork"]
+    if client.owns_daemon and busy:
+        with aborting(session), Progress("the turns of what waits"):
+            next((event for event in events if event.type == "session.idle"), None)
 
 
 def _move(session: Session, message: str, place: str) -> None:

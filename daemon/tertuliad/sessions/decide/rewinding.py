@@ -34,6 +34,7 @@ def rewind(
     carried = facts.Carried(
         config=state.config,
         turns=state.turns,
+        inherited_turns=state.inherited_turns,
         name=state.name,
         auto_name=state.auto_name,
         first_words=first_words,
