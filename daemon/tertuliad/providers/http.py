@@ -202,7 +202,6 @@ def _proxy_of(url: str) -> dict[str, Any]:
     """The proxy that the environment names for `url`, as arguments of a request."""
     from urllib.request import getproxies_environment, proxy_bypass
 
-    from aiohttp import BasicAuth
     from yarl import URL
 
     proxies = getproxies_environment()
@@ -210,8 +209,7 @@ def _proxy_of(url: str) -> dict[str, Any]:
     named = proxies.get(target.scheme) or proxies.get("all")
     if not named or proxy_bypass(target.host or ""):
         return {}
-    proxy = URL(named if "://" in named else f"http://{named}")
-    return {"proxy": proxy.with_user(None), "proxy_auth": BasicAuth.from_url(proxy)}
+    return {"proxy": URL(named if "://" in named else f"http://{named}")}
 
 
 def _redirected(response: aiohttp.ClientResponse, where: str) -> ProviderFailed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -297,15 +298,19 @@ async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
     assert await text_of(chat, ask("fake")) == "w0 lo"
 
 
+@pytest.mark.parametrize("user", ["", "me:pass%20word@"])
 async def test_a_proxy_of_the_environment_is_used_for_others(
-    model: ScriptedModel, http: Http, monkeypatch: pytest.MonkeyPatch
+    model: ScriptedModel, http: Http, monkeypatch: pytest.MonkeyPatch, user: str
 ) -> None:
     # The scripted model stands in for the proxy: it sees the absolute address.
-    monkeypatch.setenv("HTTP_PROXY", model.base_url.removesuffix("/v1"))
+    proxy = model.base_url.removesuffix("/v1").replace("http://", f"http://{user}")
+    monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     await collect(OpenAIChat("t", "http://model.invalid/v1", http), ask("fake"))
     assert model.chats[0].path == "http://model.invalid/v1/chat/completions"
+    said = model.chats[0].headers.get("proxy-authorization")
+    assert said == ("Basic " + base64.b64encode(b"me:pass word").decode() if user else None)
 
 
 async def test_a_server_that_refuses_stream_options_is_asked_without(http: Http) -> None:
