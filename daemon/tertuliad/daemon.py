@@ -1,6 +1,6 @@
 """The composition root: the front that clients meet, and the engine behind it, built when needed.
 
-It imports everything and nobody imports it, except the entry. Whoever starts a daemon waits for the
+It imports everything and nobody imports it, except `run`. Whoever starts a daemon waits for the
 answer to `connect`: until that has left, nothing is imported that it can do without. The engine is
 built right after it, or by the first request that needs it, or where no client comes and an earlier
 process may have left messages, soon.
@@ -17,7 +17,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -354,48 +354,3 @@ def _announce(stdout: int, line: str, options: Options) -> None:
     fd = 2 if options.stdio else stdout
     with contextlib.suppress(OSError):
         os.write(fd, line.encode() + b"\n")
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """What a person can do something about is said in a line, without a traceback."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        from tertuliad.config import ConfigError
-        from tertuliad.listeners import ListenFailed
-
-        told, others = group.split((ConfigError, ListenFailed))
-        if told is None or others is not None:
-            raise
-        for error in _leaves(told):
-            os.write(2, f"tertuliad: {error}\n".encode())
-        raise SystemExit(1) from None
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-def run(options: Options, stdout: int) -> int:
-    """Run a daemon until its end; the process's exit status."""
-
-    async def root() -> None:
-        async with anyio.create_task_group() as tasks:
-            await Daemon(options, tasks).serve(stdout)
-
-    backend: dict[str, Any] = {}
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        backend["loop_factory"] = uvloop.new_event_loop
-    try:
-        with _explained():
-            anyio.run(root, backend="asyncio", backend_options=backend)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0

@@ -22,8 +22,8 @@ def main() -> None:
 
     logs.set_up(options.log_level)
     _raise_file_limit()
-    from tertuliad.daemon import run
     from tertuliad.limits import SWITCH_INTERVAL_S
+    from tertuliad.run import run
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()

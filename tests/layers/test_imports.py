@@ -187,7 +187,7 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "sqlite3": (("tertuliad.store",), "another store may stand behind the interface"),
     "aiohttp": (("tertuliad.providers.http",), "there is one HTTP client, imported on first use"),
-    "uvloop": (("tertuliad.daemon",), "the event loop is the composition root's choice"),
+    "uvloop": (("tertuliad.run",), "the event loop is chosen where it is run"),
     "xllamacpp": (
         ("tertuliad.embedded_child",),
         "the engine runs in a process of its own: a crash of it ends no conversation",
@@ -196,7 +196,8 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
         ("tertuliad.providers.embedded_process", "tertulia.process"),
         "whoever starts a process also ends it",
     ),
-    "tertuliad.daemon": (("tertuliad.entry",), "nobody imports the composition root"),
+    "tertuliad.daemon": (("tertuliad.run",), "nobody imports the composition root"),
+    "tertuliad.run": (("tertuliad.entry",), "a daemon is started by its entry"),
     "tertuliad.engine": (("tertuliad.daemon",), "what it wires does not know that it is wired"),
     "tertuliad.entry": (("tertuliad.__main__",), "nobody imports the command"),
 }

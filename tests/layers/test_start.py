@@ -85,7 +85,7 @@ def write(fd, data):
 os.write = write
 from tertuliad.options import parse
 options = parse(["--headless", "--no-auto-update", "--stdio", "--home", sys.argv[1]])
-from tertuliad.daemon import run
+from tertuliad.run import run
 run(options, written)
 """
 
@@ -104,7 +104,7 @@ def tell():
     os._exit(0)
 
 threading.Thread(target=tell, daemon=True).start()
-from tertuliad.daemon import run
+from tertuliad.run import run
 run(options, writing)
 """
 
