@@ -8,6 +8,7 @@ on. The caller's headers and the key are sent and never shown; a failure's text 
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -166,9 +167,10 @@ class OpenAIChat:
 
 
 async def _run_out(answer: Answer) -> None:
-    """Read what is left after the answer, so that its connection can be used again."""
+    """Read what is left after the answer, so that its connection can be used again. How it ends
+    does not matter any more."""
     if not answer.at_end:
-        with anyio.move_on_after(END_OF_BODY_S):
+        with anyio.move_on_after(END_OF_BODY_S), contextlib.suppress(ProviderFailed):
             while await answer.read():
                 pass
 

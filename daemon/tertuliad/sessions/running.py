@@ -104,6 +104,10 @@ class Reports:
             progress.unsent = True
             self._post(partial(answering.delta, progress=progress))
 
+    def over(self) -> None:
+        """The call is hung up on: what was posted and not done yet does not count."""
+        self._progress.over = True
+
     def retrying(self, failure: ProviderFailed, model: str | None, wait_s: float) -> None:
         self._post(
             partial(

@@ -171,9 +171,8 @@ class Session:
     def _work(self) -> None:
         while self._inbox and not self._busy:
             if self._state is None:
-                self._busy = True
-                load(self._world.store, self.id).add_done_callback(self._loaded)
-                return
+                self._load()
+                continue
             command = self._inbox.pop(0)
             self._busy = True  # what an answer's receiver posts comes after what is published
             if not self._done(command, self._state):
@@ -267,7 +266,7 @@ class Session:
             self._state = None  # it holds what was left out: the next command folds anew
             return
         if self._state.turn is None:
-            self._turn = None
+            self._stop_turn()
             self._world.running.discard(self.id)
             self._telling.waits.idle()
         if decision.starts_turn:
@@ -284,7 +283,19 @@ class Session:
 
     # Loading and losing
 
+    def _load(self) -> None:
+        self._busy = True
+        loading = load(self._world.store, self.id)
+        if loading.done():
+            self._take_in(loading)
+        else:
+            loading.add_done_callback(self._loaded)
+
     def _loaded(self, done: Future[Loaded | None]) -> None:
+        self._take_in(done)
+        self._work()
+
+    def _take_in(self, done: Future[Loaded | None]) -> None:
         self._busy = False
         error = done.exception()
         loaded = None if error is not None else done.result()
@@ -300,7 +311,6 @@ class Session:
             self._telling.lost(loaded.state)
         if loaded.state.turn is not None and self._turn is None:
             self._recover(loaded)
-        self._work()
 
     def _recover(self, loaded: Loaded) -> None:
         """End a turn that nobody runs any more, before anything else is done."""

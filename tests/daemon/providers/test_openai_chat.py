@@ -378,6 +378,31 @@ async def test_a_cut_stream_is_interrupted(chat: OpenAIChat) -> None:
     assert caught.value.retryable
 
 
+async def test_how_http_ends_after_a_whole_answer_does_not_matter(http: Http) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+        writer.write(head + b"transfer-encoding: chunked\r\n\r\n")
+        body = EVENTS + b"data: [DONE]\n\n"
+        writer.write(b"%x\r\n%b\r\n" % (len(body), body))
+        await writer.drain()
+        await answered.wait()
+        writer.close()  # without the chunk that ends the body
+
+    answered = asyncio.Event()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    chat = OpenAIChat("raw", f"http://127.0.0.1:{port}/v1", http)
+    items: list[Delta | Done] = []
+    with anyio.fail_after(BOUND_S):
+        async for item in chat.stream(ask("m")):
+            items.append(item)
+            if isinstance(item, Done):
+                answered.set()
+    assert [type(item) for item in items] == [Delta, Done]
+    server.close()
+
+
 async def test_a_cut_answer_in_one_piece_is_interrupted(chat: OpenAIChat) -> None:
     assert (await failure(chat, ask("fake-n5-cut1", stream=False))).kind == "interrupted"
 

@@ -24,7 +24,8 @@ class Progress(msgspec.Struct):
     """How far the running turn's answer has come. Lives in memory with the turn.
 
     The pieces from `shown_text` and `shown_reasoning` on were not published yet; `unsent` says that
-    a command which does so is waiting.
+    a command which does so is waiting; `over` that the call was hung up on, and nothing of it
+    counts any more.
     """
 
     turn_id: str
@@ -35,6 +36,7 @@ class Progress(msgspec.Struct):
     shown_reasoning: int = 0
     started: bool = False
     unsent: bool = False
+    over: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +75,8 @@ def delta(state: SessionState, progress: Progress) -> Decision:
 
 def _current(state: SessionState, progress: Progress) -> bool:
     """Whether the turn that made the progress is still the one that runs."""
-    return state.turn is not None and state.turn.id == progress.turn_id
+    turn = state.turn
+    return turn is not None and turn.id == progress.turn_id and not progress.over
 
 
 def done(state: SessionState, progress: Progress, outcome: Outcome) -> Decision:
