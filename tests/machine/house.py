@@ -104,6 +104,24 @@ class House:
 
         self._on_paper(place, session, effect)
 
+    async def look(self, place: int) -> None:
+        """One of the daemons looks what the others have written: its client has all of it then, and
+        turns that nobody runs are ended."""
+        client = self.clients[place]
+        with anyio.fail_after(PATIENCE_S):
+            await self.daemons[place].room.engine.others.look()
+        for session, view in client.views.items():
+            if view.paper is not None:
+                paper = self.book.papers[session]
+                if not self.elsewhere(place, paper):
+                    self._on_paper(place, session, lambda: None)
+                log = await self.daemons[0].log(session, len(paper.log))
+                last = [i["event"]["id"] for i in log if not is_internal(i["event"]["type"])][-1]
+                if paper.shown and len(paper.told) > view.start:
+                    await client.frames.until(
+                        lambda: any(e["id"] == last for e in client.seen(session))
+                    )
+
     async def settle(self) -> None:
         running: dict[int, Call] = {}
         for paper in self.book.papers.values():
