@@ -105,9 +105,9 @@ class Others:
 
     def _take(self, row: Row) -> bool:
         """Pass on what a row says; False: it may be of what is under way here."""
-        if self._sessions.works(row.id):
-            return row.head <= self._hub.head(row.id)
         elsewhere = row.owner not in (None, self._owners.me)
+        if self._sessions.works(row.id):
+            return row.head <= self._hub.head(row.id) and not elsewhere
         if elsewhere:
             self._turns[row.id] = str(row.owner)
         if self._hub.heard(row.id, row.head, elsewhere=elsewhere):
