@@ -139,7 +139,9 @@ async def test_who_only_watches_hears_too(tmp_path: Path) -> None:
         await told(watches, *TURN_STARTS, *TURN_ENDS)
         await writes.turn(S, "two")
         await look(room)
-        await told(watches, *TURN_STARTS, *TURN_ENDS, *TURN_STARTS, *TURN_ENDS)
+        await idle(watches, 2)
+        turn = [*TURN_STARTS, *TURN_ENDS]
+        assert types(watches) == turn * 2, "what is behind the place where it began"
 
 
 async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
@@ -180,6 +182,8 @@ async def test_a_turn_whose_daemon_is_gone_ends_for_who_watches(tmp_path: Path) 
             await other.model.next_call()
             await look(room)
             await told(here, *TURN_STARTS)
+            await there.create("something-else")
+            await look(room)
         await look(room)
         ends = ["assistant.turn_end", "session.error", "assistant.idle", "session.idle"]
         await told(here, *TURN_STARTS, *ends)
