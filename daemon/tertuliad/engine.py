@@ -25,6 +25,7 @@ from tertuliad.follow import Hub
 from tertuliad.handlers import table
 from tertuliad.handlers.context import Context
 from tertuliad.models import Models
+from tertuliad.others import Others
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
 from tertuliad.sessions import left_over, state
@@ -79,6 +80,14 @@ class Engine:
         self.sessions = Sessions(self.world, idle_s=session_idle_s)
         self._audience = Audience(connections)
         self._indexer = Indexer(self.store, spawn)
+        self.others = Others(
+            self.store,
+            self.hub,
+            self.sessions,
+            self.owners,
+            changed=lambda row: self._audience.tell_changed("session.updated", row),
+            spawn=spawn,
+        )
         self._spawn = spawn
         self._warmed = False
         self._opened = 0.0
@@ -88,7 +97,7 @@ class Engine:
                 sessions=self.sessions,
                 hub=self.hub,
                 models=models,
-                warm=self._warm,
+                opened=self._session_opened,
                 deleted=self._audience.tell_deleted,
             )
         )
@@ -112,9 +121,10 @@ class Engine:
         self._audience.tell_changed(kind, row)
         self._indexer.changed()
 
-    def _warm(self) -> None:
-        """A session was opened: what turns and sessions that come back need is made ready, once no
-        more are opened for a moment. It takes the interpreter from whoever asks meanwhile."""
+    def _session_opened(self) -> None:
+        """What turns and sessions that come back need is made ready, once no more are opened for a
+        moment: it takes the interpreter from whoever asks meanwhile."""
+        self.others.watch()
         self._opened = anyio.current_time()
         if not self._warmed:
             self._warmed = True

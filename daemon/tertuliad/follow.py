@@ -7,8 +7,10 @@ The rules of this file:
 - What was published is durable, and nobody is told more: the log is read no further than that.
 - A follower whose connection lags takes no more frames. What was only live is gone for it; what is
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
-  gets a fresh `session.idle`, since the real one is gone too. So does one that missed what another
-  process on the same data folder wrote.
+  gets a fresh `session.idle`, since the real one is gone too.
+- What another process on the same data folder wrote (`others`) is read from the log as well, once
+  it is durable. Who reads the end of a turn there gets a fresh `session.idle`, and nobody else: it
+  would be taken for the end of the turn that is just being asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import anyio
 
 from tertulia_protocol.errors import TurnBusy
 from tertuliad import limits
-from tertuliad.sessions.facts import is_internal
+from tertuliad.sessions.facts import ends_turn, is_internal
 from tertuliad.sessions.sealed import event_frame, idle_frame
 from tertuliad.store.base import Range, Record, Store
 
@@ -43,20 +45,22 @@ class Pace(enum.Enum):
     LIVE = "it takes frames as they come"
     BEHIND = "its outbox is full; once it has drained, the log is read"
     READING = "what it missed is being read from the log"
-    UNREAD = "the log could not be read; the next event tries again"
+    UNREAD = "the log could not be read, or is gone; the next event tries again"
 
 
 class Follower:
     """One connection's view of one session. Dies with either."""
 
-    __slots__ = ("news", "outlet", "pace", "seq", "session_id")
+    __slots__ = ("news", "outlet", "owed", "pace", "seq", "session_id")
 
-    def __init__(self, outlet: Outlet, session_id: str) -> None:
+    def __init__(self, outlet: Outlet, session_id: str, seq: int) -> None:
         self.outlet = outlet
         self.session_id = session_id
-        self.seq: int | None = None
-        """None until the first publication: what came before is read with getMessages."""
+        self.seq = seq
+        """What came before it was attached is read with getMessages."""
         self.pace = Pace.LIVE
+        self.owed = False
+        """It has missed a `session.idle`, or may have."""
         self.news: anyio.Event | None = None
         """Set when there is something new in the log, or nothing more will come."""
 
@@ -70,19 +74,20 @@ class Follower:
         """Give a frame to the connection; False: it is full, and the follower is behind."""
         taken = self.outlet.offer(frame)
         if not taken:
-            self.pace = Pace.BEHIND
+            self.pace, self.owed = Pace.BEHIND, True
         return taken
 
 
 class _Room:
     """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
-    the last stored seq that was published."""
+    the last stored seq that was published; `elsewhere`: another process runs a turn."""
 
-    __slots__ = ("followers", "head")
+    __slots__ = ("elsewhere", "followers", "head")
 
-    def __init__(self) -> None:
+    def __init__(self, head: int) -> None:
         self.followers: tuple[Follower, ...] = ()
-        self.head = 0
+        self.head = head
+        self.elsewhere = False
 
 
 class Hub:
@@ -96,12 +101,12 @@ class Hub:
         self._rooms: dict[str, _Room] = {}
         self._by_outlet: dict[Outlet, dict[str, Follower]] = {}
 
-    def attach(self, outlet: Outlet, session_id: str) -> None:
-        """Follow the session from its next event on; nothing to do the second time."""
+    def attach(self, outlet: Outlet, session_id: str, seq: int) -> None:
+        """Follow the session from behind `seq` on; nothing to do the second time."""
         followed = self._by_outlet.setdefault(outlet, {})
         if session_id not in followed:
-            follower = followed[session_id] = Follower(outlet, session_id)
-            room = self._rooms.setdefault(session_id, _Room())
+            follower = followed[session_id] = Follower(outlet, session_id, seq)
+            room = self._rooms.setdefault(session_id, _Room(seq))
             room.followers = (*room.followers, follower)
 
     def detach(self, outlet: Outlet, session_id: str) -> bool:
@@ -154,6 +159,20 @@ class Hub:
     def followers(self, session_id: str) -> int:
         return len(self._in(session_id))
 
+    @property
+    def used(self) -> bool:
+        """Whether anybody follows anything."""
+        return bool(self._rooms)
+
+    def head(self, session_id: str) -> int:
+        """The last stored seq that was published; 0 where nobody follows."""
+        room = self._rooms.get(session_id)
+        return 0 if room is None else room.head
+
+    def heads(self) -> dict[str, int]:
+        """By session that is followed, the last stored seq that was published."""
+        return {session_id: room.head for session_id, room in self._rooms.items()}
+
     def _in(self, session_id: str) -> tuple[Follower, ...]:
         room = self._rooms.get(session_id)
         return () if room is None else room.followers
@@ -166,18 +185,35 @@ class Hub:
         if room is None:
             return
         room.head = max(seq, room.head)
+        room.elsewhere = room.elsewhere and seq == before  # who stores something owns the log
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
-            if follower.seq is None:
-                follower.seq = before
             if follower.pace is Pace.LIVE and follower.seq < before:
-                self._catch_up(follower)  # another process has written to the log meanwhile
+                # Another process has written to the log meanwhile; what is live here is dropped.
+                follower.owed = follower.owed or bool(frames)
+                self._catch_up(follower)
             elif follower.pace is Pace.LIVE and (not frames or follower.offer(joined)):
                 follower.seq = max(seq, follower.seq)
             elif follower.pace is Pace.UNREAD:
                 self._catch_up(follower)
             if seq > before:
                 follower.tell_news()
+
+    def heard(self, session_id: str, head: int, *, elsewhere: bool) -> bool:
+        """The log goes to `head`, durably, and the session has nothing under way here; `elsewhere`:
+        another process runs a turn. Whether this is news to anybody."""
+        room = self._rooms.get(session_id)
+        if room is None:
+            return False
+        room.elsewhere = elsewhere
+        if head <= room.head:
+            return False
+        room.head = head
+        for follower in room.followers:
+            if follower.pace in (Pace.LIVE, Pace.UNREAD) and follower.seq < head:
+                self._catch_up(follower)
+            follower.tell_news()
+        return True
 
     def on_low(self, outlet: Outlet) -> None:
         """The connection's outbox has drained: its followers may catch up."""
@@ -191,39 +227,49 @@ class Hub:
         published = self._rooms[follower.session_id].head
         read = self._store.read(
             follower.session_id,
-            Range(after=follower.seq or 0, before=published + 1, limit=limits.CATCH_UP_EVENTS),
+            Range(after=follower.seq, before=published + 1, limit=limits.CATCH_UP_EVENTS),
         )
-        read.add_done_callback(partial(self._caught, follower))
+        read.add_done_callback(partial(self._caught, follower, published))
 
-    def _caught(self, follower: Follower, done: Future[list[Record]]) -> None:
+    def _caught(self, follower: Follower, upto: int, done: Future[list[Record]]) -> None:
+        """What was asked for up to the seq `upto` has come."""
         if not self._is_here(follower):
             return
         if (error := done.exception()) is not None:
             log.warning("a follower could not catch up: %s", error)
             follower.pace = Pace.UNREAD
             return
+        room = self._rooms[follower.session_id]
         for record in done.result():
+            follower.owed = follower.owed or ends_turn(record.type)
             if not is_internal(record.type) and not follower.offer(
                 event_frame(follower.session_id, record.body)
             ):
                 return  # the next drain goes on from here
             follower.seq = record.seq
-        if (follower.seq or 0) < self._rooms[follower.session_id].head:
+        if not done.result() and follower.seq < upto:
+            follower.pace = Pace.UNREAD  # another process has deleted the session
+            return
+        if follower.seq < room.head:
             self._catch_up(follower)
             return
         follower.pace = Pace.LIVE
-        running = self._running(follower.session_id)
-        running.add_done_callback(partial(self._tell_idle, follower))
+        if follower.owed and not room.elsewhere:
+            running = self._running(follower.session_id)
+            running.add_done_callback(partial(self._tell_idle, follower))
 
     def _tell_idle(self, follower: Follower, running: Future[bool]) -> None:
-        """The real `session.idle` was not stored: a follower that caught up gets a fresh one. Of a
-        turn in another process (`TurnBusy`) it will not hear the end."""
+        """The real `session.idle` was not stored: a follower that caught up gets a fresh one, or
+        hears the end of what runs: here as it comes, in another process (`TurnBusy`) from the
+        log."""
         if not self._is_here(follower) or follower.pace is not Pace.LIVE:
             return
         error = running.exception()
-        if error is not None and not isinstance(error, TurnBusy):
-            follower.pace = Pace.UNREAD
-        elif error is not None or not running.result():
+        if error is not None:
+            follower.pace = follower.pace if isinstance(error, TurnBusy) else Pace.UNREAD
+            return
+        follower.owed = False
+        if not running.result():
             follower.offer(idle_frame(follower.session_id, None))
 
     def _is_here(self, follower: Follower) -> bool:

@@ -78,6 +78,8 @@ STORE_CACHE_KIB = 96  # pages that each of the store's two connections keeps
 INDEXED_AT_ONCE = 64  # segments whose new words are indexed in one transaction
 LEASE_BEAT_S = 2.0  # how often a process that runs turns says that it lives
 LEASE_S = 15.0  # not heard of for so long, it is taken for stopped, and its turns are ended
+OTHERS_LOOK_S = 1.0  # between looks at what other daemons on the home have written
+OTHERS_AT_ONCE = 1000  # followed sessions that the store is asked for at once, then
 CATCH_UP_EVENTS = 512  # events read from the log at once for a follower that fell behind
 
 FREE_BYTES = 64 * MIB  # with less on its disk, a home is in danger: the doctor says so

@@ -88,7 +88,7 @@ def told() -> Iterator[tuple[str, float]]:
     for followers in (1, 10, 100):
         hub = Hub(None, lambda _: Reply())  # type: ignore[arg-type]
         for _ in range(followers):
-            hub.attach(_Outlet(), "s")
+            hub.attach(_Outlet(), "s", 0)
         body = event_frame("s", sealed[0].body)
 
         def publish(hub: Hub = hub, body: bytes = body) -> None:

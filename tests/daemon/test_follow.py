@@ -20,6 +20,7 @@ from tertuliad.store.base import Range, Record, Store
 
 ROOM = "room"
 IDLE = "session.idle"
+TURN_END = "assistant.turn_end"
 
 
 class HeldReads:
@@ -106,7 +107,7 @@ class Desk:
 
     def join(self) -> Outlet:
         outlet = Outlet()
-        self.hub.attach(outlet, ROOM)
+        self.hub.attach(outlet, ROOM, len(self.store.log))
         return outlet
 
     def stored(self, count: int = 1, *, kind: str = "session.info") -> None:
@@ -173,7 +174,7 @@ def test_news_that_come_late_do_not_have_the_log_told_again() -> None:
 def test_attaching_twice_adds_nothing() -> None:
     desk = Desk()
     outlet = desk.join()
-    desk.hub.attach(outlet, ROOM)
+    desk.hub.attach(outlet, ROOM, len(desk.store.log))
     desk.stored()
     assert outlet.seen == ["e1"]
     assert desk.hub.followers(ROOM) == 1
@@ -196,7 +197,7 @@ def test_a_frame_is_encoded_once_for_all() -> None:
 def test_who_is_gone_is_told_nothing() -> None:
     desk = Desk()
     stays, leaves = desk.join(), desk.join()
-    desk.hub.attach(leaves, "another room")
+    desk.hub.attach(leaves, "another room", 0)
     desk.hub.detach_all(leaves)
     desk.stored()
     assert (stays.seen, leaves.seen) == (["e1"], [])
@@ -369,16 +370,53 @@ def test_a_read_for_a_follower_that_left_and_came_back_is_dropped() -> None:
     desk.stored()
     desk.drained(outlet)
     desk.hub.detach(outlet, ROOM)
-    desk.hub.attach(outlet, ROOM)
+    desk.hub.attach(outlet, ROOM, len(desk.store.log))
     desk.stored()
     desk.store.do_all()
     assert outlet.seen == ["e2"]
 
 
+def test_what_another_process_wrote_is_read_once_it_is_heard_of() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    news = desk.hub.news(cast(Any, outlet), ROOM)
+    assert news is not None
+    desk.store.log += [_record(1), _record(2)]
+    assert desk.hub.heard(ROOM, 2, elsewhere=False)
+    assert news.is_set()
+    desk.store.do_all()
+    assert not desk.hub.heard(ROOM, 2, elsewhere=False)
+    desk.stored()
+    desk.store.do_all()
+    assert outlet.seen == names(1, 3)
+
+
+def test_the_end_of_a_turn_elsewhere_is_idle_only_when_no_other_runs_there() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    desk.store.log += [_record(1), _record(2, TURN_END), _record(3)]
+    desk.hub.heard(ROOM, 3, elsewhere=True)
+    desk.store.do_all()
+    assert outlet.seen == names(1, 3)
+    desk.store.log.append(_record(4, TURN_END))
+    desk.hub.heard(ROOM, 4, elsewhere=False)
+    desk.store.do_all()
+    assert outlet.seen == [*names(1, 4), IDLE]
+
+
+def test_a_log_that_another_process_has_deleted_is_not_read_for_ever() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    desk.hub.heard(ROOM, 2, elsewhere=False)
+    desk.store.carry_out()
+    desk.store.answer()
+    assert (outlet.seen, desk.store.asked) == ([], [])
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("stored"), st.integers(1, 3)),
-        st.tuples(st.sampled_from(["internal", "elsewhere"]), st.just(0)),
+        st.tuples(st.sampled_from(["internal", "elsewhere", "heard"]), st.just(0)),
         st.tuples(st.just("live"), st.just(0)),
         st.tuples(st.sampled_from(["fill", "fill after 2", "drain"]), st.integers(0, 1)),
         st.tuples(st.sampled_from(["carry out", "answer", "fail"]), st.just(0)),
@@ -417,6 +455,8 @@ def _act(desk: Desk, outlets: list[Outlet], step: str, number: int) -> Any:
             desk.hub.publish(ROOM, [], seq - 1, seq)
         case "elsewhere":
             desk.store.log.append(_record(len(desk.store.log) + 1))
+        case "heard":
+            desk.hub.heard(ROOM, len(desk.store.log), elsewhere=False)
         case "live":
             desk.live()
         case "fill":

@@ -388,6 +388,8 @@ ELSEWHERE = {
     "LEASE_BEAT_S": D + "test_owners.py::test_a_process_that_runs_turns_says_so_until_none_runs",
     "CATCH_UP_EVENTS": D + "test_follow.py::test_whatever_the_pace_a_follower_sees_the_log_without"
     "_gap_or_repeat",
+    "OTHERS_LOOK_S": E + "test_two_daemons.py::test_a_client_of_one_daemon_hears_a_turn_of_another",
+    "OTHERS_AT_ONCE": D + "test_others.py::test_sessions_are_asked_for_in_pieces",
     "FREE_BYTES": D + "test_doctor.py::test_too_little_space_is_told",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
     "DRAIN_GRACE_S": E + "test_process_end.py::test_a_turn_may_end_within_the_grace_and_what_waits"

@@ -152,15 +152,17 @@ async def test_who_watches_the_late_owner_is_told_though_the_other_still_runs_a_
         running = await taker.model.next_call()
 
         call.finish("an answer that comes too late")
-        await early.next_event("session.idle", "s")
-        assert any(e["type"] == "session.error" for e in early.events("s"))
+        error = await early.next_event("session.error", "s")
+        assert error["data"]["errorType"] == "turn_lost"
         with pytest.raises(TurnBusy) as refused:
             await early.say("s", "not yet")
         assert refused.value.data is not None
         assert refused.value.data["retryMs"] > 0
 
+        assert not [e for e in early.events("s") if e["type"] == "session.idle"]
         running.finish("the second's answer")
         await late.next_event("session.idle", "s")
+        await early.next_event("session.idle", "s")
         sleeper.model.hold = False
         await early.turn("s", "now it is free")
         seen = [event["id"] for event in early.events("s") if not event.get("ephemeral")]

@@ -106,6 +106,38 @@ async def filled(store: Store, session_id: str, events: int = 2) -> None:
 # The conformance suite
 
 
+async def test_only_a_commit_elsewhere_changes_the_number_that_tells_of_it(
+    open_store: Open,
+) -> None:
+    store, other = open_store(), open_store()
+    await filled(store, "a")
+    number = await done(store.commits_elsewhere())
+    await filled(store, "b")
+    await done(store.append(append("a", 2)))
+    await done(store.delete(["b"]))
+    await done(store.read("a", Range()))
+    await done(other.row("a"))
+    await done(other.commits_elsewhere())
+    assert await done(store.commits_elsewhere()) == number
+    await done(other.append(append("a", 3)))
+    assert await done(store.commits_elsewhere()) != number
+
+
+async def test_sessions_that_went_on_are_found_and_those_that_run_a_turn(open_store: Open) -> None:
+    store, other = open_store(), open_store()
+    for name in ("a", "b", "c", "unasked"):
+        await filled(store, name)
+    heads = {"a": 2, "b": 2, "c": 2, "gone": 1}
+    assert await done(other.ahead(heads)) == []
+    await done(store.append(append("a", 2)))
+    await done(store.append(append("b", 2, owner="somebody")))
+    await done(store.append(append("unasked", 2)))
+    found = [row("a", 3), row("b", 3, owner="somebody")]
+    assert await done(other.ahead(heads)) == found
+    assert await done(other.ahead({**heads, "a": 3, "b": 3})) == found[1:]
+    assert await done(other.ahead({})) == []
+
+
 async def test_what_was_created_is_there(open_store: Open) -> None:
     store = open_store()
     await filled(store, "a", 3)

@@ -146,6 +146,19 @@ RULES = (
         "a connection carries frames: sessions outlive it and must not hang on it",
     ),
     Rule(
+        "tertuliad.others",
+        (
+            PROTOCOL,
+            "tertuliad.follow",
+            "tertuliad.sessions",
+            "tertuliad.store.base",
+            "tertuliad.store.owners",
+            "tertuliad.replies",
+            "tertuliad.limits",
+        ),
+        "what others write concerns sessions and who follows them, not connections",
+    ),
+    Rule(
         "tertuliad.engine",
         (
             PROTOCOL,
@@ -154,6 +167,7 @@ RULES = (
             "tertuliad.follow",
             "tertuliad.handlers",
             "tertuliad.models",
+            "tertuliad.others",
             "tertuliad.replies",
             "tertuliad.rpc",
             "tertuliad.sessions",

@@ -44,6 +44,8 @@ BOUNDS = {
     "LISTED_AT_ONCE": 3,
     "WAL_CHANGES": 1_000_000,
     "LEASE_BEAT_S": 1e6,
+    "OTHERS_LOOK_S": 1e6,
+    "OTHERS_AT_ONCE": 2,
 }
 """Small, so that each is reached."""
 

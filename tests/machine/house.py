@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+
 from tests.machine.book import Book, Refused
 from tests.machine.engine import ANY, learn_ids, pick
 from tests.machine.ground import (
     Client,
     Daemon,
     Ground,
+    View,
     answered,
     check_call,
     check_log,
     check_rows,
 )
 from tests.machine.paper import Paper
-from tests.support.in_process_model import Call
+from tests.support.in_process_model import PATIENCE_S, Call
 
 DAEMONS = 3
 
@@ -103,6 +106,25 @@ class House:
             paper.go_on()
 
         self._on_paper(place, session, effect)
+
+    async def look(self, place: int) -> None:
+        """One of the daemons looks what the others have written: it ends turns that nobody runs,
+        and its client gets what was stored since it follows."""
+        client = self.clients[place]
+        with anyio.fail_after(PATIENCE_S):
+            await self.daemons[place].room.engine.others.look()
+        for session, view in client.views.items():
+            if view.paper is not None:
+                if not self.elsewhere(place, view.paper):
+                    self._on_paper(place, session, lambda: None)
+                await self._has_all(client, session, view)
+
+    async def _has_all(self, client: Client, session: str, view: View) -> None:
+        assert view.paper is not None
+        log = await self.daemons[0].log(session, len(view.paper.log))
+        since = {event.seq for event in view.paper.told[view.start :] if event.seq}
+        wanted = {item["event"]["id"] for item in log if item["seq"] in since}
+        await client.frames.until(lambda: wanted <= {event["id"] for event in client.seen(session)})
 
     async def settle(self) -> None:
         running: dict[int, Call] = {}

@@ -165,6 +165,10 @@ async def evict(house: House, place: int, which: int, how: int) -> None:
     house.daemons[place].room.sessions.let_go()
 
 
+async def look(house: House, place: int, which: int, how: int) -> None:
+    await house.look(place)
+
+
 async def kill(house: House, place: int, which: int, how: int) -> None:
     await house.kill(place)
 
@@ -215,6 +219,7 @@ STEPS: tuple[Step, ...] = (
     fork,
     abort,
     evict,
+    look,
     kill,
 )
 for _step in STEPS:

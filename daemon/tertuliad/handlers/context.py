@@ -38,8 +38,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions
     hub: Hub
     models: Models
-    warm: Callable[[], None]
-    """Have ready what the first turn will need, without waiting for it."""
+    opened: Callable[[], None]
+    """Have ready what the first turn will need, without waiting for it, and look for what others
+    write."""
     deleted: Callable[[str], None]
     """Tell every connection that a session is gone."""
 

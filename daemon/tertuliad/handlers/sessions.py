@@ -114,8 +114,9 @@ def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
     ctx.keep_providers(session_id, config)
-    ctx.hub.attach(caller, session_id)
-    ctx.warm()
+    # The command is done and nothing of it is published yet: it is the first that is heard of.
+    ctx.hub.attach(caller, session_id, ctx.sessions.told(session_id))
+    ctx.opened()
 
 
 def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:

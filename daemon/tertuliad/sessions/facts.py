@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tertulia_protocol.config import SessionConfig
-from tertulia_protocol.events import EVENTS, AgentMode, EventData
+from tertulia_protocol.events import BY_DATA, EVENTS, AgentMode, AssistantTurnEnd, EventData
 
 INTERNAL_PREFIX = "tertulia."
+_TURN_END = BY_DATA[AssistantTurnEnd].type
 
 
 class Configured(EventData):
@@ -150,3 +151,8 @@ TYPES: dict[str, type[EventData]] = {
 def is_internal(event_type: str) -> bool:
     """Whether clients never see events of this type."""
     return event_type.startswith(INTERNAL_PREFIX)
+
+
+def ends_turn(event_type: str) -> bool:
+    """Whether a turn is over with an event of this type, and its session may be idle."""
+    return event_type == _TURN_END

@@ -96,6 +96,16 @@ class Sessions:
         reply = None if session is None else session.turn_of(message_id)
         return reply or past_turns.end_of(self._world.store, session_id, message_id)
 
+    def told(self, session_id: str) -> int:
+        """The last stored seq that was published here, or read, of a session in memory."""
+        session = self._slot(session_id)
+        return 0 if session is None else session.told
+
+    def works(self, session_id: str) -> bool:
+        """Whether a turn of the session runs here, or a command is under way."""
+        session = self._slot(session_id)
+        return session is not None and session.running
+
     def running(self, session_id: str) -> Reply:
         """Answers whether a turn of the session runs, once what was asked before is done."""
         session = self._slot(session_id)

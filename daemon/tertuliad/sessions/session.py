@@ -120,6 +120,11 @@ class Session:
             return _refused(Overloaded(f"Too many requests wait in session {self.id}; try again."))
         return self._enqueue(decide, first=first)
 
+    @property
+    def told(self) -> int:
+        """The last stored seq that was published here, or read."""
+        return self._telling.seq
+
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
         return self._telling.waits.for_idle()

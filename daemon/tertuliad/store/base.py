@@ -178,6 +178,15 @@ class Store(Protocol):
 
     def rows(self, wanted: ListQuery) -> Future[Page]: ...
 
+    def commits_elsewhere(self) -> Future[int]:
+        """A number that another process's next commit changes, and nothing that is done here."""
+        ...
+
+    def ahead(self, heads: dict[str, int]) -> Future[list[Row]]:
+        """Those of the sessions named whose log goes on behind the seq that is given for each, and
+        those that a process runs a turn of; all of it durable, whoever has written it."""
+        ...
+
     def search(
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:

@@ -90,6 +90,10 @@ class Owners:
         path = self._file(owner)
         return not nobody_holds(path) and not self._silent(path)
 
+    def gone(self, owner: str) -> bool:
+        """Whether the process `owner` has ended: one that is only silent may wake up."""
+        return owner != self.me and nobody_holds(self._file(owner))
+
     def elsewhere(self, owner: str | None) -> bool:
         """Whether another process that lives is `owner`."""
         return owner is not None and owner != self.me and self.alive(owner)

@@ -145,6 +145,17 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     return conditions, arguments
 
 
+def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> list[Row]:
+    """Rows with a higher head than the one given, or with an owner."""
+    found = db.execute(
+        f"SELECT {LISTED} FROM json_each(?) AS known"  # noqa: S608 - constants
+        " CROSS JOIN sessions ON sessions.id = known.key"
+        " WHERE sessions.head > known.value OR sessions.owner IS NOT NULL",
+        (msgspec.json.encode(heads).decode(),),
+    )
+    return [made(values) for values in found]
+
+
 def last_id(db: sqlite3.Connection) -> str | None:
     found = db.execute("SELECT id FROM sessions ORDER BY modified_ms DESC, pk DESC LIMIT 1")
     row = found.fetchone()

@@ -89,6 +89,26 @@ class SqliteStore:
     def rows(self, wanted: ListQuery) -> Future[Page]:
         return self._reader.submit(lambda db: rows.page(db, wanted))
 
+    def commits_elsewhere(self) -> Future[int]:
+        db = self._writer.at_hand
+        if db is not None:
+            with contextlib.suppress(Exception):  # as in `load`
+                return Reply.of(_commits_elsewhere(db))
+        return self._writer.submit(_commits_elsewhere, heavy=True)
+
+    def ahead(self, heads: dict[str, int]) -> Future[list[Row]]:
+        durable = Reply()
+
+        def found(done: Future[list[Row]]) -> None:
+            if done.exception() is not None or not done.result():
+                durable.follow(done)
+            else:  # a change that changes nothing: what lies in the log is synced with it
+                synced = self._writer.submit(lambda db: done.result())
+                synced.add_done_callback(durable.follow)
+
+        self._reader.submit(lambda db: rows.ahead(db, heads)).add_done_callback(found)
+        return durable
+
     def search(
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:
@@ -110,6 +130,12 @@ class SqliteStore:
         if self._unfolded >= limits.WAL_CHANGES:
             self._unfolded = 0
             self._reader.submit(_fold_log)
+
+
+def _commits_elsewhere(db: sqlite3.Connection) -> int:
+    """Of the writer's connection: neither its own commits nor what the reader does change it."""
+    (version,) = db.execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _is_large(append: Append) -> bool:

@@ -1,0 +1,131 @@
+"""What other daemons on the same home write, for those who follow it here.
+
+The rules of this file:
+- While some session is followed, one task asks the store from time to time whether another process
+  has committed anything. Only then are rows read: a daemon that is alone on its home reads none,
+  and one that nobody follows anything in has no task.
+- Sessions are compared by their heads, not by times: no clock has to be right, and a commit that
+  took long is not missed.
+- What has something under way here tells itself: its actor is fenced, and finds out.
+- A turn whose process is gone is ended here, as by any command. One whose process is only silent is
+  left alone: nobody has asked for anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+import anyio
+
+from tertulia_protocol.errors import StoreFailed
+from tertuliad import limits
+from tertuliad.follow import Hub
+from tertuliad.replies import settled
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.registry import Sessions
+from tertuliad.store.base import Row, Store
+from tertuliad.store.owners import Owners
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+
+
+class Others:
+    """One for each daemon; outlives connections and sessions."""
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        sessions: Sessions,
+        owners: Owners,
+        *,
+        changed: Callable[[Row], None],
+        spawn: Spawn,
+    ) -> None:
+        """`changed` learns of followed sessions that others have written to."""
+        self._store = store
+        self._hub = hub
+        self._sessions = sessions
+        self._owners = owners
+        self._changed = changed
+        self._spawn = spawn
+        self._watching = False
+        self._failing = False
+        self._seen: int | None = None
+        """The store's number at the last look; None: there is something to read in any case."""
+        self._turns: dict[str, str] = {}
+        """The owners of the turns that run elsewhere, by followed session."""
+
+    def watch(self) -> None:
+        """Somebody follows a session: look until nobody does."""
+        if not self._watching:
+            self._watching = True
+            self._spawn(self._watch)
+
+    async def _watch(self) -> None:
+        try:
+            while self._hub.used:
+                await anyio.sleep(limits.OTHERS_LOOK_S)
+                await self._look_again()
+        finally:
+            self._watching = False
+
+    async def _look_again(self) -> None:
+        try:
+            await self.look()
+        except StoreFailed as error:
+            if not self._failing:
+                log.warning("what other daemons write cannot be seen: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
+
+    async def look(self) -> None:
+        """Tell who follows here what others have written since the last look. Raises
+        `StoreFailed`."""
+        number = await settled(self._store.commits_elsewhere())
+        if number != self._seen:
+            self._seen = number if await self._read() else None
+        self._end_abandoned()
+
+    async def _read(self) -> bool:
+        """Read the rows of what is followed; False: some of it has to be read again."""
+        heads = list(self._hub.heads().items())
+        self._turns, whole = {}, True
+        for start in range(0, len(heads), limits.OTHERS_AT_ONCE):
+            asked = dict(heads[start : start + limits.OTHERS_AT_ONCE])
+            for row in await settled(self._store.ahead(asked)):
+                whole = self._take(row) and whole
+        return whole
+
+    def _take(self, row: Row) -> bool:
+        """Pass on what a row says; False: it may be of what is under way here."""
+        elsewhere = row.owner not in (None, self._owners.me)
+        if self._sessions.works(row.id):
+            return row.head <= self._hub.head(row.id) and not elsewhere
+        if elsewhere:
+            self._turns[row.id] = str(row.owner)
+        if self._hub.heard(row.id, row.head, elsewhere=elsewhere):
+            self._sessions.release(row.id)  # what is in memory is old
+            self._changed(row)
+        return True
+
+    def _end_abandoned(self) -> None:
+        """A session that comes back into memory ends the turn that nobody runs any more."""
+        for session_id, owner in list(self._turns.items()):
+            if self._hub.followers(session_id) and self._owners.gone(owner):
+                del self._turns[session_id]
+                self._sessions.release(session_id)
+                ended = self._sessions.post(session_id, lambda _: Decision())
+                ended.add_done_callback(self._ended)
+
+    def _ended(self, done: Future[object]) -> None:
+        error = done.exception()
+        if error is not None:
+            log.info("a turn that was left open is still open: %s", error)
+            self._seen = None

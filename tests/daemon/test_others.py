@@ -1,0 +1,340 @@
+"""Who follows a session hears what other daemons on the same home write to it, in order and once;
+a daemon that is alone reads nothing for it.
+
+Daemons look when the test says so; their own looks are far apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tertulia_protocol.errors import StoreFailed
+from tertuliad import limits
+from tertuliad.replies import Reply
+from tertuliad.store.base import Append
+from tests.support.frames_client import FramesClient, Message
+from tests.support.in_process_model import PATIENCE_S
+from tests.support.pair import Room, pair
+
+pytestmark = pytest.mark.anyio
+
+S = "a-session"
+TURN_STARTS = ["user.message", "assistant.turn_start"]
+TURN_ENDS = ["assistant.message", "assistant.turn_end", "session.idle"]
+
+
+@pytest.fixture(autouse=True)
+def looks_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "OTHERS_LOOK_S", 1e6)
+
+
+@asynccontextmanager
+async def two(home: Path) -> AsyncIterator[tuple[FramesClient, Room, FramesClient, Room]]:
+    """Two daemons on one home, whose clients both follow one session."""
+    async with pair(home) as (here, room), pair(home) as (there, other):
+        await here.create(S, model="m")
+        await there.request("session.resume", {"sessionId": S, "disableResume": True})
+        yield here, room, there, other
+
+
+async def look(room: Room) -> None:
+    with anyio.fail_after(PATIENCE_S):
+        await room.engine.others.look()
+
+
+def types(client: FramesClient) -> list[str]:
+    return [event["type"] for event in client.events(S)]
+
+
+async def told(client: FramesClient, *expected: str) -> None:
+    """Wait until the client's last events are these."""
+    await client.until(lambda: types(client)[-len(expected) :] == list(expected))
+
+
+async def idle(client: FramesClient, times: int) -> None:
+    """Wait until the client was told so often that the session is idle."""
+    await client.until(lambda: types(client).count("session.idle") >= times)
+
+
+async def stored(client: FramesClient) -> list[Message]:
+    events: list[Message] = (await client.request("session.getMessages", {"sessionId": S}))[
+        "events"
+    ]
+    return events
+
+
+def counted(room: Room) -> list[dict[str, int]]:
+    """What the store is asked for from here on."""
+    asked: list[dict[str, int]] = []
+    ahead = room.store.ahead
+
+    def counting(heads: dict[str, int]) -> Any:
+        asked.append(heads)
+        return ahead(heads)
+
+    room.store.ahead = counting  # type: ignore[method-assign]
+    return asked
+
+
+async def test_a_turn_of_another_daemon_is_heard_in_order_and_once(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, other):
+        other.model.hold = True
+        await there.say(S, "hello")
+        call = await other.model.next_call()
+        await look(room)
+        await told(here, *TURN_STARTS)
+        call.finish("hi")
+        await there.next_event("session.idle")
+        await look(room)
+        await told(here, *TURN_ENDS)
+        await look(room)
+        await here.say(S, "and here")
+        await idle(here, 2)
+        answers = [e["data"]["content"] for e in here.events(S) if e["type"] == TURN_ENDS[0]]
+        assert answers == ["hi", "answer 2 to and here"]
+        assert types(here).count("session.idle") == 2
+
+
+async def test_what_was_heard_is_not_told_again_by_the_next_turn_here(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, other):
+        daemons = [(here, room), (there, other)]
+        for turn in range(4):
+            (asks, _), (hears, listener) = daemons
+            await asks.say(S, f"turn {turn}")
+            await idle(asks, turn + 1)
+            await look(listener)
+            await idle(hears, turn + 1)
+            daemons.reverse()
+        for client in (here, there):
+            seen = [event for event in client.events(S) if not event.get("ephemeral")]
+            log = await stored(client)
+            assert seen == log[-len(seen) :]
+            assert types(client).count("user.message") == types(client).count("session.idle") == 4
+
+
+async def test_a_long_poll_ends_with_what_another_daemon_wrote(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        cursor = (await here.request("session.eventLog.tail", {"sessionId": S}))["cursor"]
+        wanted = {"sessionId": S, "cursor": cursor, "waitMs": limits.READ_WAIT_MS}
+        asked = await here.ask("session.eventLog.read", wanted)
+        noted = await there.request("session.log", {"sessionId": S, "message": "there"})
+        await look(room)
+        page = (await here.answer(asked))["result"]
+        assert [event["id"] for event in page["events"]] == [noted["eventId"]]
+
+
+async def test_who_only_watches_hears_too(tmp_path: Path) -> None:
+    """Its daemon has never written anything."""
+    async with pair(tmp_path) as (writes, _), pair(tmp_path) as (watches, room):
+        await writes.create(S, model="m")
+        await watches.request("session.resume", {"sessionId": S, "disableResume": True})
+        await writes.turn(S, "one")
+        await look(room)
+        await told(watches, *TURN_STARTS, *TURN_ENDS)
+        await writes.turn(S, "two")
+        await look(room)
+        await idle(watches, 2)
+        turn = [*TURN_STARTS, *TURN_ENDS]
+        assert types(watches) == turn * 2, "what is behind the place where it began"
+
+
+async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
+    tmp_path: Path,
+) -> None:
+    """It would be taken for the end of the turn that is being asked for."""
+    async with two(tmp_path) as (here, room, there, _):
+        await there.request("session.name.set", {"sessionId": S, "name": "called there"})
+        await there.request("session.log", {"sessionId": S, "message": "noted there"})
+        await look(room)
+        await here.next_event("session.info")
+        await here.turn(S, "hello")
+        assert types(here).count("session.idle") == 1
+
+
+async def test_what_others_changed_is_known_and_told_in_the_list(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        await here.request("session.name.get", {"sessionId": S})
+        await there.request("session.name.set", {"sessionId": S, "name": "called there"})
+        await look(room)
+        await here.wait_for(
+            lambda message: (
+                message.get("method") == "session.lifecycle"
+                and message["params"]["metadata"].get("summary") == "called there"
+            )
+        )
+        answer = await here.request("session.name.get", {"sessionId": S})
+        assert answer["name"] == "called there"
+
+
+async def test_a_turn_whose_daemon_is_gone_ends_for_who_watches(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, room):
+        await here.create(S, model="m")
+        async with pair(tmp_path) as (there, other):
+            await there.request("session.resume", {"sessionId": S, "disableResume": True})
+            other.model.hold = True
+            await there.say(S, "hello")
+            await other.model.next_call()
+            await look(room)
+            await told(here, *TURN_STARTS)
+            await there.create("something-else")
+            await look(room)
+        await look(room)
+        ends = ["assistant.turn_end", "session.error", "assistant.idle", "session.idle"]
+        await told(here, *TURN_STARTS, *ends)
+        assert (await here.turn(S, "again"))["data"]["content"] == "answer 2 to again"
+
+
+async def test_a_daemon_that_is_alone_reads_nothing_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WAL_CHANGES", 2)  # the write-ahead log is folded back all the time
+    async with pair(tmp_path) as (client, room):
+        await client.create(S, model="m")
+        await look(room)  # the first one, which knows of nothing
+        asked = counted(room)
+        for number in range(8):
+            await client.turn(S, f"turn {number}")
+            await client.create(f"b{number}")
+            await stored(client)
+            await look(room)
+        await client.request("sessions.search", {"text": "turn"})
+        await client.request("session.delete", {"sessionId": "b0"})
+        await look(room)
+        assert asked == []
+        async with pair(tmp_path) as (other, _):
+            await look(room)
+            assert asked == [], "another daemon that writes nothing"
+            await other.create("of-the-other")
+            await look(room)
+            assert len(asked) == 1
+            await look(room)
+            assert len(asked) == 1
+
+
+async def test_sessions_are_asked_for_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OTHERS_AT_ONCE", 2)
+    async with two(tmp_path) as (here, room, there, _):
+        for number in range(4):
+            await here.create(f"b{number}")
+        asked = counted(room)
+        await there.turn(S, "hello")
+        await look(room)
+        await told(here, *TURN_STARTS, *TURN_ENDS)
+        assert [len(heads) for heads in asked] == [2, 2, 1]
+
+
+async def test_what_is_under_way_here_is_not_taken_for_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is committed, and not published yet, when the rows are read."""
+    async with two(tmp_path) as (here, room, there, _):
+        await look(room)
+        append, committed, answer = room.store.append, anyio.Event(), Reply()
+        outcomes: list[Any] = []
+
+        def held(wanted: Append) -> Any:
+            done = append(wanted)
+            done.add_done_callback(outcomes.append)
+            done.add_done_callback(lambda _: committed.set())
+            return answer
+
+        monkeypatch.setattr(room.store, "append", held)
+        asked = await here.ask("session.log", {"sessionId": S, "message": "mine"})
+        with anyio.fail_after(PATIENCE_S):
+            await committed.wait()
+        await there.create("something-else")
+        await look(room)
+        answer.follow(outcomes.pop())
+        noted = (await here.answer(asked))["result"]["eventId"]
+        await look(room)
+        await here.request("session.name.get", {"sessionId": S})
+        assert [event["id"] for event in here.events(S)].count(noted) == 1
+
+
+async def test_only_what_is_durable_is_heard(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        await look(room)
+        await there.turn(S, "hello")
+        synced: list[Callable[[], None]] = []
+        real = room.store._writer._synced
+
+        def held(outcomes: list[Any]) -> Any:
+            reply = Reply()
+            synced.append(lambda: real(outcomes).add_done_callback(reply.follow))
+            reached.set()
+            return reply
+
+        reached = anyio.Event()
+        room.store._writer._synced = held  # type: ignore[method-assign]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(look, room)
+            with anyio.fail_after(PATIENCE_S):
+                await reached.wait()
+            await here.request("session.list", {})
+            assert types(here)[-1] not in TURN_ENDS
+            synced.pop()()
+        await told(here, *TURN_STARTS, *TURN_ENDS)
+
+
+async def test_somebody_looks_only_while_somebody_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OTHERS_LOOK_S", 0)
+    async with pair(tmp_path) as (client, room):
+        others, watches = room.engine.others, list[anyio.Event]()
+        spawn = others._spawn
+
+        def watched(work: Callable[[], Awaitable[None]]) -> None:
+            ended = anyio.Event()
+            watches.append(ended)
+
+            async def whole() -> None:
+                await work()
+                ended.set()
+
+            spawn(whole)
+
+        monkeypatch.setattr(others, "_spawn", watched)
+        await client.request("session.list", {})
+        assert watches == []
+        for turn in (1, 2):
+            for session in ("a", "b"):
+                create = {"sessionId": session, "ifExists": "resume"}
+                await client.request("session.create", create)
+            assert len(watches) == turn
+            for session in ("a", "b"):
+                assert not watches[-1].is_set()
+                await client.request("session.detach", {"sessionId": session})
+            with anyio.fail_after(PATIENCE_S):
+                await watches[-1].wait()
+
+
+async def test_a_store_that_fails_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        await look(room)
+        real = room.store.ahead
+        left = 3
+
+        def failing(heads: dict[str, int]) -> Any:
+            nonlocal left
+            left -= 1
+            reply = Reply()
+            reply.fail(StoreFailed("the disk is away"))
+            return reply if left else real(heads)
+
+        room.store.ahead = failing  # type: ignore[method-assign]
+        await there.turn(S, "hello")
+        for _ in range(3):
+            await room.engine.others._look_again()
+        await told(here, *TURN_STARTS, *TURN_ENDS)
+        assert caplog.text.count("what other daemons write cannot be seen") == 1
