@@ -61,7 +61,7 @@ TURNS_AT_ONCE = 4096  # turns that run in the daemon; a message that would start
 
 # Models' HTTP.
 CONNECT_TIMEOUT_S = 10.0
-SESSION_TARGETS = 16  # of the endpoints that sessions brought, those used last are kept ready
+SESSION_TARGETS = 16  # models of an endpoint that sessions brought which are kept ready
 MODEL_LINE_BYTES = 16 * MIB  # one event of a model's stream; bad response
 MODEL_ERROR_BODY_BYTES = 64 * KIB  # what is read of an error's body
 MODELS_LIST_TIMEOUT_S = 3.0

@@ -460,7 +460,9 @@ async def test_a_key_is_nowhere_but_in_memory(
         assert room.model.calls[0].request.headers == {"X-Key": "hd-verysecret"}
         assert room.world.request_headers == {}
         assert "verysecret" not in str(client.messages)
-        assert "verysecret" not in repr(room.world.credentials.get("a"))
+        kept = room.world.credentials.of("a")
+        assert kept is not None
+        assert "verysecret" not in repr(kept.given)
         on_disk = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
         assert b"localhost:1" in on_disk
         assert b"verysecret" not in on_disk

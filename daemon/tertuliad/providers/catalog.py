@@ -9,7 +9,6 @@ is configured.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -27,7 +26,6 @@ from tertulia_protocol.models import (
 )
 from tertulia_protocol.provider_config import SessionProviders, refusal
 from tertuliad.config import ModelSettings, ProviderSettings, Settings
-from tertuliad.limits import SESSION_TARGETS
 from tertuliad.providers.base import ProviderFailed, Target
 from tertuliad.providers.endpoints import NO_LIST, Endpoints
 from tertuliad.providers.http import Http
@@ -69,9 +67,6 @@ class Catalog:
         self._http = http
         self._embedded = embedded
         self._endpoints = Endpoints(settings, http, environ)
-        self._latest: deque[tuple[SessionProviders, str | None, Target]] = deque(
-            maxlen=SESSION_TARGETS
-        )
 
     def default_model(self) -> str | None:
         """What a session without a model gets, as far as that is known without asking anyone."""
@@ -99,23 +94,12 @@ class Catalog:
         """Who answers for `model`, as far as it is known without asking; None: the default."""
         name = model or self._settings.default_model
         if given:
-            target = self._of_session(model if given.provider else name, given)
+            if fault := refusal(given):
+                raise ModelUnavailable(fault)
+            target = session_target(model if given.provider else name, given, self._http)
             if target is not None:
                 return target
         return self._named(name) if name else None
-
-    def _of_session(self, model: str | None, given: SessionProviders) -> Target | None:
-        """Who answers by what the session brought. A target remembers what its server refuses, so
-        that the latest ones are kept."""
-        for known, name, target in self._latest:
-            if known is given and name == model:
-                return target
-        if fault := refusal(given):
-            raise ModelUnavailable(fault)
-        found = session_target(model, given, self._http)
-        if found is not None:
-            self._latest.append((given, model, found))
-        return found
 
     async def list(self) -> list[ModelInfo]:
         """All models, the default first; endpoints are asked at once and within a bound.

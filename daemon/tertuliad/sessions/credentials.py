@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 from tertulia_protocol.provider_config import SessionProviders
+from tertuliad.limits import SESSION_TARGETS
+from tertuliad.providers.base import Target
+
+
+class Kept:
+    """What was given for some sessions, and what was made of it: a target remembers what its server
+    refuses. Goes with the last of the sessions."""
+
+    __slots__ = ("__weakref__", "_targets", "given")
+
+    def __init__(self, given: SessionProviders) -> None:
+        self.given = given
+        self._targets: dict[str | None, Target] = {}
+
+    def target(self, model: str | None) -> Target | None:
+        """Who answers for `model`, if that was found out before."""
+        return self._targets.get(model)
+
+    def found(self, model: str | None, target: Target) -> None:
+        """Remember who answers, where that depends on nothing else than what was given."""
+        if self.given.provider is not None:
+            if len(self._targets) >= SESSION_TARGETS:
+                self._targets.clear()
+            self._targets[model] = target
 
 
 class Credentials:
-    """By session; outlives the sessions' actors. Equal ones are one object: hundreds of sessions
+    """By session; outlives the sessions' actors. Equal ones are kept once: hundreds of sessions
     mostly have the same endpoint."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, SessionProviders] = {}
-        self._latest: SessionProviders | None = None
+        self._kept: dict[str, Kept] = {}
+        self._latest: Kept | None = None
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._kept
 
-    def get(self, session_id: str) -> SessionProviders | None:
+    def of(self, session_id: str) -> Kept | None:
         return self._kept.get(session_id)
 
     def keep(self, session_id: str, given: SessionProviders) -> None:
         """Take the place of what was given before. An endpoint takes the place of all of it; of
         lists of endpoints and models, each one of its own."""
         before = self._kept.get(session_id)
-        if before is not None and given.provider is None and before.provider is None:
+        if before is not None and given.provider is None and before.given.provider is None:
             given = SessionProviders(
-                providers=given.providers or before.providers, models=given.models or before.models
+                providers=given.providers or before.given.providers,
+                models=given.models or before.given.models,
             )
-        if given != self._latest:
-            self._latest = given
-        self._kept[session_id] = self._latest or given
+        if self._latest is None or self._latest.given != given:
+            self._latest = Kept(given)
+        self._kept[session_id] = self._latest
 
     def copy(self, source: str, child: str) -> None:
         """What `source` has holds for `child` too."""
-        if (given := self._kept.get(source)) is not None:
-            self._kept[child] = given
+        if (kept := self._kept.get(source)) is not None:
+            self._kept[child] = kept
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
-        self._kept.pop(session_id, None)
-        if not self._kept:
+        if self._kept.pop(session_id, None) is self._latest:
             self._latest = None

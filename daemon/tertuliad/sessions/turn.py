@@ -117,11 +117,16 @@ class Turn:
 
     async def _target(self) -> Target:
         plan = self._plan
-        given = self._world.credentials.get(plan.session_id) or given_providers(plan.config)
-        try:
-            target = await self._world.resolve(plan.config.model, given)
-        except RpcError as error:
-            raise ProviderFailed("unavailable", error.message) from error
+        kept = self._world.credentials.of(plan.session_id)
+        target = None if kept is None else kept.target(plan.config.model)
+        if target is None:
+            given = given_providers(plan.config) if kept is None else kept.given
+            try:
+                target = await self._world.resolve(plan.config.model, given)
+            except RpcError as error:
+                raise ProviderFailed("unavailable", error.message) from error
+            if kept is not None:
+                kept.found(plan.config.model, target)
         return _as_the_caller_knows(target, plan.config)
 
     def _explained(self, failure: ProviderFailed) -> ProviderFailed:

@@ -21,7 +21,6 @@ from tertulia_protocol.provider_config import (
     SessionProviders,
 )
 from tertuliad.config import ModelSettings, ProviderSettings, Settings
-from tertuliad.providers import catalog as providers_catalog
 from tertuliad.providers.base import Done, Message, ModelRequest, Target
 from tertuliad.providers.catalog import Catalog
 from tertuliad.providers.http import Http
@@ -124,22 +123,6 @@ async def test_a_sessions_provider_wins_over_all_that_is_configured(http: Http) 
     assert repr(target.provider) == "OpenAIChat('session', 'http://b/v1/chat/completions')"
     with pytest.raises(ModelUnavailable, match="needs a model"):
         await catalog(http, configured).resolve(None, given)
-
-
-async def test_the_targets_of_sessions_are_kept_while_they_are_among_the_latest(
-    http: Http, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They remember what their server refuses, so that it is not asked for it each time."""
-    monkeypatch.setattr(providers_catalog, "SESSION_TARGETS", 2)
-    placed = catalog(http, settings())
-    given = [SessionProviders(ProviderConfig(base_url="http://a/v1")) for _ in range(3)]
-    first = await placed.resolve("m", given[0])
-    assert await placed.resolve("m", given[0]) is first
-    assert await placed.resolve("n", given[0]) is not first
-    assert await placed.resolve("m", given[0]) is first
-    for other in given[1:]:
-        assert await placed.resolve("m", other) is not first
-    assert await placed.resolve("m", given[0]) is not first
 
 
 async def test_a_registry_is_selected_by_provider_and_id(http: Http) -> None:
