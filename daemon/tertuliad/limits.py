@@ -73,6 +73,7 @@ STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: 
 WAL_CHANGES = 128  # the write-ahead log is folded back after so many
 WAL_BYTES = 4 * MIB  # a larger write-ahead log is cut off once it was folded back
 LIGHT_BYTES = 256 * KIB  # events of a change, or a log, that the event loop's thread works on
+LIGHT_SEGMENTS = 16  # that such a log leads through: forks and rewinds make them
 LIGHT_EVENTS = 512  # of such a log, behind its snapshot; a longer one is read by a thread
 STORE_CACHE_KIB = 96  # pages that each of the store's two connections keeps
 INDEXED_AT_ONCE = 64  # segments whose new words are indexed in one transaction

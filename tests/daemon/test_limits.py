@@ -358,6 +358,8 @@ ELSEWHERE = {
     "LIGHT_BYTES": E
     + "test_huge_frames.py::test_an_event_of_the_largest_size_is_stored_and_reaches"
     "_all_who_follow",
+    "LIGHT_SEGMENTS": D
+    + "test_store.py::test_a_log_of_many_segments_or_a_large_snapshot_is_loaded_by_a_thread",
     "LIGHT_EVENTS": D
     + "test_store.py::test_a_short_log_is_loaded_at_once_and_a_long_one_by_a_thread",
     "SNAPSHOT_EVENTS": D + "test_library.py::test_a_fork_before_a_snapshot_is_folded_from_the_log",

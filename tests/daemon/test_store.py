@@ -550,6 +550,30 @@ async def test_a_short_log_is_loaded_at_once_and_a_long_one_by_a_thread(
     assert len(log.records) == events + bool(more_bytes)
 
 
+async def test_a_log_of_many_segments_or_a_large_snapshot_is_loaded_by_a_thread(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LIGHT_SEGMENTS", 3)
+    monkeypatch.setattr(limits, "LIGHT_BYTES", 1000)
+    store = open_store()
+    await done(store.create(append("s0", 0)))
+    for number in range(1, 4):
+        forked = append(f"s{number}", number)
+        await done(store.fork(Fork(f"s{number - 1}", number, forked)))
+    loading = [store.load(f"s{number}") for number in range(4)]
+    assert [one.done() for one in loading] == [True, True, True, False]
+    log = await done(loading[-1])
+    assert log is not None
+    assert log.records == list(records(1, 4))
+    large = Append(1, row("s0", 2), records(2, 2), snapshot=b"x" * 1001)
+    await done(store.append(large))
+    loaded = store.load("s0")
+    assert not loaded.done()
+    log = await done(loaded)
+    assert log is not None
+    assert log.snapshot == b"x" * 1001
+
+
 async def test_an_event_is_found_by_its_id(open_store: Open) -> None:
     store = open_store()
     made = tuple(Record(n, "type", b'{"id":"e%d"}' % n) for n in range(1, 6))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tertuliad import limits
 from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
 from tertuliad.store.schema import event_id, seq_of
@@ -30,9 +29,12 @@ SELECT segment, upto FROM chain
 _HAS_NEWS = "UPDATE segments SET head = ? WHERE id = ? AND indexed = head"
 
 
-def chain(db: sqlite3.Connection, segment: int) -> list[tuple[int, int]]:
-    """(segment, last seq that belongs to the log), the oldest first."""
-    return db.execute(_CHAIN, (segment,)).fetchall()[::-1]
+def chain(
+    db: sqlite3.Connection, segment: int, at_most: int | None = None
+) -> list[tuple[int, int]]:
+    """(segment, last seq that belongs to the log), the oldest first; the newest `at_most`."""
+    found = db.execute(_CHAIN, (segment,))
+    return (found.fetchall() if at_most is None else found.fetchmany(at_most))[::-1]
 
 
 def new_segment(
@@ -66,11 +68,9 @@ def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) ->
     return found
 
 
-def is_light(db: sqlite3.Connection, parts: list[tuple[int, int]], events: int, after: int) -> bool:
-    """Whether the `events` behind seq `after` of a log can be read in no time."""
-    if events > limits.LIGHT_EVENTS:
-        return False
-    return sum(_bytes(db, part, after, upto) for part, upto in parts) <= limits.LIGHT_BYTES
+def bytes_behind(db: sqlite3.Connection, parts: list[tuple[int, int]], after: int) -> int:
+    """The bytes of the events behind seq `after`."""
+    return sum(_bytes(db, part, after, upto) for part, upto in parts)
 
 
 def _read_part(
@@ -163,16 +163,24 @@ def _continued_once(db: sqlite3.Connection, segment: int) -> bool:
 
 def newest_snapshot(
     db: sqlite3.Connection, parts: list[tuple[int, int]]
-) -> tuple[int, bytes] | None:
-    """(seq, snapshot) nearest to the end of the log that leads through `parts`, a `chain`; it may
-    be of the log that it was forked from."""
+) -> tuple[int, int, int] | None:
+    """(segment, seq, bytes) of the snapshot nearest to the end of the log that leads through
+    `parts`, a `chain`; it may be of the log that it was forked from."""
     for part, upto in reversed(parts):
         found = db.execute(
-            "SELECT seq, body FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)
+            "SELECT seq, length(body) FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)
         ).fetchone()
         if found is not None:
-            return found[0], found[1]
+            return part, found[0], found[1]
     return None
+
+
+def snapshot(db: sqlite3.Connection, segment: int) -> bytes:
+    """The body of the snapshot that `newest_snapshot` found."""
+    body: bytes = db.execute("SELECT body FROM snapshots WHERE segment = ?", (segment,)).fetchone()[
+        0
+    ]
+    return body
 
 
 def _bytes(db: sqlite3.Connection, segment: int, after: int = -1, upto: int = MAX_SEQ) -> int:
