@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import file, sqlite
+from tertuliad.store import file, search, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -50,6 +50,7 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 Open = Callable[[], Store]
+OpenSqlite = Callable[[], SqliteStore]
 
 
 @pytest.fixture
@@ -724,7 +725,7 @@ async def test_others_write_and_read_while_a_search_runs(
 ) -> None:
     store, other = open_store(), open_store()
     await done(store.create(Append(0, row("a", 1), (spoken(1, "word"),))))
-    running, go_on, find = threading.Event(), threading.Event(), sqlite.search.find
+    running, go_on, find = threading.Event(), threading.Event(), search.find
 
     def slow(*arguments: Any) -> Any:
         found = find(*arguments)
@@ -732,14 +733,15 @@ async def test_others_write_and_read_while_a_search_runs(
         assert go_on.wait(20)
         return found
 
-    monkeypatch.setattr(sqlite.search, "find", slow)
+    monkeypatch.setattr(search, "find", slow)
     searched = store.search("word", 5, None)
     try:
         assert await anyio.to_thread.run_sync(running.wait, 20)
         await done(store.append(Append(1, row("a", 2), (spoken(2, "word"),))))
         await done(store.delete(["never"]))
         await filled(other, "b", 1)
-        assert len(await done(store.read("a", Range()))) == 2
+        read = await done(store.read("a", Range()))
+        assert len(read) == 2
         assert not searched.done()
     finally:
         go_on.set()
@@ -771,7 +773,7 @@ def said(first: int, last: int, text: str = "word") -> tuple[Record, ...]:
 
 @pytest.mark.usefixtures("pieces")
 async def test_a_long_log_is_indexed_in_pieces_and_found_whole(
-    open_store: Open, home: Path
+    open_store: OpenSqlite, home: Path
 ) -> None:
     store = open_store()
     await done(store.create(Append(0, row("a", 7), said(1, 7))))
@@ -791,7 +793,7 @@ async def test_a_long_log_is_indexed_in_pieces_and_found_whole(
 
 
 @pytest.mark.usefixtures("pieces")
-async def test_short_logs_are_indexed_together(open_store: Open, home: Path) -> None:
+async def test_short_logs_are_indexed_together(open_store: OpenSqlite, home: Path) -> None:
     store = open_store()
     for name in ("a", "b", "c", "d"):
         await done(store.create(Append(0, row(name, 1), said(1, 1))))
@@ -802,7 +804,7 @@ async def test_short_logs_are_indexed_together(open_store: Open, home: Path) -> 
 
 
 @pytest.mark.usefixtures("pieces")
-async def test_what_is_to_be_stored_gets_in_between_the_pieces(open_store: Open) -> None:
+async def test_what_is_to_be_stored_gets_in_between_the_pieces(open_store: OpenSqlite) -> None:
     store = open_store()
     await done(store.create(Append(0, row("a", 60), said(1, 60))))
     searched = store.search("word", 90, None)
@@ -813,7 +815,7 @@ async def test_what_is_to_be_stored_gets_in_between_the_pieces(open_store: Open)
 
 @pytest.mark.usefixtures("pieces")
 async def test_a_log_that_is_indexed_in_part_can_be_left_and_deleted(
-    open_store: Open, home: Path
+    open_store: OpenSqlite, home: Path
 ) -> None:
     store = open_store()
     await done(store.create(Append(0, row("a", 9), said(1, 9))))
