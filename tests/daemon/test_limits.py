@@ -393,6 +393,7 @@ ELSEWHERE = {
     "OTHERS_LOOK_S": E + "test_two_daemons.py::test_a_client_of_one_daemon_hears_a_turn_of_another",
     "OTHERS_AT_ONCE": D + "test_others.py::test_sessions_are_asked_for_in_pieces",
     "FREE_BYTES": D + "test_doctor.py::test_too_little_space_is_told",
+    "INDEXED_BYTES": D + "test_store.py::test_a_long_log_is_indexed_in_pieces_and_found_whole",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
     "DRAIN_GRACE_S": E + "test_process_end.py::test_a_turn_may_end_within_the_grace_and_what_waits"
     "_stays_waiting",
@@ -422,7 +423,6 @@ REASONS = {
     "SWITCH_INTERVAL_S": "a pace of two threads; the bench shows what it is for",
     "WARM_PAUSE_S": "before an import that nobody waits for",
     "GREETING_S": "how long nobody is waited for, before what was left is taken up all the same",
-    "INDEXED_AT_ONCE": "a size of transactions: the index is the same, and a search waits for it",
     "PARENT_POLL_S": "where the platform cannot tell of a parent's death; Linux can",
 }
 

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import file, sqlite
+from tertuliad.store import file, search, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -49,6 +50,7 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 Open = Callable[[], Store]
+OpenSqlite = Callable[[], SqliteStore]
 
 
 @pytest.fixture
@@ -765,7 +767,122 @@ async def test_hits_come_in_pages(open_store: Open) -> None:
     assert sorted(seen) == [1, 2, 3, 4, 5]
 
 
+async def test_a_search_finds_what_was_to_be_stored_before_it(open_store: Open) -> None:
+    store = open_store()
+    created = store.create(Append(0, row("a", 1), (spoken(1, "word"),)))
+    appended = store.append(Append(1, row("a", 2), (spoken(2, "word"),)))
+    assert await said_in(store, "word") == [("a", 1), ("a", 2)]
+    assert created.done()
+    assert appended.done()
+
+
+async def test_others_write_and_read_while_a_search_runs(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_store(), open_store()
+    await done(store.create(Append(0, row("a", 1), (spoken(1, "word"),))))
+    running, go_on, find = threading.Event(), threading.Event(), search.find
+
+    def slow(*arguments: Any) -> Any:
+        found = find(*arguments)
+        running.set()
+        assert go_on.wait(20)
+        return found
+
+    monkeypatch.setattr(search, "find", slow)
+    searched = store.search("word", 5, None)
+    try:
+        assert await anyio.to_thread.run_sync(running.wait, 20)
+        await done(store.append(Append(1, row("a", 2), (spoken(2, "word"),))))
+        await done(store.delete(["never"]))
+        await filled(other, "b", 1)
+        read = await done(store.read("a", Range()))
+        assert len(read) == 2
+        assert not searched.done()
+    finally:
+        go_on.set()
+    hits, _ = await done(searched)
+    assert [hit.seq for hit in hits] == [1]
+
+
 # The SQLite store
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three short events are indexed at once."""
+    monkeypatch.setattr(limits, "INDEXED_BYTES", 3 * limits.KIB)
+
+
+def words_in_index(home: Path) -> int:
+    """The messages of which the index has something."""
+    with contextlib.closing(sqlite3.connect(home / FILE_NAME)) as db:
+        (messages,) = db.execute("SELECT count(*) FROM said_docsize").fetchone()
+        found = db.execute("SELECT count(*) FROM said WHERE said MATCH 'word'").fetchone()
+    assert found == (messages,)
+    return int(messages)
+
+
+def said(first: int, last: int, text: str = "word") -> tuple[Record, ...]:
+    return tuple(spoken(seq, text) for seq in range(first, last + 1))
+
+
+@pytest.mark.usefixtures("pieces")
+async def test_a_long_log_is_indexed_in_pieces_and_found_whole(
+    open_store: OpenSqlite, home: Path
+) -> None:
+    store = open_store()
+    await done(store.create(Append(0, row("a", 7), said(1, 7))))
+    assert await done(store.index())
+    assert words_in_index(home) == 3
+    await done(store.append(Append(7, row("a", 8), said(8, 8))))
+    assert await done(store.index())
+    assert words_in_index(home) == 6
+    assert not await done(store.index())
+    assert words_in_index(home) == 8
+    assert not await done(store.index())
+    large = said(9, 9, "word " * limits.KIB)
+    await done(store.append(Append(8, row("a", 13), (*large, *said(10, 13)))))
+    assert await done(store.index())
+    assert words_in_index(home) == 9, "a large event is a piece of its own"
+    assert await said_in(store, "word") == [("a", seq) for seq in range(1, 14)]
+
+
+@pytest.mark.usefixtures("pieces")
+async def test_short_logs_are_indexed_together(open_store: OpenSqlite, home: Path) -> None:
+    store = open_store()
+    for name in ("a", "b", "c", "d"):
+        await done(store.create(Append(0, row(name, 1), said(1, 1))))
+    assert await done(store.index())
+    assert words_in_index(home) == 3
+    assert not await done(store.index())
+    assert words_in_index(home) == 4
+
+
+@pytest.mark.usefixtures("pieces")
+async def test_what_is_to_be_stored_gets_in_between_the_pieces(open_store: OpenSqlite) -> None:
+    store = open_store()
+    await done(store.create(Append(0, row("a", 60), said(1, 60))))
+    searched = store.search("word", 90, None)
+    await done(store.create(append("b", 0)))
+    assert not searched.done()
+    assert len((await done(searched))[0]) == 60
+
+
+@pytest.mark.usefixtures("pieces")
+async def test_a_log_that_is_indexed_in_part_can_be_left_and_deleted(
+    open_store: OpenSqlite, home: Path
+) -> None:
+    store = open_store()
+    await done(store.create(Append(0, row("a", 9), said(1, 9))))
+    assert await done(store.index())
+    await rewound(store, "a", 9, 5)
+    assert words_in_index(home) == 3, "a rewind indexes nothing"
+    assert await said_in(store, "word") == [("a", seq) for seq in range(1, 6)]
+    await done(store.create(Append(0, row("b", 9), said(1, 9))))
+    assert await done(store.index())
+    await done(store.delete(["a", "b"]))
+    assert words_in_index(home) == 0
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from tertulia_protocol import events
-from tertuliad import limits
 from tertuliad.clock import now_ms
 from tertuliad.doctor.findings import counted
 from tertuliad.doctor.sessions import Checked, check, differing
@@ -131,12 +130,10 @@ def _index(db: Database, tell: Tell, *, anew: bool) -> None:
     if anew:
         with db.one_moment():
             db.index_anew()
-    indexed = 0
-    while True:
+    if not db.to_index():
+        return
+    more = True
+    while more:
         with db.one_moment():
-            some = db.index_some(limits.INDEXED_AT_ONCE)
-        if not some:
-            break
-        indexed += some
-    if indexed:
-        tell("What was said is indexed.")
+            more = db.index_some()
+    tell("What was said is indexed.")

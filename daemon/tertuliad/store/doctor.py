@@ -344,7 +344,7 @@ class Database:
                 (MAX_SEQ, SEQ_BITS),
             )
 
-    def index_some(self, segments: int) -> int:
-        """Index what waits in so many segments; how many there were."""
+    def index_some(self) -> bool:
+        """Index some of what waits; whether more is left."""
         with _told():
-            return search.index(self._db, segments)
+            return search.index(self._db)

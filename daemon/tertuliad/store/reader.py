@@ -1,4 +1,4 @@
-"""Reads, which a thread of their own does one after the other."""
+"""Reads, which a thread does one after the other: one of all short reads, one of searches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Reader:
     """Each piece of work stands for itself."""
 
-    def __init__(self, file: DatabaseFile, call_soon: CallSoon) -> None:
+    def __init__(self, name: str, file: DatabaseFile, call_soon: CallSoon) -> None:
         self._file = file
-        self._worker = Worker("store-reader", call_soon)
+        self._worker = Worker(name, call_soon)
         self._db: sqlite3.Connection | None = None
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:

@@ -1,12 +1,14 @@
 """SQL about the words that were said: the index is written off the path of a turn.
 
-What is not indexed yet is indexed before a search, so that a search finds all that is stored.
+What is not indexed yet is indexed before a search, so that a search finds all that is stored. It is
+indexed by small transactions, and a long log in pieces: nobody who writes waits for all of it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tertuliad import limits
 from tertuliad.store.base import MARKS, MAX_SEQ
 from tertuliad.store.schema import SAID_TYPES, event_id, seq_of
 
@@ -28,6 +30,11 @@ _WORDS = (
     f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND {TEXT} IS NOT NULL"
 )
 
+# What the next events of a segment cost.
+_COSTS = (
+    f"SELECT id, max(length(body), {limits.KIB}) FROM events"  # noqa: S608 - a constant
+    " WHERE id BETWEEN ? AND ? ORDER BY id"
+)
 
 _FIND = (
     "SELECT events.id, CASE WHEN json_valid(CAST(events.body AS TEXT))"  # noqa: S608
@@ -38,17 +45,23 @@ _FIND = (
 )
 
 
-def index(db: sqlite3.Connection, segments: int) -> int:
-    """Index what is new in at most so many segments; how many there were."""
-    waiting = db.execute(
-        "SELECT id FROM segments WHERE indexed < head LIMIT ?", (segments,)
-    ).fetchall()
-    for (segment,) in waiting:
+def index(db: sqlite3.Connection) -> bool:
+    """Index some of what is new, as much as one transaction takes; whether more is left."""
+    room = limits.INDEXED_BYTES
+    while (segment := _behind(db)) is not None:
+        if room <= 0:
+            return True
         try:
-            index_segment(db, segment)
+            room = _index_next(db, segment, room)
         except _corrupt() as error:
             _pass_over(db, segment, error)
-    return len(waiting)
+    return False
+
+
+def _behind(db: sqlite3.Connection) -> int | None:
+    """A segment that has something new."""
+    found = db.execute("SELECT id FROM segments WHERE indexed < head LIMIT 1").fetchone()
+    return None if found is None else found[0]
 
 
 def _corrupt() -> type[Exception]:
@@ -74,18 +87,23 @@ def _pass_over(db: sqlite3.Connection, segment: int, error: Exception) -> None:
         raise error
 
 
-def index_segment(db: sqlite3.Connection, segment: int) -> None:
-    """Index what is new in one segment."""
-    indexed, behind = db.execute(
-        "SELECT indexed, indexed < head FROM segments WHERE id = ?", (segment,)
-    ).fetchone()
-    if behind:
-        new = (event_id(segment, indexed + 1), event_id(segment, MAX_SEQ))
-        (last,) = db.execute("SELECT max(id) FROM events WHERE id BETWEEN ? AND ?", new).fetchone()
-        db.execute(f"INSERT INTO said (rowid, text) {_WORDS}", new)
-        db.execute(
-            "UPDATE segments SET head = ?1, indexed = ?1 WHERE id = ?2", (seq_of(last), segment)
-        )
+def _index_next(db: sqlite3.Connection, segment: int, room: int) -> int:
+    """Index the next events of a segment, up to the one that fills `room` bytes; what is left of
+    those."""
+    (indexed,) = db.execute("SELECT indexed FROM segments WHERE id = ?", (segment,)).fetchone()
+    new = (event_id(segment, indexed + 1), event_id(segment, MAX_SEQ))
+    (last,) = db.execute("SELECT max(id) FROM events WHERE id BETWEEN ? AND ?", new).fetchone()
+    upto = last = last or event_id(segment, indexed)  # a repair may have left none
+    for row_id, cost in db.execute(_COSTS, new):
+        upto, room = row_id, room - cost
+        if room <= 0:
+            break
+    db.execute(f"INSERT INTO said (rowid, text) {_WORDS}", (new[0], upto))
+    db.execute(
+        "UPDATE segments SET head = ?, indexed = ? WHERE id = ?",
+        (seq_of(last), seq_of(upto), segment),
+    )
+    return room
 
 
 def unindex(db: sqlite3.Connection, segment: int) -> None:

@@ -47,7 +47,8 @@ class SqliteStore:
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._file = DatabaseFile(folder)
         self._writer = Writer(self._file, loop, self._written)
-        self._reader = Reader(self._file, loop.call_soon_threadsafe)
+        self._reader = Reader("store-reader", self._file, loop.call_soon_threadsafe)
+        self._searcher = Reader("store-searcher", self._file, loop.call_soon_threadsafe)
         self._unfolded = 0
         """Changes since the write-ahead log was folded back into the database."""
 
@@ -63,9 +64,10 @@ class SqliteStore:
     def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
         return self._writer.submit(lambda db: _delete(db, session_ids), heavy=True)
 
-    def index(self) -> Future[int]:
-        """Index some of what was said since the last time; how many segments had something."""
-        return self._writer.submit(lambda db: search.index(db, limits.INDEXED_AT_ONCE), heavy=True)
+    def index(self) -> Future[bool]:
+        """Index some of what was said since the last time; whether more is left. What was submitted
+        before is committed before."""
+        return self._writer.submit(search.index, heavy=True)
 
     def load(self, session_id: str) -> Future[Log | None]:
         db = self._writer.at_hand
@@ -112,7 +114,19 @@ class SqliteStore:
     def search(
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:
-        return self._writer.submit(lambda db: _search(db, text, limit, after), heavy=True)
+        reply = Reply()
+
+        def indexed(step: Future[bool]) -> None:
+            if step.exception() is not None:
+                reply.follow(step)
+            elif step.result():
+                self.index().add_done_callback(indexed)  # behind the changes that wait by now
+            else:
+                found = self._searcher.submit(lambda db: _search(db, text, limit, after))
+                found.add_done_callback(reply.follow)
+
+        self.index().add_done_callback(indexed)
+        return reply
 
     def sizes(self) -> Future[dict[str, int]]:
         return self._reader.submit(_sizes)
@@ -123,6 +137,7 @@ class SqliteStore:
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
+        self._searcher.close()
         self._file.release()
 
     def _written(self, changes: int) -> None:
@@ -139,7 +154,7 @@ def _commits_elsewhere(db: sqlite3.Connection) -> int:
 
 
 def _is_large(append: Append) -> bool:
-    """Whether it may take long; a rewind has to index what it leaves behind."""
+    """Whether it may take long; a rewind may have to remove what it leaves behind."""
     return append.keep_to is not None or (
         sum(len(record.body) for record in append.records) > limits.LIGHT_BYTES
     )
@@ -176,7 +191,6 @@ def _append(db: sqlite3.Connection, append: Append) -> None:
 
 def _rewound(db: sqlite3.Connection, append: Append, old: int) -> int:
     """The session's new segment, which goes on from where the old log is left."""
-    search.index_segment(db, old)  # nothing will be appended to it any more
     parent = _segment_at(db, old, append.keep_to or 0)
     segment = logs.new_segment(db, append.expected_head, parent, append.keep_to)
     db.execute("UPDATE sessions SET segment = ? WHERE id = ?", (segment, append.row.id))
@@ -304,14 +318,16 @@ def _search(
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 10):
         raise rows.bad_cursor()
     offset = int(after or 0)
-    while search.index(db, limits.INDEXED_AT_ONCE):
-        pass
-    found = search.find(db, text, limit + 1, offset)
-    hits = [
-        Hit(rows.made(values), seq_of(row_id), event_id, kind, snippet)
-        for row_id, event_id, kind, snippet in found[:limit]
-        for values in db.execute(_WHOSE, (segment_of(row_id), seq_of(row_id)))
-    ]
+    db.execute("BEGIN")  # one moment for the places and the rows
+    try:
+        found = search.find(db, text, limit + 1, offset)
+        hits = [
+            Hit(rows.made(values), seq_of(row_id), event_id, kind, snippet)
+            for row_id, event_id, kind, snippet in found[:limit]
+            for values in db.execute(_WHOSE, (segment_of(row_id), seq_of(row_id)))
+        ]
+    finally:
+        db.execute("COMMIT")
     return hits, str(offset + limit) if len(found) > limit else None
 
 
