@@ -18,6 +18,7 @@ from tertulia_protocol.errors import StoreFailed
 from tertuliad.store import kernel_sync
 from tertuliad.store.base import Append, Record, Row
 from tertuliad.store.kernel_sync import Done, KernelSync, offered
+from tertuliad.store.schema import FILE_NAME
 from tertuliad.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +94,11 @@ async def test_a_disk_that_fails_is_told_to_who_waits_and_the_next_one_is_served
     monkeypatch.setattr(KernelSync, "sync", failing)
     with pytest.raises(StoreFailed, match="the disk is broken"):
         await created(store, "second")
+    log = tmp_path / f"{FILE_NAME}-wal"
+    before = log.stat().st_size
     await created(store, "third")
+    assert log.stat().st_size < before, "the log, which may have a hole, was begun anew"
+    await created(store, "fourth")
     store.close()
 
 

@@ -10,6 +10,8 @@ The rules of this file:
   that by the thread; a change is answered after that. Meanwhile the next ones gather.
 - What may take long (`heavy`), what failed at the first attempt, and what meets the lock of another
   process is done whole by the thread, and the later changes wait behind it.
+- After a sync that failed nothing is answered before SQLite itself has brought the log into the
+  database: what the kernel forgot of the log would be a hole, and nothing behind it could be read.
 - A member of a group that is refused does not touch the others; where one fails half-way, each is
   tried alone.
 """
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.failures import REFUSALS, failure
@@ -73,6 +76,8 @@ class Writer:
         """Changes were made, or the thread makes them, and they are not durable yet."""
         self._away = False
         """The thread has the connection."""
+        self._doubtful = False
+        """A sync has failed."""
 
     @property
     def at_hand(self) -> sqlite3.Connection | None:
@@ -102,7 +107,8 @@ class Writer:
         self._busy = bool(group)
         if not group:
             return
-        outcomes = None if group[0].heavy else self._made_here(group)
+        at_once = not (group[0].heavy or self._doubtful)
+        outcomes = self._made_here(group) if at_once else None
         if outcomes is None:
             self._hand_over(group)
         else:
@@ -130,6 +136,7 @@ class Writer:
                 if error is None:
                     reply.give(outcomes)
                 else:
+                    self._doubtful = True
                     reply.fail(failure(error, self._file.path))
 
             try:
@@ -177,8 +184,22 @@ class Writer:
         try:
             sync_file(self._log())
         except OSError as error:
+            self._doubtful = True
             raise failure(error, self._file.path) from error
         return outcomes
+
+    def _settle(self, db: sqlite3.Connection) -> None:
+        """Begin the log anew, with all of it in the database."""
+        try:
+            busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except Exception as error:
+            raise failure(error, self._file.path) from error
+        if busy:
+            raise StoreFailed(
+                f"The disk failed under {self._file.path}, and the store cannot be put in order"
+                " while others read it; try again."
+            )
+        self._doubtful = False
 
     def _log(self) -> int:
         """The write-ahead log. Raises `OSError`."""
@@ -193,6 +214,8 @@ class Writer:
         self._db.execute(f"PRAGMA busy_timeout = {int(limits.STORE_BUSY_TIMEOUT_S * 1000)}")
         try:
             self._file.check()
+            if self._doubtful:
+                self._settle(self._db)
             outcomes = _each_made(self._db, works)
         finally:
             self._db.execute("PRAGMA busy_timeout = 0")  # the loop's thread never waits for a lock
