@@ -51,7 +51,7 @@ class Pace(enum.Enum):
 class Follower:
     """One connection's view of one session. Dies with either."""
 
-    __slots__ = ("news", "outlet", "owed", "pace", "seq", "session_id")
+    __slots__ = ("missed", "news", "outlet", "owed", "pace", "seq", "session_id")
 
     def __init__(self, outlet: Outlet, session_id: str, seq: int) -> None:
         self.outlet = outlet
@@ -59,6 +59,8 @@ class Follower:
         self.seq = seq
         """What came before it was attached is read with getMessages."""
         self.pace = Pace.LIVE
+        self.missed = False
+        """It has missed a piece of the answer that comes."""
         self.owed = False
         """It has missed a `session.idle`, or may have."""
         self.news: anyio.Event | None = None
@@ -177,10 +179,13 @@ class Hub:
         room = self._rooms.get(session_id)
         return () if room is None else room.followers
 
-    def publish(self, session_id: str, frames: list[bytes], before: int, seq: int) -> None:
+    def publish(
+        self, session_id: str, frames: list[bytes], before: int, seq: int, *, pieces: bool = False
+    ) -> None:
         """Give frames to all who keep up. `before` and `seq` are of the last stored event before
         the frames, and of the last one before or in them. Without frames, what was stored is not
-        shown."""
+        shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
+        whole: what clients join has no hole."""
         room = self._rooms.get(session_id)
         if room is None:
             return
@@ -192,11 +197,16 @@ class Hub:
                 # Another process has written to the log meanwhile; what is live here is dropped.
                 follower.owed = follower.owed or bool(frames)
                 self._catch_up(follower)
+            elif follower.pace is Pace.LIVE and pieces and follower.missed:
+                continue
             elif follower.pace is Pace.LIVE and (not frames or follower.offer(joined)):
                 follower.seq = max(seq, follower.seq)
             elif follower.pace is Pace.UNREAD:
                 self._catch_up(follower)
-            if seq > before:
+            if pieces:
+                follower.missed = follower.pace is not Pace.LIVE
+            elif seq > before:
+                follower.missed = False
                 follower.tell_news()
 
     def heard(self, session_id: str, head: int, *, elsewhere: bool) -> bool:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from tertulia.records import Event
+from tertulia.session import Session
+from tertulia.talk import speak
 from tests.clients.command import TERTULIA, ok, run
 from tests.clients.conftest import BOUND_S
 
@@ -78,3 +83,17 @@ def test_an_answer_that_was_cut_says_so_on_stderr(home: Path) -> None:
     assert "most tokens" not in done.stdout
     assert "warning:" in ok("show", "s1")
     assert run("send", "s1", "[[fake-n10]]").stderr == ""
+
+
+class Streamed:
+    """A session that says what a daemon told: its client read too slowly for all of the deltas."""
+
+    def stream(self, _prompt: str) -> Iterator[Event]:
+        for said in ("The sea ", "is "):
+            yield Event("assistant.message_delta", {"messageId": "m", "deltaContent": said})
+        yield Event("assistant.message", {"messageId": "m", "content": "The sea is wide.\n"})
+
+
+def test_what_the_deltas_left_out_is_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    speak(cast(Session, Streamed()), "tell me of the sea")
+    assert capsys.readouterr().out == "The sea is wide.\n"

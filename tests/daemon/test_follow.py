@@ -124,6 +124,12 @@ class Desk:
         body = json.dumps({"id": "live", "type": kind, "ephemeral": True}).encode()
         self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq)
 
+    def piece(self, text: str) -> None:
+        """A delta of an answer."""
+        seq = len(self.store.log)
+        body = json.dumps({"id": "live", "type": text, "ephemeral": True}).encode()
+        self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq, pieces=True)
+
     def drained(self, outlet: Outlet) -> None:
         outlet.full, outlet.room_for = False, None
         self.hub.on_low(outlet)
@@ -157,6 +163,24 @@ def test_what_was_read_before_it_was_published_is_not_told_again(
     desk.stored()
     desk.store.do_all()
     assert [one for one in outlet.seen if one != IDLE] == names(1, 6)
+
+
+def test_who_has_missed_a_piece_of_an_answer_gets_the_whole_and_no_more_pieces() -> None:
+    desk = Desk()
+    desk.runs = True
+    slow, quick = desk.join(), desk.join()
+    desk.stored()
+    desk.piece("1")
+    slow.full = True
+    desk.piece("2")
+    desk.drained(slow)
+    desk.store.do_all()
+    desk.piece("3")
+    desk.live("session.warning")
+    desk.stored()
+    desk.piece("4")
+    assert quick.seen == ["e1", "1", "2", "3", "session.warning", "e2", "4"]
+    assert slow.seen == ["e1", "1", "session.warning", "e2", "4"]
 
 
 def test_news_that_come_late_do_not_have_the_log_told_again() -> None:

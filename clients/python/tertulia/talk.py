@@ -33,7 +33,7 @@ def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool 
     raised. With a `key` it may be sent again: the answer is that of the first time.
     """
     voice = Voice(sys.stdout)
-    spoken: set[str] = set()
+    spoken: dict[str, int] = {}
     warnings: list[str] = []
     options: SendOptions = {"idempotency_key": key} if key else {}
     try:
@@ -58,14 +58,16 @@ def _warnings(event: Event) -> list[str]:
     return [str(event.data.get("message", ""))]
 
 
-def _text(event: Event, spoken: set[str], voice: Voice) -> str:
-    """What `event` adds to the answer: a delta, or a whole message that did not stream."""
+def _text(event: Event, spoken: dict[str, int], voice: Voice) -> str:
+    """What `event` adds to the answer: a delta, or what the deltas of a whole message left out.
+    `spoken` counts the letters so far, by message."""
     message_id = str(event.data.get("messageId", ""))
     if event.type == "assistant.message_delta":
         if spoken and message_id not in spoken:
             voice.end_line()
-        spoken.add(message_id)
-        return str(event.data.get("deltaContent", ""))
-    if event.type == "assistant.message" and message_id not in spoken:
-        return str(event.data.get("content", ""))
+        text = str(event.data.get("deltaContent", ""))
+        spoken[message_id] = spoken.get(message_id, 0) + len(text)
+        return text
+    if event.type == "assistant.message":
+        return str(event.data.get("content", ""))[spoken.get(message_id, 0) :]
     return ""

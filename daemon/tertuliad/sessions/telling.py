@@ -29,6 +29,14 @@ TAKEN_OVER = (
 )
 
 
+_PIECES = {
+    events.AssistantMessageStart,
+    events.AssistantMessageDelta,
+    events.AssistantReasoningDelta,
+}
+"""Of an answer that is told whole later."""
+
+
 class Telling:
     """Lives with the session's actor. `seq` is the last stored one that was published or read."""
 
@@ -46,7 +54,8 @@ class Telling:
         if sealed:
             frames = [event_frame(state.id, item.body) for item in sealed if item.shown]
             added = sum(1 for item in sealed if item.seq)
-            self._world.publish(state.id, frames, state.seq - added, state.seq)
+            pieces = all(type(item.data) in _PIECES for item in sealed)
+            self._world.publish(state.id, frames, state.seq - added, state.seq, pieces=pieces)
 
     def live(self, state: SessionState, *data: events.EventData) -> None:
         """Events that are not stored, outside of any command."""
