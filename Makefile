@@ -28,7 +28,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, then the tests"
 	@echo "make bench   the benchmark (BENCH_ARGS=\"--long\" adds what takes minutes, --help tells more)"
-	@echo "make torture kills at random moments, and the check that nothing is lost"
+	@echo "make torture kills at every step and at random moments, and the check that nothing is lost"
 
 demo: $(HAS_MODEL)
 	@$(BIN)/tertulia demo

@@ -1,17 +1,20 @@
-"""Syncing by the kernel: told when it is done, told why not, and done without it where it is not
-offered."""
+"""Syncing: what is answered is on the disk. By the kernel: told when it is done, told why not, and
+done without it where it is not offered."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import os
+import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from tertulia_protocol.errors import StoreFailed
@@ -102,10 +105,15 @@ async def test_a_disk_that_fails_is_told_to_who_waits_and_the_next_one_is_served
     store.close()
 
 
+def change(session_id: str, head: int) -> Append:
+    """One more event, which is the session's `head`."""
+    row = Row(id=session_id, created_ms=1, modified_ms=1, head=head)
+    return Append(head - 1, row, (Record(head, "type", b"{}"),))
+
+
 async def created(store: SqliteStore, session_id: str) -> None:
-    row = Row(id=session_id, created_ms=1, modified_ms=1, head=1)
     with anyio.fail_after(20):
-        await asyncio.wrap_future(store.create(Append(0, row, (Record(1, "type", b"{}"),))))
+        await asyncio.wrap_future(store.create(change(session_id, 1)))
 
 
 @pytest.mark.parametrize("numbers", [{}, {"x86_64": (9999,) * 4, "aarch64": (9999,) * 4}])
@@ -118,4 +126,100 @@ async def test_without_it_a_thread_makes_changes_durable(
     for number in range(5):
         await created(store, f"s{number}")
     assert "store-writer" in {thread.name for thread in threading.enumerate()}
+    store.close()
+
+
+# What is answered is on the disk: that it was synced cannot be seen by killing a process
+
+
+class Disk:
+    """Holds back each sync that was done. All but `sync` is for the event loop's thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / FILE_NAME
+        self._loop = asyncio.get_running_loop()
+        self._held = anyio.Event()
+        self._release: Callable[[], None] = lambda: None
+        self.synced: list[tuple[bool, int]] = []
+        """For each sync: was it one of the write-ahead log; how many events were written before."""
+
+    def note(self, fd: int) -> None:
+        """A sync of `fd` begins."""
+        log = os.stat(f"{self._file}-wal")
+        db = sqlite3.connect(self._file)
+        (events,) = db.execute("SELECT count(*) FROM events").fetchone()
+        db.close()
+        self.synced.append((os.path.samestat(os.fstat(fd), log), events))
+
+    def hold(self, release: Callable[[], None]) -> None:
+        """A sync is done, and would be told by `release`."""
+        self._release = release
+        self._held.set()
+
+    def sync(self, fd: int) -> None:
+        """In the place of the C library's function, on the writer's thread."""
+        os.fsync(fd)
+        self.note(fd)
+        told = threading.Event()
+        self._loop.call_soon_threadsafe(self.hold, told.set)
+        assert told.wait(20)
+
+    async def answers_only_after_its_sync(self, asked: Future[None]) -> None:
+        with anyio.fail_after(20):
+            await self._held.wait()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert not asked.done(), "answered before its sync was done"
+            self._held = anyio.Event()
+            self._release()
+            await asyncio.wrap_future(asked)
+
+
+async def test_what_the_kernel_syncs_is_answered_after_a_sync_of_the_write_ahead_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelSync
+) -> None:
+    store, disk = SqliteStore(tmp_path, asyncio.get_running_loop()), Disk(tmp_path)
+    await created(store, "first")  # by the thread, which opens the file
+    sync = KernelSync.sync
+
+    def holding(self: KernelSync, file: int, done: Done) -> None:
+        disk.note(file)
+        sync(self, file, lambda error: disk.hold(partial(done, error)))
+
+    monkeypatch.setattr(KernelSync, "sync", holding)
+    await disk.answers_only_after_its_sync(store.create(change("second", 1)))
+    await disk.answers_only_after_its_sync(store.append(change("second", 2)))
+    await disk.answers_only_after_its_sync(store.append(change("first", 2)))
+    assert disk.synced == [(True, 2), (True, 3), (True, 4)]
+    store.close()
+
+
+async def test_what_the_thread_syncs_is_answered_after_a_sync_of_the_write_ahead_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernel_sync, "_NUMBERS", {})
+    store, disk = SqliteStore(tmp_path, asyncio.get_running_loop()), Disk(tmp_path)
+    monkeypatch.setattr(os, "fdatasync", disk.sync, raising=False)
+    await disk.answers_only_after_its_sync(store.create(change("first", 1)))  # the thread's whole
+    await disk.answers_only_after_its_sync(store.create(change("second", 1)))
+    await disk.answers_only_after_its_sync(store.append(change("second", 2)))
+    assert disk.synced == [(True, 1), (True, 2), (True, 3)]
+    store.close()
+
+
+async def test_a_disk_that_fails_under_the_thread_is_told_to_who_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernel_sync, "_NUMBERS", {})
+    store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    await created(store, "first")
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", failing, raising=False)
+        with pytest.raises(StoreFailed, match="the disk is broken"), anyio.fail_after(20):
+            await asyncio.wrap_future(store.append(change("first", 2)))
+    await created(store, "second")
     store.close()

@@ -1,19 +1,21 @@
 """A daemon that is killed again and again while several clients use it, and the check of its log.
 
-It is killed from outside after a random time, or kills itself at a named step (`dying_daemon`).
+It is killed from outside after a random time, or kills itself at a named step (`dying_daemon`):
+one that comes by chance, or with `kill_at` for certain.
 Everything random comes from the seed; the moments at which the kernel delivers a kill do not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.support.daemon_process import DaemonProcess, tcp_daemon
@@ -22,6 +24,7 @@ from tests.support.wire import Wire
 from tests.torture import dying_daemon
 from tests.torture.client import SESSIONS, Client
 from tests.torture.ledger import Ledger
+from tests.torture.walk import Walk
 
 CLIENTS = 4
 MARK = "[[say:still here]]"
@@ -44,16 +47,29 @@ class Chaos:
         self.kills = self._marks = 0
         self.died_at: Counter[str] = Counter()
 
-    def run(self, seconds: float, steps: Sequence[str] = dying_daemon.STEPS) -> None:
-        """Kill and check until the time is over, three times at least; every other kill is at one
-        of `steps`, in a random order."""
+    def run(self, kills: int, seconds: float = 0.0) -> None:
+        """Kill and check, so often at least, until the time is over; every other kill is at a step,
+        in a random order, if that comes."""
         end = time.monotonic() + seconds
         left: list[str] = []
-        while self.kills < 3 or time.monotonic() < end:
+        for number in itertools.count():
+            if number >= kills and time.monotonic() >= end:
+                break
             if not left:
-                left = self._random.sample(steps, len(steps))
-            self.kill_once(left.pop() if self.kills % 2 else None)
+                left = self._random.sample(dying_daemon.STEPS, len(dying_daemon.STEPS))
+            self.kill_once(left.pop() if number % 2 else None)
         self.check(self.ledger.alive)
+
+    def kill_at(self, step: str) -> None:
+        """Use a daemon so that it dies at `step`, see that it does, and check what is left."""
+        with self._daemon(f"{step}:1") as daemon:
+            walk = Walk(daemon.connect(), self._model, step)
+            walk.work()
+            assert walk.fault is None, f"no death at {step}: {walk.fault}; {daemon.stderr[-2000:]}"
+            self._died(daemon, step)
+        self.kills += 1
+        walk.enter_into(self.ledger)
+        self.check(walk.used & self.ledger.alive)
 
     def kill_once(self, step: str | None) -> None:
         """Use a daemon until it dies at `step`, or at some time, and check what is left."""
@@ -87,8 +103,7 @@ class Chaos:
             else:
                 threads[0].join(PATIENCE_S)
                 if not threads[0].is_alive():
-                    assert daemon.wait() == -signal.SIGKILL, daemon.stderr[-2000:]
-                    self.died_at[step] += 1
+                    self._died(daemon, step)
             daemon.kill()
             for client in clients:
                 client.wire.until_end()
@@ -101,6 +116,11 @@ class Chaos:
                 raise client.fault
             client.enter_into(self.ledger)
         return {session for client in clients for session in client.used}
+
+    def _died(self, daemon: DaemonProcess, step: str) -> None:
+        """By its own hand, that is: at the step."""
+        assert daemon.wait() == -signal.SIGKILL, daemon.stderr[-2000:]
+        self.died_at[step] += 1
 
     def check(self, sessions: Collection[str]) -> None:
         """The list, and that each of `sessions` has all that it has to, and goes on."""

@@ -1,4 +1,5 @@
 """One client's random work: it talks, forks, rewinds, renames, deletes, and notes what it was told.
+What it asks by an `ask_to_...` is noted for the ledger.
 
 Everybody may use every shared session. Only who made a session rewinds, renames or deletes it, and
 only while nobody else has heard of it, so that what has to be left of it is known.
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.model_thread import ModelThread
-from tests.support.wire import Wire
+from tests.support.wire import Event, Wire
 from tests.torture.ledger import Ledger
 
 SESSIONS = 12
@@ -56,7 +57,7 @@ class Client:
     def work(self) -> None:
         try:
             while not self.wire.ended:
-                self._step()
+                self.step()
         except OSError as error:
             # The kill came first, and shows at the writing end before it does at the reading one.
             try:
@@ -67,7 +68,8 @@ class Client:
             if not self.wire.ended:
                 self.fault = error
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Something, whatever comes."""
         steps: list[tuple[int, Callable[[], None]]] = [
             (12, self._send),
             (3, self._abort),
@@ -103,15 +105,20 @@ class Client:
         session = self._pick()
         if session is None:
             return
-        asked = []
-        for _ in range(self._random.choice((1, 1, 1, 3))):
-            number = len(self._sends)
-            prompt = f"{self._seed}.{number} {self._random.choice(SCRIPTS)}"
-            params = {"sessionId": session, "prompt": prompt}
-            self._sends.append((session, prompt, self.wire.ask("session.send", params)))
-            asked.append(self._sends[-1][2])
+        asked = [
+            self.ask_to_say(session, self._random.choice(SCRIPTS))
+            for _ in range(self._random.choice((1, 1, 1, 3)))
+        ]
         if self._random.random() < 0.8:
             self.wire.answer(asked[-1])
+
+    def ask_to_say(self, session: str, script: str, **more: Any) -> int:
+        """Send a message that is unlike all others; `more` are further params."""
+        prompt = f"{self._seed}.{len(self._sends)} {script}"
+        params = {"sessionId": session, "prompt": prompt, **more}
+        asked = self.wire.ask("session.send", params)
+        self._sends.append((session, prompt, asked))
+        return asked
 
     def _abort(self) -> None:
         session = self._pick()
@@ -131,27 +138,34 @@ class Client:
         session = self._new_id()
         if session is None:
             return
+        asked = self.ask_to_create(session, streaming=self._random.random() < 0.5)
+        if "result" in self.wire.answer(asked):
+            self._attached.add(session)
+            self._share(session)
+
+    def ask_to_create(self, session: str, *, streaming: bool) -> int:
         params = {
             "sessionId": session,
             "model": "fake",
-            "streaming": self._random.random() < 0.5,
+            "streaming": streaming,
             "provider": self._model.provider(),
         }
         asked = self.wire.ask("session.create", params)
         self._creates.append((session, asked))
-        if "result" in self.wire.answer(asked):
-            self._attached.add(session)
-            self._share(session)
+        return asked
 
     def _fork(self) -> None:
         source, child = self._pick(), self._new_id()
         if source is None or child is None:
             return
+        if "result" in self.wire.answer(self.ask_to_fork(source, child)):
+            self._share(child)
+
+    def ask_to_fork(self, source: str, child: str) -> int:
         said = self._said(source)
         asked = self.wire.ask("sessions.fork", {"sessionId": source, "newSessionId": child})
         self._forks.append((source, child, said, asked))
-        if "result" in self.wire.answer(asked):
-            self._share(child)
+        return asked
 
     def _said(self, session: str) -> list[str]:
         """What users have said in it that this client has seen, and that was not rewound."""
@@ -168,11 +182,14 @@ class Client:
         said = self.wire.events(session, "user.message")
         if not said or not self._attach(session):
             return
-        event = self._random.choice(said)
-        params = {"sessionId": session, "eventId": event["id"], "mode": "conversation"}
+        self.wire.answer(self.ask_to_rewind(session, self._random.choice(said)))
+
+    def ask_to_rewind(self, session: str, said: Event) -> int:
+        """To before the message `said`."""
+        params = {"sessionId": session, "eventId": said["id"], "mode": "conversation"}
         asked = self.wire.ask("session.history.rewind", params)
-        self._rewinds.append((session, str(event["data"]["content"]), asked))
-        self.wire.answer(asked)
+        self._rewinds.append((session, str(said["data"]["content"]), asked))
+        return asked
 
     def _rename(self) -> None:
         if not self._private:
@@ -185,8 +202,12 @@ class Client:
 
     def _delete(self) -> None:
         if self._private:
-            session = self._private.pop()
-            self._deletes.append((session, self.wire.ask("session.delete", {"sessionId": session})))
+            self.ask_to_delete(self._private.pop())
+
+    def ask_to_delete(self, session: str) -> int:
+        asked = self.wire.ask("session.delete", {"sessionId": session})
+        self._deletes.append((session, asked))
+        return asked
 
     def _look(self) -> None:
         self._answer("session.list", {})

@@ -7,7 +7,7 @@ knows nothing of this: the doors between its parts are watched from here.
 | step | when |
 |---|---|
 | `<write>.asked` | before the store is asked for this write |
-| `<write>.storing` | while its thread is at it |
+| `<write>.storing` | in the next 2 ms: while it waits, is made or is synced, on whatever thread |
 | `<write>.stored` | it is committed, and nobody was told |
 | `call.asked`, `call.told` | before and after a turn finds its model |
 | `<event>.asked`, `<event>.told` | before and after followers get the event |
@@ -27,17 +27,19 @@ from typing import Any
 
 from tertuliad import limits
 
-limits.HOT_SESSIONS = 1
-limits.SNAPSHOT_EVENTS = 16
-limits.WAL_CHANGES = 5
-limits.INDEX_PAUSE_S = 0.05
+if __name__ == "__main__":
+    # Before what reads them is imported. Who imports the names of the steps keeps its own bounds.
+    limits.HOT_SESSIONS = 1
+    limits.SNAPSHOT_EVENTS = 16
+    limits.WAL_CHANGES = 5
+    limits.INDEX_PAUSE_S = 0.05
 
-from tertuliad import entry  # noqa: E402 - the bounds come first
-from tertuliad.follow import Hub  # noqa: E402
-from tertuliad.models import Models  # noqa: E402
-from tertuliad.sessions.registry import Sessions  # noqa: E402
-from tertuliad.store.base import Append  # noqa: E402
-from tertuliad.store.sqlite import SqliteStore  # noqa: E402
+from tertuliad import entry
+from tertuliad.follow import Hub
+from tertuliad.models import Models
+from tertuliad.sessions.registry import Sessions
+from tertuliad.store.base import Append
+from tertuliad.store.sqlite import SqliteStore
 
 VARIABLE = "TORTURE_DIES_AT"
 WRITES = ("create", "admit", "queue", "end", "rewind", "snapshot", "fork", "delete")

@@ -68,12 +68,13 @@ class Neighbours:
         self.kills = self.stops = 0
         self._used: set[str] = set()
 
-    def run(self, seconds: float) -> None:
-        """Disturb the daemons until the time is over, then check everything."""
+    def run(self, seconds: float, least: int = 1) -> None:
+        """Disturb the daemons until the time is over, with so many kills and so many stops at
+        least, then check everything."""
         end = time.monotonic() + seconds
         houses = [self._open() for _ in range(DAEMONS)]
         try:
-            while not self.kills or not self.stops or time.monotonic() < end:
+            while min(self.kills, self.stops) < least or time.monotonic() < end:
                 place = self._random.randrange(DAEMONS)
                 if self._random.random() < 0.6:
                     self._enter(houses[place].gone())
