@@ -126,12 +126,20 @@ def watch(death: Death) -> None:
 def _around_publish(death: Death) -> None:
     original = Hub.publish
 
-    def publish(hub: Hub, session_id: str, frames: list[bytes], before: int, seq: int) -> None:
+    def publish(
+        hub: Hub,
+        session_id: str,
+        frames: list[bytes],
+        before: int,
+        seq: int,
+        *,
+        pieces: bool = False,
+    ) -> None:
         joined = b"".join(frames)
         shown = [event for event in EVENTS if f'"type":"{event}"'.encode() in joined]
         for event in shown:
             death.at(f"{event}.asked")
-        original(hub, session_id, frames, before, seq)
+        original(hub, session_id, frames, before, seq, pieces=pieces)
         for event in shown:
             death.at(f"{event}.told")
 
