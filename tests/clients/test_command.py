@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -364,6 +365,7 @@ class Screen:
             env={**os.environ, "TERM": "xterm", **env},
         )
         os.close(slave)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.shown = ""
         self._seen = 0
 
@@ -383,7 +385,7 @@ class Screen:
             data = os.read(self.fd, 4096) if ready else b""
         except OSError:
             return False
-        self.shown += data.decode("utf-8", "replace")
+        self.shown += self._decoder.decode(data)
         return True
 
     def type(self, text: str) -> None:
