@@ -37,6 +37,13 @@ class Reply(Future[Any]):
         reply._result = result
         return reply
 
+    @classmethod
+    def failed(cls, error: BaseException) -> Reply:
+        """A reply that has failed already."""
+        reply = cls()
+        reply.fail(error)
+        return reply
+
     def give(self, result: Any) -> None:
         if self._result is _PENDING:
             self._result = result

@@ -71,6 +71,14 @@ async def test_what_cannot_be_synced_is_said(kernel: KernelSync, file: int) -> N
         await done.wait()
 
 
+async def test_who_is_woken_for_nothing_does_not_wait_for_an_outcome(kernel: KernelSync) -> None:
+    told: list[OSError | None] = []
+    kernel._done = told.append  # as if a sync were under way
+    kernel._ready()
+    assert told == []
+    kernel._done = None
+
+
 async def test_closing_waits_for_what_is_under_way(file: int) -> None:
     kernel = offered(asyncio.get_running_loop())
     if kernel is None:

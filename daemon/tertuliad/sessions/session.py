@@ -115,9 +115,11 @@ class Session:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
         wait. Where none does, what it means to stop may be among them."""
         if self.gone:
-            return _refused(SessionNotFound.of(self.id))
+            return Reply.failed(SessionNotFound.of(self.id))
         if len(self._inbox) >= limits.INBOX_COMMANDS + limits.URGENT_COMMANDS * first:
-            return _refused(Overloaded(f"Too many requests wait in session {self.id}; try again."))
+            return Reply.failed(
+                Overloaded(f"Too many requests wait in session {self.id}; try again.")
+            )
         return self._enqueue(decide, first=first)
 
     @property
@@ -393,9 +395,3 @@ class Session:
             told = self._telling.seq
             nowhere = SessionState(id=self.id, created_ms=self._modified_ms, seq=told)
             self._telling.stuck(self._state or nowhere, str(error))
-
-
-def _refused(error: RpcError) -> Reply:
-    reply = Reply()
-    reply.fail(error)
-    return reply

@@ -98,8 +98,10 @@ class KernelSync:
         os.close(self._eventfd)
 
     def _ready(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self._eventfd, 8)
+        except BlockingIOError:
+            return  # woken for nothing: to look for an outcome would be to wait for it
         if self._done is not None:
             self._tell()
 

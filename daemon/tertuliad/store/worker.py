@@ -31,10 +31,9 @@ class Worker:
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Have a job done; the future is completed on the event loop's thread."""
-        reply = Reply()
         if self._closed:
-            reply.fail(StoreFailed("The store is closed: the daemon is stopping."))
-            return reply
+            return Reply.failed(StoreFailed("The store is closed: the daemon is stopping."))
+        reply = Reply()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
