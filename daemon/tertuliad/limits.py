@@ -89,7 +89,8 @@ FREE_BYTES = 64 * MIB  # with less on its disk, a home is in danger: the doctor 
 LISTED_AT_ONCE = 1000  # rows of a page, where a limit is given; a higher one is this one
 FOUND_AT_ONCE = 200  # places of a search's page; a higher limit is this one
 METADATA_BYTES = 64 * KIB  # a session's own metadata, encoded; refuse
-INDEX_PAUSE_S = 3.0  # between something that was said and its being indexed
+INDEX_PAUSE_S = 3.0  # nothing was stored for so long, before what was said is indexed
+INDEX_LATE_S = 60.0  # it waits no longer than that for such a pause
 
 # The process.
 FREED_KEPT_BYTES = 256 * KIB  # of freed memory, that the C library does not give back at once

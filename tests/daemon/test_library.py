@@ -556,6 +556,33 @@ async def test_the_index_is_written_behind_the_turns(
     assert len(tasks) == 2
 
 
+async def test_the_index_waits_for_quiet_but_not_for_ever(
+    both: tuple[FramesClient, Room], tmp_path: Path
+) -> None:
+    client, room = both
+    await spoken(client, "a", "hello")
+    waiting = Indexer(room.store, lambda _: None, pause_s=100, late_s=250)
+    waiting.changed()
+    begun = waiting.due_s
+    waiting.changed()
+    assert begun < waiting.due_s < begun + 50, "it is put off by what is stored meanwhile"
+    ran = anyio.Event()
+
+    def spawn(work: Any) -> None:
+        async def run() -> None:
+            await work()
+            ran.set()
+
+        room.world.spawn(run)
+
+    Indexer(room.store, spawn, pause_s=1e6, late_s=0).changed()
+    with anyio.fail_after(20):
+        await ran.wait()
+    db = sqlite3.connect(tmp_path / "home" / FILE_NAME)
+    assert db.execute("SELECT count(*) FROM said WHERE said MATCH 'hello'").fetchone() == (2,)
+    db.close()
+
+
 async def test_a_store_that_ends_first_is_no_failure_of_the_index(
     both: tuple[FramesClient, Room], caplog: pytest.LogCaptureFixture
 ) -> None:

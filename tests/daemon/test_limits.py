@@ -395,6 +395,7 @@ ELSEWHERE = {
     "FREE_BYTES": D + "test_doctor.py::test_too_little_space_is_told",
     "INDEXED_BYTES": D + "test_store.py::test_a_long_log_is_indexed_in_pieces_and_found_whole",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
+    "INDEX_LATE_S": D + "test_library.py::test_the_index_waits_for_quiet_but_not_for_ever",
     "DRAIN_GRACE_S": E + "test_process_end.py::test_a_turn_may_end_within_the_grace_and_what_waits"
     "_stays_waiting",
     "EXIT_AFTER_SHUTDOWN_S": E + "test_process_end.py::test_an_owned_daemon_that_nobody_ends_after"

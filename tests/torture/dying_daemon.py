@@ -32,7 +32,7 @@ if __name__ == "__main__":
     limits.HOT_SESSIONS = 1
     limits.SNAPSHOT_EVENTS = 16
     limits.WAL_CHANGES = 5
-    limits.INDEX_PAUSE_S = 0.05
+    limits.INDEX_PAUSE_S, limits.INDEX_LATE_S = 0.05, 0.1
 
 from tertuliad import entry
 from tertuliad.follow import Hub
