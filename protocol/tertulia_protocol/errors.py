@@ -45,7 +45,7 @@ class RpcError(Exception):
         """What was asked was not done, and the same request may be taken after so many ms; None:
         not by waiting alone, and the message says what to do."""
         after = (self.data or {}).get("retryMs")
-        return after if type(after) is int and after >= 0 else None
+        return after if type(after) is int and after > 0 else None
 
 
 class _CodedError(RpcError):
