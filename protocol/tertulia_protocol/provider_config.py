@@ -26,16 +26,19 @@ _UNSEEN = "".join(map(chr, range(33)))
 
 def public_url(url: str) -> str:
     """`url` as scheme://host:port/path: user info, query and fragment may hold secrets."""
-    return _read(_bare(url))
+    return _read(parted(url)[0])
 
 
-def _bare(url: str) -> str:
-    """`url` without what may be secret, before anything sees it that remembers what it saw:
-    `urlsplit` does as well. Cut as it would cut (RFC 3986; tabs and line ends do not count)."""
+def parted(url: str) -> tuple[str, str, str]:
+    """What may be shown of `url`, its user info, and its query, before anything sees it that
+    remembers what it saw: `urlsplit` does as well. Cut as it would cut (RFC 3986; tabs and line
+    ends do not count)."""
     text = url.lstrip(_UNSEEN).translate({ord(c): None for c in "\t\r\n"})
-    start, slashes, rest = text.partition("#")[0].partition("?")[0].partition("//")
+    before, _, query = text.partition("#")[0].partition("?")
+    start, slashes, rest = before.partition("//")
     authority, slash, path = rest.partition("/")
-    return f"{start}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
+    userinfo, _, place = authority.rpartition("@")
+    return f"{start}{slashes}{place}{slash}{path}", userinfo, query
 
 
 @functools.lru_cache(maxsize=256)
@@ -58,7 +61,7 @@ def is_http(url: str) -> bool:
 
 def is_loopback(url: str) -> bool:
     """Whether `url` names this machine by an address that never leaves it."""
-    return _is_loopback(_bare(url))
+    return _is_loopback(parted(url)[0])
 
 
 @functools.lru_cache(maxsize=256)
