@@ -1,10 +1,11 @@
-// A thin client of tertuliad without dependencies: Content-Length frames, requests, events.
-// A Client is one connection; a session lives in the daemon and outlives it. Whatever waits is
-// rejected when the connection ends, so that nothing here hangs.
+// A thin client of tertuliad without dependencies. A Client is one connection; a session lives in
+// the daemon and outlives it. When the connection ends, whatever waits is rejected: nothing hangs.
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { EventEmitter, on, once } from "node:events";
+import { open } from "node:fs/promises";
 import net from "node:net";
+import { basename, dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
 const GRACE_MS = 5000; // before each next step of a spawned daemon's end
@@ -32,9 +33,8 @@ export class Client extends EventEmitter {
   static async spawn({ command, home, args = [], env } = {}) {
     const options = [...args, "--stdio", ...(home ? ["--home", home] : [])];
     const program = command ?? process.env.TERTULIAD ?? "tertuliad";
-    const child = spawn(program, options, {
-      stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env }, detached: true,
-    });
+    const [stdio, whole] = [["pipe", "pipe", "inherit"], { ...process.env, ...env }];
+    const child = spawn(program, options, { stdio, env: whole, detached: true });
     const remedy = "put tertuliad on the PATH, or name it in TERTULIAD";
     await once(child, "spawn").catch(failing(`${program} cannot be run: ${remedy}`));
     return new Client(child.stdout, child.stdin, child).#greet();
@@ -44,8 +44,12 @@ export class Client extends EventEmitter {
   static async connect(address, token = process.env.TERTULIA_TOKEN) {
     const [, path, host, port] = /^(?:unix:(.+)|(?:tcp:\/\/)?(.*):(\d+))$/.exec(address) ?? [];
     if (!path && !port) throw new Error(`${address} is no address: unix:/path or host:port`);
-    const socket = net.connect(path ? { path } : { host, port, noDelay: true });
-    await once(socket, "connect").catch(failing(`No daemon at ${address}: run tertulia serve`));
+    const none = failing(`No daemon at ${address}: run tertulia serve`);
+    const deep = process.platform === "linux" && Buffer.byteLength(path ?? "") > 107; // unix(7)
+    const folder = deep && await open(dirname(path)).catch(none); // through it the path is short
+    const near = folder ? `/proc/self/fd/${folder.fd}/${basename(path)}` : path;
+    const socket = net.connect(path ? { path: near } : { host, port, noDelay: true });
+    await once(socket, "connect").catch(none).finally(() => folder && folder.close());
     return new Client(socket, socket).#greet(token);
   }
 
@@ -79,10 +83,8 @@ export class Client extends EventEmitter {
         if (id !== sessionId) continue;
         const begins = type === "user.message" && data.delivery !== "steering";
         const over = mine && (begins || type === "session.idle"); // no idle where others queue
-        if (over && failure) throw failure;
-        if (over) return text;
-        mine ||= type === "user.message" && data.messageId === messageId;
-        if (!mine) continue;
+        if (over) return failure ? Promise.reject(failure) : text;
+        if (!(mine ||= type === "user.message" && data.messageId === messageId)) continue;
         if (type === "assistant.message_delta") onDelta?.(data.deltaContent);
         if (type === "assistant.message") text = data.content;
         if (type === "abort") failure ??= new Error("The turn was aborted.");
@@ -94,7 +96,6 @@ export class Client extends EventEmitter {
   }
 
   async list() { return (await this.request("session.list")).sessions; }
-
   async delete(sessionId) {
     const { success, error } = await this.request("session.delete", { sessionId });
     if (!success) throw new Error(error);
@@ -124,11 +125,10 @@ export class Client extends EventEmitter {
     this.#buffer = Buffer.concat([this.#buffer, chunk]);
     for (let end; (end = this.#buffer.indexOf("\r\n\r\n")) >= 0;) {
       const [, length] = /content-length: *(\d+)/i.exec(this.#buffer.toString("latin1", 0, end));
-      const stop = end + 4 + Number(length);
-      if (this.#buffer.length < stop) return;
-      const body = this.#buffer.subarray(end + 4, stop);
-      this.#buffer = this.#buffer.subarray(stop);
-      const { id, method, params, result, error } = JSON.parse(body);
+      const to = end + 4 + Number(length);
+      if (this.#buffer.length < to) return;
+      const { id, method, params, result, error } = JSON.parse(this.#buffer.subarray(end + 4, to));
+      this.#buffer = this.#buffer.subarray(to);
       if (method === "session.event") this.emit("event", params.sessionId, params.event);
       else if (method === "session.lifecycle") this.emit("lifecycle", params);
       else if (method && id !== undefined)

@@ -2,6 +2,10 @@
 
 A bound that is not here does not exist. Fates: *wait* (the sender is not read for a while),
 *refuse* (a typed error), *fall behind* (a follower re-reads the log later), *close*.
+
+Where what is refused passes by itself, the error says when to try again: a `..._RETRY_MS` stands
+below the bounds that it is for, and each caller is told a time between once and twice of it
+(`spread`). Where it does not pass, no time is told, and the message says what to do instead.
 """
 
 KIB = 1024
@@ -19,23 +23,27 @@ OUTBOX_LOW_BYTES = 1 * MIB  # below: followers that fell behind catch up from th
 OUTBOX_MAX_BYTES = 256 * MIB  # above: a peer that asks and never reads is closed
 REQUESTS_IN_FLIGHT = 2048  # per connection; refuse
 BYTES_IN_FLIGHT = 256 * MIB  # of their params together; refuse
+IN_FLIGHT_RETRY_MS = 20  # some answers of that connection will have left
 FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
 STRANGER_S = 10.0  # to say the token, where one is asked for; close
 STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
 STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
+CONNECTIONS_RETRY_MS = 1000  # a client comes and goes by its user's pace
 
 # Sessions.
 FOLLOWED_SESSIONS = 131_072  # by one connection at once; refuse
 PENDING_MESSAGES = 256  # queued behind a turn, per session; refuse
 PENDING_BYTES = 64 * MIB  # of their texts and attachments together; refuse
+PENDING_RETRY_MS = 1000  # a place comes with the end of a turn
 READ_EVENTS = 200  # of one page of a log, where the caller does not say
 READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
 READ_WAIT_MS = 30_000  # a read waits for news so long at most, whatever the caller says
 LEFT_OVER_TURNS = 16  # at once, of messages that an earlier process left waiting
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse
 URGENT_COMMANDS = 1024  # beyond it, those that go first (abort): a full inbox does not stop them
+INBOX_RETRY_MS = 50  # some commits
 REMEMBERED_KEYS = 256  # callers' keys of the messages accepted last, per session
 SESSION_IDLE_S = 600.0  # an idle session is kept in memory so long, and then let go
 SESSION_LOOK_S = 0.05  # idle sessions are looked for no more often, however short their time
@@ -58,6 +66,7 @@ RETRY_LONGEST_WAIT_S = 16.0
 RETRY_AFTER_S = 60.0  # a server that asks to wait longer is not asked again: the turn fails
 RETRY_WINDOW_S = 120.0  # no try begins later than this after the first
 TURNS_AT_ONCE = 4096  # turns that run in the daemon; a message that would start one more: refuse
+TURN_RETRY_MS = 1000  # for the end of one, in this session, this daemon or another
 
 # Models' HTTP.
 CONNECT_TIMEOUT_S = 10.0
@@ -70,6 +79,7 @@ EMBEDDED_START_TIMEOUT_S = 60.0
 # Store.
 COMMIT_BATCH = 128  # changes of one transaction
 STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: refuse
+STORE_RETRY_MS = 1000  # whoever holds it has held it for longer than that
 WAL_CHANGES = 128  # the write-ahead log is folded back after so many
 WAL_BYTES = 4 * MIB  # a larger write-ahead log is cut off once it was folded back
 LIGHT_BYTES = 256 * KIB  # events of a change, or a log, that the event loop's thread works on

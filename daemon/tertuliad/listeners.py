@@ -25,6 +25,7 @@ from tertulia_protocol.envelope import encode_error
 from tertulia_protocol.errors import Overloaded
 from tertulia_protocol.framing import encode_frame
 from tertuliad import limits
+from tertuliad.spread import spread
 
 if TYPE_CHECKING:
     from anyio.streams.stapled import MultiListener
@@ -152,8 +153,12 @@ async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.Sock
 async def turn_away(stream: anyio.abc.SocketStream) -> None:
     """Say that there are too many clients, and close. What the client has sent is read first:
     otherwise the kernel would take the refusal back from a client that has not read it yet."""
-    full = Overloaded(f"{limits.CONNECTIONS} clients are connected, and no more are taken.")
-    refusal = encode_error(None, full.code, full.message, full.data)
+    full = Overloaded(
+        f"{limits.CONNECTIONS} clients are connected, and no more are taken until one goes; try"
+        " again.",
+        retry_ms=limits.CONNECTIONS_RETRY_MS,
+    )
+    refusal = encode_error(None, full.code, full.message, spread(full.data))
     with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         with anyio.move_on_after(limits.STRANGER_FAREWELL_S):
             await stream.send(encode_frame(refusal))

@@ -27,6 +27,7 @@ from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame
 from tertulia_protocol.methods import METHODS, Method, decode
 from tertuliad import limits
 from tertuliad.replies import Reply
+from tertuliad.spread import spread
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ for _name in ("pylsp_jsonrpc", "pylsp_jsonrpc.endpoint"):
 
 CANCEL_METHOD = "$/cancelRequest"
 _encoder = msgspec.json.Encoder()
+_STOPPING = "The daemon is stopping and takes no more requests: connect again when another runs."
 
 Handler = Callable[[Any, Any], Any]
 """(caller, params) to a result struct, a `Reply`, or for a method in a task an awaitable."""
@@ -54,7 +56,7 @@ class Caller(Protocol):
 def wire_error(error: BaseException) -> tuple[int, str, dict[str, Any] | None]:
     """(code, message, data) for an exception that a handler let out."""
     if isinstance(error, errors.RpcError):
-        return error.code, error.message, error.data
+        return error.code, error.message, spread(error.data)
     reference = os.urandom(4).hex()
     log.error("unexpected error %s", reference, exc_info=error)
     return (
@@ -111,7 +113,7 @@ class Gate:
 
     def refuse(self, error: errors.RpcError) -> None:
         """Tell the peer an error that answers nothing it asked."""
-        self._refuse(None, error.code, error.message, error.data)
+        self._refuse(None, *wire_error(error))
 
     def close(self) -> None:
         """The connection ended: nothing more is answered."""
@@ -132,7 +134,7 @@ class Gate:
     def _admit_request(self, request: envelope.Request) -> None:
         error = self._objection(request)
         if error is not None:
-            self._refuse(request.id, error.code, error.message, error.data)
+            self._refuse(request.id, *wire_error(error))
             return
         size = self._in_flight[request.id] = len(request.params)
         self._bytes_in_flight += size
@@ -159,16 +161,18 @@ class Gate:
         if request.method not in self._handlers:
             return errors.MethodNotFound(f"Unhandled method {request.method}")
         if self._caller.draining:
-            return errors.Draining("The daemon is stopping and takes no more requests.")
+            return errors.Draining(_STOPPING)
         if len(self._in_flight) >= limits.REQUESTS_IN_FLIGHT:
             return errors.Overloaded(
                 f"More than {limits.REQUESTS_IN_FLIGHT} requests of this connection are"
-                " unanswered; wait for answers and send this one again."
+                " unanswered; wait for answers and send this one again.",
+                retry_ms=limits.IN_FLIGHT_RETRY_MS,
             )
         if self._in_flight and self._bytes_in_flight + len(request.params) > limits.BYTES_IN_FLIGHT:
             return errors.Overloaded(
                 f"The unanswered requests of this connection have {limits.BYTES_IN_FLIGHT} bytes"
-                " together; wait for answers and send this one again."
+                " together; wait for answers and send this one again.",
+                retry_ms=limits.IN_FLIGHT_RETRY_MS,
             )
         return None
 

@@ -40,14 +40,24 @@ class RpcError(Exception):
         self.message = message
         self.data = data
 
+    @property
+    def retry_ms(self) -> int | None:
+        """What was asked was not done, and the same request may be taken after so many ms; None:
+        not by waiting alone, and the message says what to do."""
+        after = (self.data or {}).get("retryMs")
+        return after if type(after) is int and after > 0 else None
+
 
 class _CodedError(RpcError):
-    """An `RpcError` whose class fixes the code and `data.kind`."""
+    """An `RpcError` whose class fixes the code and `data.kind`. `retry_ms` is `data.retryMs`."""
 
     default_code: ClassVar[int]
 
-    def __init__(self, message: str, data: dict[str, Any] | None = None) -> None:
-        super().__init__(self.default_code, message, {"kind": self.kind, **(data or {})})
+    def __init__(
+        self, message: str, data: dict[str, Any] | None = None, *, retry_ms: int | None = None
+    ) -> None:
+        after = {} if retry_ms is None else {"retryMs": retry_ms}
+        super().__init__(self.default_code, message, {"kind": self.kind, **after, **(data or {})})
 
 
 class InvalidParams(_CodedError):
@@ -89,7 +99,8 @@ class SessionExists(_CodedError):
 
 
 class TurnBusy(_CodedError):
-    """A turn runs, and the request asked for an idle session."""
+    """A turn runs or messages wait, and the request asked for an idle session. `data.retryMs`
+    where that passes by itself."""
 
     kind = "turn_busy"
     default_code = TURN_BUSY
@@ -103,17 +114,14 @@ class SeqMoved(_CodedError):
 
 
 class Overloaded(_CodedError):
-    """A bound is reached. `data.retryMs` says when to try again."""
+    """A bound is reached. `data.retryMs` says when to try again, where room comes by itself."""
 
     kind = "overloaded"
     default_code = OVERLOADED
 
-    def __init__(self, message: str, data: dict[str, Any] | None = None) -> None:
-        super().__init__(message, {"retryMs": 1000, **(data or {})})
-
 
 class Draining(_CodedError):
-    """The daemon is stopping and takes no new work."""
+    """The daemon is stopping and takes no new work, now or later: connect to the next one."""
 
     kind = "draining"
     default_code = DRAINING
@@ -134,7 +142,8 @@ class ModelUnavailable(_CodedError):
 
 
 class StoreFailed(_CodedError):
-    """The data folder cannot be read or written; the message says what is wrong with it."""
+    """The data folder cannot be read or written; the message says what is wrong with it.
+    `data.retryMs` where somebody else only holds it."""
 
     kind = "store_failed"
     default_code = STORE_FAILED

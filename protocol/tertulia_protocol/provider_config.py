@@ -20,11 +20,29 @@ import msgspec
 from tertulia_protocol.errors import InvalidParams
 
 NO_URL = "an address that is not a URL"
+_UNSEEN = "".join(map(chr, range(33)))
+"""What `urlsplit` takes off the beginning of an address."""
+
+
+def public_url(url: str) -> str:
+    """`url` as scheme://host:port/path: user info, query and fragment may hold secrets."""
+    return _read(parted(url)[0])
+
+
+def parted(url: str) -> tuple[str, str, str]:
+    """What may be shown of `url`, its user info, and its query, before anything sees it that
+    remembers what it saw: `urlsplit` does as well. Cut as it would cut (RFC 3986; tabs and line
+    ends do not count)."""
+    text = url.lstrip(_UNSEEN).translate({ord(c): None for c in "\t\r\n"})
+    before, _, query = text.partition("#")[0].partition("?")
+    start, slashes, rest = before.partition("//")
+    authority, slash, path = rest.partition("/")
+    userinfo, _, place = authority.rpartition("@")
+    return f"{start}{slashes}{place}{slash}{path}", userinfo, query
 
 
 @functools.lru_cache(maxsize=256)
-def public_url(url: str) -> str:
-    """`url` as scheme://host:port/path: user info, query and fragment may hold secrets."""
+def _read(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -41,9 +59,13 @@ def is_http(url: str) -> bool:
     return public_url(url).startswith(("http://", "https://"))
 
 
-@functools.lru_cache(maxsize=256)
 def is_loopback(url: str) -> bool:
     """Whether `url` names this machine by an address that never leaves it."""
+    return _is_loopback(parted(url)[0])
+
+
+@functools.lru_cache(maxsize=256)
+def _is_loopback(url: str) -> bool:
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import pty
@@ -18,9 +19,11 @@ from typing import Any
 
 import pytest
 
-from tertulia import Client
+from tertulia import Client, limits
 from tests.clients.command import TERTULIA, ok, run
 from tests.clients.conftest import BOUND_S, Model, Served, announced, listening_port
+
+PIECE = 65_536
 
 
 def test_send_creates_and_resumes(home: Path) -> None:
@@ -527,6 +530,29 @@ def test_a_terminal_may_be_given_what_is_no_utf8(home: Path, screens: list[Scree
     assert chat.rest() == 0
 
 
+def test_a_line_or_a_text_that_is_too_long_for_a_message_is_refused_before_it_is_all_read(
+    home: Path,
+) -> None:
+    """Standard input does not end: whoever read all of it would still be reading."""
+    for arguments in (["chat", "s1"], ["send", "s1", "-"]):
+        with subprocess.Popen(
+            [*TERTULIA, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                for _ in range(4 * limits.MESSAGE_CHARS // PIECE + 1):
+                    process.stdin.write(b"x" * PIECE)
+                    process.stdin.flush()
+            assert process.wait(BOUND_S) == 1
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+            assert str(limits.MESSAGE_CHARS) in said or str(4 * limits.MESSAGE_CHARS) in said
+            assert "Traceback" not in said
+
+
 def test_the_demo_plays_with_any_model(home: Path, screens: list[Screen]) -> None:
     lines = ok("demo", "--model", "fake-n30-d5")
     for topic in ("python", "typescript", "go"):
@@ -545,6 +571,15 @@ def test_the_demo_takes_the_homes_models_and_leaves_it_alone(home: Path, model: 
     for where in ([], ["--home", str(home)]):
         assert "Everything above" in ok("demo", "--model", "work/fake-n9-d5", *where)
     assert [path.name for path in home.iterdir()] == ["config.toml"]
+
+
+def test_the_demo_says_where_a_named_home_has_no_configuration(home: Path, tmp_path: Path) -> None:
+    mistyped = tmp_path / "hoem"
+    done = run("demo", "--model", "fake-n9-d5", "--home", str(mistyped))
+    assert done.returncode == 0
+    assert f"There is no {mistyped}/config.toml" in done.stderr
+    assert not mistyped.exists()
+    assert "config.toml" not in run("demo", "--model", "fake-n9-d5").stderr
 
 
 def test_the_demo_says_what_the_embedded_model_lacks(home: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tertulia import Client, DaemonFailed, launch
 from tests.clients.command import TERTULIA, ok, run
-from tests.clients.conftest import BOUND_S, Served
+from tests.clients.conftest import BOUND_S, Model, Served
 
 
 def said(session_id: str, *texts: str) -> None:
@@ -196,6 +196,15 @@ def test_usage_of_one_and_of_all(served: Served) -> None:
     assert ok("usage").splitlines()[1].split()[1] == "3"
     ok("send", "b", "[[say:x]]", "--model", "fake-n1")
     assert ok("usage").splitlines()[-1].startswith("in all")
+
+
+def test_usage_names_a_model_as_it_is_chosen(home: Path, model: Model) -> None:
+    home.mkdir()
+    text = f'[providers.work]\nbase_url = "{model.base_url}"\nmodels = ["fake-n1"]\n'
+    (home / "config.toml").write_text(text)
+    ok("send", "a", "x", "--model", "work/fake-n1")
+    listed = [each["id"] for each in loaded("models")["models"]]
+    assert set(loaded("usage", "a")["models"]) == {"work/fake-n1"} <= {*listed}
 
 
 def test_the_log_has_every_stored_event(served: Served) -> None:

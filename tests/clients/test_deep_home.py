@@ -14,6 +14,7 @@ from tertulia import AsyncClient, Client
 from tertulia_protocol import layout
 from tests.clients.command import TERTULIA, ok, run
 from tests.clients.conftest import BOUND_S, announced
+from tests.clients.test_node_client import NODE, play
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has a way round it")
 
@@ -54,6 +55,25 @@ def test_its_shared_daemon_is_found_and_is_for_its_user_alone(socket: Path) -> N
 async def test_the_async_client_reaches_it(socket: Path) -> None:
     async with AsyncClient.connect(f"unix:{socket}") as client:
         assert await client.ping("x") == "pong: x"
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_the_client_for_node_reaches_it(socket: Path, deep: Path) -> None:
+    found = play(
+        """
+        const told = (promise) => promise.catch((e) => e.message);
+        const client = await Client.connect(first);
+        const { message } = await client.request("ping", { message: "x" });
+        await client.close();
+        out([message, ...await Promise.all(rest.map((each) => told(Client.connect(each))))]);
+        """,
+        f"unix:{socket}",
+        f"unix:{socket}.not",
+        f"unix:{deep}/nowhere/x.sock",
+    )
+    assert found[0] == "pong: x"
+    assert f"No daemon at unix:{socket}.not: run tertulia serve" in found[1]
+    assert f"No daemon at unix:{deep}/nowhere/x.sock: run tertulia serve" in found[2]
 
 
 def test_where_nothing_listens_the_path_is_named(deep: Path) -> None:

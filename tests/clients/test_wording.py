@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tertulia.errors import (
+    Draining,
     InvalidParams,
     ModelUnavailable,
     NotAuthenticated,
@@ -43,6 +44,13 @@ from tertulia.wording import said
             Overloaded("9 messages wait already; wait for session.idle."),
             "9 messages wait already. Wait for their answers.",
         ),
+        (
+            Overloaded(
+                "9 messages wait already. The queue is paused: session.queue.clear empties."
+            ),
+            "9 messages wait already. `tertulia queue` shows, clears and resumes them.",
+        ),
+        (Draining("The daemon is stopping: connect again."), "The daemon is stopping."),
         (
             TurnBusy("A turn runs in this session. Wait for session.idle, or end it."),
             "A turn runs in this session. Try again when it has ended.",

@@ -344,7 +344,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a token": ("dead_file", dead_token),
     "a repair that was cut": ("dead_file", cut_repair),
     "a database for everybody": ("mode_too_open", lambda h: (h / DATABASE).chmod(0o644)),
-    "a home for everybody": ("mode_too_open", lambda h: h.chmod(0o755)),
+    "a home for everybody": ("mode_too_open", lambda h: h.chmod(0o777)),
+    "a home that others may look into": ("home_visible", lambda h: h.chmod(0o755)),
 }
 LOSES = {"database_damaged", "database_missing", "log_damaged", "log_lost"}
 LOSES |= {"segment_orphaned", "segment_unknown"}

@@ -313,7 +313,7 @@ def test_a_cancellation_of_nothing_is_passed_over(params: Any) -> None:
     [
         errors.SessionNotFound.of("a"),
         errors.SessionExists("there", {"sessionId": "a"}),
-        errors.TurnBusy("busy", {"retryMs": 5}),
+        errors.TurnBusy("busy", {"sessionId": "a"}),
         errors.Overloaded("full"),
         errors.Draining("stopping"),
         errors.NotSupported("not yet"),

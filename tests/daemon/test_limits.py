@@ -34,13 +34,17 @@ TOO_LARGE = "invalid_params"
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """`fill` uses up the room that `bound` leaves at the value `lowered`; then `method` with
-    `params` is refused. `free` makes room; without it the request itself has to be smaller."""
+    `params` is refused, and told to come again after `retry_ms`, or not at all where that does not
+    help: `advice` is what is told instead. `free` makes room; without it the request itself has to
+    be smaller."""
 
     bound: str
     lowered: float
     method: str
     params: dict[str, Any]
     kind: str = TOO_MANY
+    retry_ms: int | None = None
+    advice: str = ""
     fill: Step | None = None
     free: Step | None = None
 
@@ -62,6 +66,12 @@ async def fill_queue(client: FramesClient, room: Room) -> None:
     for number in range(3):
         await client.say("s", f"message {number}")
     await room.model.next_call()
+
+
+async def fill_paused_queue(client: FramesClient, room: Room) -> None:
+    await client.request("session.queue.setDrainPaused", {"sessionId": "s", "paused": True})
+    for number in range(2):
+        await client.say("s", f"message {number}")
 
 
 async def empty_queue(client: FramesClient, room: Room) -> None:
@@ -95,6 +105,8 @@ async def detach_one(client: FramesClient, room: Room) -> None:
 CASES = [
     Case(
         bound="REQUESTS_IN_FLIGHT",
+        retry_ms=limits.IN_FLIGHT_RETRY_MS,
+        advice="wait for answers",
         lowered=2,
         fill=ask_without_end,
         method="ping",
@@ -103,6 +115,17 @@ CASES = [
     ),
     Case(
         bound="PENDING_MESSAGES",
+        advice="session.queue.setDrainPaused",
+        lowered=2,
+        fill=fill_paused_queue,
+        method="session.send",
+        params={"sessionId": "s", "prompt": "one too many"},
+        free=empty_queue,
+    ),
+    Case(
+        bound="PENDING_MESSAGES",
+        retry_ms=limits.PENDING_RETRY_MS,
+        advice="session.idle",
         lowered=2,
         fill=fill_queue,
         method="session.send",
@@ -111,6 +134,8 @@ CASES = [
     ),
     Case(
         bound="BYTES_IN_FLIGHT",
+        retry_ms=limits.IN_FLIGHT_RETRY_MS,
+        advice="wait for answers",
         lowered=1000,
         fill=ask_without_end,
         method="ping",
@@ -119,6 +144,8 @@ CASES = [
     ),
     Case(
         bound="PENDING_BYTES",
+        retry_ms=limits.PENDING_RETRY_MS,
+        advice="session.idle",
         lowered=1000,
         fill=fill_queue,
         method="session.send",
@@ -126,6 +153,8 @@ CASES = [
     ),
     Case(
         bound="TURNS_AT_ONCE",
+        retry_ms=limits.TURN_RETRY_MS,
+        advice="try again",
         lowered=1,
         fill=hold_turns,
         method="session.send",
@@ -134,6 +163,7 @@ CASES = [
     ),
     Case(
         bound="FOLLOWED_SESSIONS",
+        advice="session.detach",
         lowered=2,
         method="session.create",
         params={"sessionId": "third"},
@@ -141,6 +171,7 @@ CASES = [
     ),
     Case(
         bound="PROMPT_BYTES",
+        advice="shorter",
         lowered=100,
         method="session.send",
         params={"sessionId": "s", "prompt": "x" * 101},
@@ -148,6 +179,7 @@ CASES = [
     ),
     Case(
         bound="METADATA_BYTES",
+        advice="smaller",
         lowered=100,
         method="session.metadata.update",
         params={"sessionId": "s", "metadata": {"k": "x" * 101}},
@@ -155,6 +187,7 @@ CASES = [
     ),
     Case(
         bound="NAME_CHARS",
+        advice="shorter",
         lowered=100,
         method="session.name.set",
         params={"sessionId": "s", "name": "x" * 101},
@@ -167,6 +200,14 @@ def smaller(params: dict[str, Any]) -> dict[str, Any]:
     """The same params with half of the text."""
     text: dict[str, Any] = {"prompt": "x" * 50, "name": "x" * 50, "metadata": {"k": "x" * 50}}
     return {name: text.get(name, value) for name, value in params.items()}
+
+
+def check_retry(data: dict[str, Any], retry_ms: int | None) -> None:
+    """What is refused is told to come again after once to twice of `retry_ms`; None: not at all."""
+    if retry_ms is None:
+        assert "retryMs" not in data
+    else:
+        assert retry_ms <= data["retryMs"] < 2 * retry_ms
 
 
 @pytest.mark.anyio
@@ -186,10 +227,10 @@ async def test_what_is_too_much_is_refused_with_what_to_do_until_there_is_room(
         error = refused["error"]
         assert error["data"]["kind"] == case.kind
         assert f"{case.lowered}" in error["message"], "it names the bound"
-        if case.kind == TOO_MANY:
-            assert error["data"]["retryMs"] > 0
-        else:
+        assert case.advice in error["message"]
+        if case.kind == TOO_LARGE:
             assert error["data"]["path"].startswith("$.")
+        check_retry(error["data"], case.retry_ms)
         assert (await bystander.request("ping"))["message"] == "pong"
         assert (await bystander.request("session.list"))["sessions"]
         if case.free is not None:
@@ -224,10 +265,58 @@ async def test_what_waits_for_a_commit_is_bounded_and_an_abort_finds_room_longer
             await client.request("session.name.get", {"sessionId": "other"})
             refused = [answer["error"]["data"] for answer in client.answers() if "error" in answer]
         assert len(refused) == 20 - taken
-        assert all(data["kind"] == TOO_MANY and data["retryMs"] > 0 for data in refused)
+        for data in refused:
+            assert data["kind"] == TOO_MANY
+            check_retry(data, limits.INBOX_RETRY_MS)
         answers = [await client.answer(one) for one in (first, *asked)]
         assert sum("result" in answer for answer in answers) == 1 + taken
         await client.turn("s", "there is room again")
+
+
+@pytest.mark.anyio
+async def test_those_who_are_refused_together_do_not_come_back_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TURNS_AT_ONCE", 0)
+    async with pair(tmp_path) as (client, _):
+        await client.create("s")
+        params = {"sessionId": "s", "prompt": "x"}
+        asked = [await client.ask("session.send", params) for _ in range(200)]
+        answers = [await client.answer(one) for one in asked]
+    times = {answer["error"]["data"]["retryMs"] for answer in answers}
+    assert len(times) > 100  # of the thousand that there are
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_not_idle_says_when_it_may_be_or_what_it_waits_for(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("s")
+        only_idle = {"sessionId": "s", "prompt": "x", "ifIdle": True}
+        await fill_queue(client, room)
+        busy = (await client.answer(await client.ask("session.send", only_idle)))["error"]
+        check_retry(busy["data"], limits.TURN_RETRY_MS)
+        await client.request("session.queue.setDrainPaused", {"sessionId": "s", "paused": True})
+        paused = (await client.answer(await client.ask("session.send", only_idle)))["error"]
+        check_retry(paused["data"], None)
+        assert "session.queue.setDrainPaused" in paused["message"]
+
+
+@pytest.mark.anyio
+async def test_a_database_that_somebody_holds_says_when_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STORE_BUSY_TIMEOUT_S", 0.05)
+    async with pair(tmp_path) as (client, _):
+        await client.create("s")
+        params = {"sessionId": "s", "message": "refused, and then taken"}
+        with stalled(tmp_path):
+            asked = await client.ask("session.log", params)
+            refused = (await client.answer(asked))["error"]["data"]
+        assert refused["kind"] == "store_failed"
+        check_retry(refused, limits.STORE_RETRY_MS)
+        await client.request("session.log", params)
 
 
 @pytest.mark.anyio
@@ -347,6 +436,8 @@ ELSEWHERE = {
     "FRAMES_AT_ONCE": D + "test_connection.py::test_a_client_that_floods_does_not_hold_up_another",
     "CONNECTIONS": E + "test_many_clients.py::test_one_client_too_many_is_told_so_and_room_is_used"
     "_again",
+    "CONNECTIONS_RETRY_MS": E + "test_many_clients.py::test_one_client_too_many_is_told_so_and_room"
+    "_is_used_again",
     "STRANGER_S": E + "test_many_clients.py::test_half_open_connections_are_closed_after_a_while"
     "_and_clients_are_not",
     "STRANGER_BYTES": E + "test_many_clients.py::test_a_strangers_message_is_small_and_a_clients"
@@ -408,6 +499,8 @@ HERE = {
     *("INBOX_COMMANDS", "URGENT_COMMANDS", "READ_EVENTS", "READ_EVENTS_MAX", "LISTED_AT_ONCE"),
     *("FOUND_AT_ONCE", "READ_WAIT_MS", "REMEMBERED_KEYS", "NOT_STREAMED_TIMEOUT_S"),
     *("HOT_SESSIONS", "LEFT_OVER_TURNS"),
+    *("IN_FLIGHT_RETRY_MS", "PENDING_RETRY_MS", "INBOX_RETRY_MS", "TURN_RETRY_MS"),
+    "STORE_RETRY_MS",
 }
 REASONS = {
     "READ_CHUNK_BYTES": "a size of reads: any cut of the bytes gives the same frames",

@@ -355,7 +355,7 @@ async def test_more_turns_than_the_daemon_runs_at_once_are_refused_until_one_end
         asked = [await client.ask("session.send", {"sessionId": s, "prompt": "x"}) for s in "abc"]
         answers = [await client.answer(one) for one in asked]
         assert [("error" in answer) for answer in answers] == [False, False, True]
-        assert answers[2]["error"]["data"] == {"kind": "overloaded", "retryMs": 1000}
+        assert answers[2]["error"]["data"]["kind"] == "overloaded"
         await client.say("a", "it may wait behind the one that runs")
         (await room.model.next_call()).finish("done")
         (await room.model.next_call()).finish("done")

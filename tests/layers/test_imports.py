@@ -137,7 +137,7 @@ RULES = (
     ),
     Rule(
         "tertuliad.rpc",
-        (PROTOCOL, "tertuliad.replies", "tertuliad.limits"),
+        (PROTOCOL, "tertuliad.replies", "tertuliad.limits", "tertuliad.spread"),
         "the gate knows requests and answers, not what they are about",
     ),
     Rule(
@@ -184,7 +184,11 @@ RULES = (
     Rule("tertuliad.clock", (), "everybody may know the time"),
     Rule("tertuliad.replies", (), "everybody completes replies"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
-    Rule("tertuliad.listeners", (PROTOCOL, "tertuliad.limits"), "a listener yields byte streams"),
+    Rule(
+        "tertuliad.listeners",
+        (PROTOCOL, "tertuliad.limits", "tertuliad.spread"),
+        "a listener yields byte streams",
+    ),
     Rule("tertuliad.stdio", ("tertuliad.limits",), "it is imported before anything may print"),
     Rule("tertuliad.logs", ("tertuliad.limits",), "it is imported before anything may log"),
     Rule(

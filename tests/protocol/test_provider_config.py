@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from urllib.parse import SplitResult, urlsplit
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tertulia_protocol import provider_config
 from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.provider_config import (
     NO_URL,
@@ -12,6 +18,7 @@ from tertulia_protocol.provider_config import (
     ProviderConfig,
     SessionProviders,
     is_loopback,
+    parted,
     public_url,
     redacted,
     refusal,
@@ -169,6 +176,55 @@ def test_a_provider_without_an_address_is_a_fault_of_shape() -> None:
 )
 def test_an_address_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
     assert public_url(url) == shown
+
+
+def as_urlsplit_cuts(url: str) -> tuple[str, str]:
+    """What is to be shown of `url`, and its user info, by the library that reads what is left."""
+    try:
+        parts = urlsplit(url)
+        userinfo = parts.netloc.rpartition("@")[0]
+        if not parts.scheme or not parts.hostname or any(c <= " " for c in parts.hostname):
+            return NO_URL, userinfo
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:
+        return NO_URL, ""
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path}", userinfo
+
+
+URLS = st.lists(
+    st.sampled_from(
+        ["http", "https", ":", "//", "/", "me", "@", "h", "?", "#", "1", "\t", "\n", " "]
+    )
+).map("".join)
+
+
+@given(URLS | st.builds("http://{}".format, URLS))
+def test_an_address_is_cut_where_the_library_cuts_it(url: str) -> None:
+    shown, userinfo = as_urlsplit_cuts(url)
+    assert public_url(url) == shown
+    if shown != NO_URL:
+        assert parted(url)[1] == userinfo
+
+
+def test_nothing_that_remembers_addresses_sees_what_may_be_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def watched(url: str) -> SplitResult:
+        seen.append(url)
+        return urlsplit(url)
+
+    monkeypatch.setattr(provider_config, "urlsplit", watched)
+    for function in (public_url, is_loopback):
+        for number in range(3):
+            url = f"\x01http:/\t/me:{KEY}@{function.__name__}.example{number}/v1?k={KEY}#{KEY}"
+            held = sys.getrefcount(url)
+            function(url)
+            assert sys.getrefcount(url) == held, "it is kept somewhere"
+    assert len(seen) == 6
+    assert not [url for url in seen if KEY in url]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from tertulia.errors import (
     TurnBusy,
     TurnFailed,
 )
+from tertulia.patience import patiently, patiently_async
 from tertulia.records import (
     Answer,
     Event,
@@ -93,6 +94,8 @@ __all__ = [
     "TurnFailed",
     "Usage",
     "Waiting",
+    "patiently",
+    "patiently_async",
 ]
 
 

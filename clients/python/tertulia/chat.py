@@ -84,14 +84,27 @@ def _converse(lasting: LastingSession, style: Style) -> int:
 
 
 def _read() -> str | None:
-    """One message; None at the end of the input. Bytes that are no UTF-8 become U+FFFD."""
+    """One message; None at the end of the input. Bytes that are no UTF-8 become U+FFFD.
+
+    Raises `TertuliaError` for a line that is too long for a message.
+    """
     if not sys.stdin.isatty():
-        return _mended(sys.stdin.readline()) or None
+        return _mended(_piped_line()) or None
     try:
         return _mended(input(PROMPT))
     except EOFError:
         print(file=sys.stderr)
         return None
+
+
+def _piped_line() -> str:
+    line = sys.stdin.readline(limits.MESSAGE_CHARS + 1)
+    if len(line.removesuffix("\n")) > limits.MESSAGE_CHARS:
+        raise TertuliaError(
+            f"A line of the input has more than {limits.MESSAGE_CHARS} characters, and each line is"
+            " a message: break it into shorter ones."
+        )
+    return line
 
 
 def _mended(text: str) -> str:

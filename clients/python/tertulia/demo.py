@@ -22,6 +22,7 @@ from tertulia import launch
 from tertulia.board import Saying, board_for, show_until_done
 from tertulia.client import Client
 from tertulia.columns import Column
+from tertulia.commands.common import warn_of_no_config
 from tertulia.errors import RpcError, SessionNotFound, TertuliaError
 from tertulia.records import Model
 from tertulia.session import Session
@@ -105,6 +106,7 @@ def demo(options: argparse.Namespace) -> int:
     """Play it; 0 where all of it happened. Raises `TertuliaError` otherwise."""
     style = Style(colours_wanted(sys.stdout, options.no_color))
     began = time.monotonic()
+    warn_of_no_config(options.home)
     with tempfile.TemporaryDirectory(prefix="tertulia-demo-") as folder:
         with Client.spawn(folder, _configured(options.home)) as client:
             _play(client, options.model, style)

@@ -14,6 +14,9 @@ EXIT_STATUS_S = 1.0  # for the exit code, once a daemon's output has ended
 # Requests and events.
 STALL_S = 60.0  # a daemon that takes no input for so long is lost
 REQUEST_TIMEOUT_S = 60.0  # of one request, not of a turn
+MESSAGE_CHARS = 16 * 1024 * 1024  # of a line or a text on standard input: the daemon takes no more
+PATIENCE_S = 30.0  # a request that is refused with a time is made again for so long (`patiently`)
+PATIENCE_LONGEST_WAIT_S = 4.0  # between two tries, unless the daemon asks for more
 FEED_EVENTS = 100_000  # that may wait for one reader; above, its feed ends with FellBehind
 LISTED_AT_ONCE = 200  # rows of one request, where all of them are iterated over
 FOUND_AT_ONCE = 50  # places of one request, where all of them are iterated over

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from tertulia.errors import (
+    Draining,
     InvalidParams,
     ModelUnavailable,
     NotAuthenticated,
@@ -28,6 +29,7 @@ _HOW_TO_ADD = (
 _INSTEAD = {
     "models.list": "`tertulia models` shows what can be used.",
     "session.idle": "Wait for their answers.",
+    "session.queue": "`tertulia queue` shows, clears and resumes them.",
 }
 """For a clause that names this method or event; one that names another is left out."""
 
@@ -38,6 +40,8 @@ def said(error: TertuliaError | RpcError) -> str:
     match error:
         case SessionNotFound(data={"sessionId": session_id}):
             return f"There is no session {session_id}; see `tertulia list`."
+        case Draining():
+            return "The daemon is stopping."
         case NotAuthenticated():
             return (
                 "The daemon asks for its connection token, and got none or a wrong one: give it in"

@@ -42,8 +42,10 @@ def _mine(home: Path) -> Iterator[Path]:
 
 def _too_open(home: Path) -> Iterator[Finding]:
     for path in open_to_others(home):
-        detail = f"its mode is {_mode(path) or 0:04o}"
-        yield finding("mode_too_open", detail, where=_under(home, path))
+        mode = _mode(path) or 0
+        # Who may write to a home may put files in place of those that are there.
+        kind = "home_visible" if path == home and not mode & 0o022 else "mode_too_open"
+        yield finding(kind, f"its mode is {mode:04o}", where=_under(home, path))
 
 
 def open_to_others(home: Path) -> list[Path]:

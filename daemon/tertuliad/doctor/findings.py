@@ -43,6 +43,11 @@ KINDS: dict[str, Kind] = {
     "dead_file": Kind(
         "note", "A process that is gone, or a repair that was cut, has left it.", "It is removed."
     ),
+    "home_visible": Kind(
+        "note",
+        "Others may see which files are in it, and read none that a daemon has made.",
+        "Their rights are taken away.",
+    ),
     "index_behind": Kind(
         "note",
         "Some words cannot be searched for yet; the next search finds them.",
@@ -59,7 +64,7 @@ KINDS: dict[str, Kind] = {
         "Not even the first event can be read.",
         f"The session is removed; {_ASIDE}.",
     ),
-    "mode_too_open": Kind("fault", "Others may read it.", "Their rights are taken away."),
+    "mode_too_open": Kind("fault", "Others may read or change it.", "Their rights are taken away."),
     "row_differs": Kind(
         "fault", "The list says something else than the log.", "It is written as the log has it."
     ),

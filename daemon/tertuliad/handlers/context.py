@@ -71,7 +71,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         if self.hub.followed(caller) >= limits.FOLLOWED_SESSIONS:
             raise Overloaded(
                 f"This connection follows {limits.FOLLOWED_SESSIONS} sessions, and it may follow no"
-                " more: let some go with session.detach first, or open another connection."
+                " more. Let some go with session.detach first, or open another connection."
             )
 
     def need_attached(self, caller: Caller, session_id: str) -> None:

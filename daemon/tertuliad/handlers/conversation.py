@@ -118,7 +118,7 @@ def _check_size(given: Given) -> None:
     if size > limits.PROMPT_BYTES:
         raise InvalidParams(
             f"$.prompt: the message has {size} characters, more than the {limits.PROMPT_BYTES}"
-            " that are taken.",
+            " that are taken. Make it shorter, or send it in parts.",
             {"path": "$.prompt"},
         )
 
@@ -251,7 +251,8 @@ def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -
     ctx.need_attached(caller, params.session_id)
     if len(params.name) > limits.NAME_CHARS:
         raise InvalidParams(
-            f"$.name: a session's name has at most {limits.NAME_CHARS} characters.",
+            f"$.name: a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter"
+            " one.",
             {"path": "$.name"},
         )
     decision = settings.rename(params.name.strip(), None)

@@ -192,7 +192,8 @@ def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdate
         described: Any = decision.drafts[0].data if decision.drafts else state
         if len(_encoder.encode(described.metadata)) > limits.METADATA_BYTES:
             raise InvalidParams(
-                f"$.metadata: a session's metadata has at most {limits.METADATA_BYTES} bytes.",
+                f"$.metadata: a session's metadata has at most {limits.METADATA_BYTES} bytes."
+                " Make it smaller, or take members out of it by null.",
                 {"path": "$.metadata"},
             )
         return msgspec.structs.replace(decision, result=_metadata(described))

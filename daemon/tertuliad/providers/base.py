@@ -144,6 +144,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider
     model: str
     display_name: str
+    id: str = ""
+    """How `models.list` and a session name it; empty: it has no other name."""
     context_window: int | None = None
     max_output_tokens: int | None = None
     vision: bool = False

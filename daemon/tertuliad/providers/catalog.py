@@ -74,7 +74,9 @@ class Catalog:
             return self._settings.default_model
         provider = next(iter(self._endpoints.configured.values()), None)
         if provider is not None:
-            return self._id(provider, provider.models[0].id) if provider.models else None
+            return (
+                self._endpoints.id_of(provider, provider.models[0].id) if provider.models else None
+            )
         if self._endpoints.local or self._embedded is None:
             return None
         return self._embedded.model_id
@@ -185,7 +187,7 @@ class Catalog:
     def _rows(self, provider: ProviderSettings, offer: _Offer) -> Iterator[ModelInfo]:
         for model in offer.models:
             target = self._endpoints.describe(provider, model)
-            yield _info(self._id(provider, model.id), target, offer.fault)
+            yield _info(self._endpoints.id_of(provider, model.id), target, offer.fault)
         if not offer.models and provider.name in self._endpoints.configured:
             whole = ModelSettings(f"{provider.name}/*")
             fault = offer.fault or (
@@ -211,7 +213,7 @@ class Catalog:
             known = (m for m in models if m.id == wanted and m.tertulia and m.tertulia.reason)
             return next(known, None) or _refused(wanted, refused.message)
         provider = self._endpoints.known(target.provider.name)
-        model_id = self._id(provider, target.model) if provider else wanted
+        model_id = self._endpoints.id_of(provider, target.model) if provider else wanted
         row = next((m for m in models if m.id == model_id), None)
         if row is not None or provider is None:
             return row
@@ -226,23 +228,24 @@ class Catalog:
             problem = self._embedded.problem()
             yield _info(self._embedded.model_id, self._embedded.target(), problem)
 
-    def _id(self, provider: ProviderSettings, model: str) -> str:
-        return model if provider is self._settings.pass_through else f"{provider.name}/{model}"
-
     def _usual_default(self, ids: Sequence[str]) -> str | None:
         """The default among `ids` where none is configured."""
         known = self.default_model()
         if known is not None:
             return known
         provider = next(iter(self._endpoints.configured.values()), None)
-        wanted = [self._id(provider, m) for m in provider.preferred] if provider else []
+        wanted = (
+            [self._endpoints.id_of(provider, m) for m in provider.preferred] if provider else []
+        )
         return next((w for w in wanted if w in ids), None)
 
     def _known(self) -> str:
         """What a refusal tells of the models that there are."""
         names = []
         for provider in self._endpoints.configured.values():
-            names += [self._id(provider, m.id) for m in provider.models] or [f"{provider.name}/..."]
+            names += [self._endpoints.id_of(provider, m.id) for m in provider.models] or [
+                f"{provider.name}/..."
+            ]
         if self._embedded is not None:
             names.append(self._embedded.model_id)
         shown = ", ".join(names[:NAMES_SHOWN]) or "none"

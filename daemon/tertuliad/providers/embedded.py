@@ -95,6 +95,7 @@ class EmbeddedModel:
         return Target(
             provider=self,
             model=self._wire_name,
+            id=self.model_id,
             display_name=_BUNDLED_DISPLAY if self._model_path is None else self._wire_name,
             context_window=self._context,
             tools=False,

@@ -30,6 +30,7 @@ class Endpoints:
     """`configured` and `local` hold the settings by name, in the order of preference."""
 
     def __init__(self, settings: Settings, http: Http, environ: Mapping[str, str]) -> None:
+        self._pass_through = settings.pass_through
         through = [settings.pass_through] if settings.pass_through else []
         self.configured = {p.name: p for p in [*through, *settings.providers.values()]}
         self.local = {p.name: p for p in settings.local_servers}
@@ -42,6 +43,10 @@ class Endpoints:
     def known(self, name: str) -> ProviderSettings | None:
         """The settings of that name."""
         return self.configured.get(name) or self.local.get(name)
+
+    def id_of(self, settings: ProviderSettings, model: str) -> str:
+        """How people name `model` of that endpoint."""
+        return model if settings is self._pass_through else f"{settings.name}/{model}"
 
     def target(self, settings: ProviderSettings, model: str) -> Target:
         """`model` at that endpoint. Raises `ModelUnavailable` where its key is missing."""
@@ -56,6 +61,7 @@ class Endpoints:
             provider=self._provider(settings),
             model=model.id,
             display_name=model.name or model.id,
+            id=self.id_of(settings, model.id),
             context_window=model.context_window or self._windows.get((settings.name, model.id)),
             max_output_tokens=model.max_output_tokens,
             vision=model.vision,

@@ -11,11 +11,11 @@ import base64
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import anyio
 
-from tertulia_protocol.provider_config import public_url
+from tertulia_protocol.provider_config import parted, public_url
 from tertuliad.limits import MODEL_ERROR_BODY_BYTES, MODEL_LINE_BYTES, MODELS_LIST_TIMEOUT_S
 from tertuliad.providers.base import Delta, Done, ModelRequest, ProviderFailed
 from tertuliad.providers.http import Answer, Http
@@ -45,10 +45,10 @@ class OpenAIChat:
     ) -> None:
         self.name = name
         self._http = http
-        root, self._authorization = _address(base_url)
-        self._authorization = _bearer(bearer_token or api_key) or self._authorization
-        self._chat_url = _under(root, "chat/completions")
-        self._models_url = _under(root, "models")
+        root, userinfo, query = parted(base_url.strip())
+        self._authorization = _bearer(bearer_token or api_key) or _basic(userinfo)
+        self._chat_url = _under(root, "chat/completions", query)
+        self._models_url = _under(root, "models", query)
         self._headers = dict(headers or {})
         given = (api_key, bearer_token, self._authorization, *self._headers.values())
         self._secrets = [word for value in given if value for word in value.split()]
@@ -175,31 +175,21 @@ async def _run_out(answer: Answer) -> None:
                 pass
 
 
-def _address(base_url: str) -> tuple[str, str | None]:
-    """The base URL without user info, and the authorization that the user info stands for."""
-    try:
-        parts = urlsplit(base_url.strip())
-        userinfo, _, place = parts.netloc.rpartition("@")
-    except ValueError:
-        return base_url, None
-    root = urlunsplit(parts._replace(netloc=place, fragment=""))
+def _basic(userinfo: str) -> str | None:
+    """The authorization that a URL's user info stands for."""
     if not userinfo:
-        return root, None
-    return root, "Basic " + base64.b64encode(unquote(userinfo).encode()).decode()
+        return None
+    return "Basic " + base64.b64encode(unquote(userinfo).encode()).decode()
 
 
 def _bearer(token: str | None) -> str | None:
     return f"Bearer {token.strip()}" if token and token.strip() else None
 
 
-def _under(root: str, method: str) -> str:
+def _under(root: str, method: str, query: str) -> str:
     """The address of `method`; a base URL that already names the chat method is understood."""
-    try:
-        parts = urlsplit(root)
-    except ValueError:
-        return root
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    return urlunsplit(parts._replace(path=f"{path}/{method}"))
+    place = root.rstrip("/").removesuffix("/chat/completions")
+    return f"{place}/{method}{'?' if query else ''}{query}"
 
 
 def _header_faults(headers: Mapping[str, str]) -> Iterator[str]:

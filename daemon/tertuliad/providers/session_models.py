@@ -33,7 +33,7 @@ def session_target(model: str | None, given: SessionProviders, http: Http) -> Ta
     name, _, rest = selected.partition("/")
     if name in endpoints and rest:
         provider = _provider(name, endpoints[name], http)
-        return Target(provider=provider, model=rest, display_name=rest)
+        return Target(provider=provider, model=rest, display_name=rest, id=selected)
     return None
 
 
@@ -61,6 +61,7 @@ def _of_registry(model: ProviderModelConfig, provider: OpenAIChat) -> Target:
         provider=provider,
         model=model.wire_model or model.id,
         display_name=model.name or model.id,
+        id=f"{model.provider}/{model.id}",
         context_window=window or _tokens(limits, "max_context_window_tokens"),
         max_output_tokens=model.max_output_tokens or _tokens(limits, "max_output_tokens"),
         vision=supports.get("vision") is True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tertulia_protocol.errors import RpcError, SessionExists, TurnBusy
+from tertuliad import limits
 
 
 def exists(session_id: str) -> SessionExists:
@@ -19,7 +20,8 @@ def runs_elsewhere(session_id: str) -> TurnBusy:
     return TurnBusy(
         f"A turn of session {session_id} runs in another daemon on the same data folder; wait"
         " until it ends, or talk to that daemon.",
-        {"sessionId": session_id, "retryMs": 1000},
+        {"sessionId": session_id},
+        retry_ms=limits.TURN_RETRY_MS,
     )
 
 

@@ -33,12 +33,16 @@ def admitted(decision: Decision, decide: Decide, state: SessionState, world: Wor
     messages that wait go on waiting, and others are refused. Marks the session as running."""
     if world.draining():
         if state.turn is None:
-            raise Draining("The daemon is stopping and starts no more turns.")
+            raise Draining(
+                "The daemon is stopping and starts no more turns: connect again when another runs."
+            )
         return decide(msgspec.structs.replace(state, pending=[]))
     waits_for_answer = decision.result is not None and state.turn is None
     if waits_for_answer and len(world.running) >= limits.TURNS_AT_ONCE:
         raise Overloaded(
-            f"{limits.TURNS_AT_ONCE} turns run at once in this daemon, and it takes no more."
+            f"{limits.TURNS_AT_ONCE} turns run at once in this daemon, and it takes no more until"
+            " one ends; try again.",
+            retry_ms=limits.TURN_RETRY_MS,
         )
     world.owners.claim()
     world.running.add(state.id)

@@ -118,7 +118,11 @@ class Session:
             return Reply.failed(SessionNotFound.of(self.id))
         if len(self._inbox) >= limits.INBOX_COMMANDS + limits.URGENT_COMMANDS * first:
             return Reply.failed(
-                Overloaded(f"Too many requests wait in session {self.id}; try again.")
+                Overloaded(
+                    f"{limits.INBOX_COMMANDS} requests wait in session {self.id} already; try"
+                    " again.",
+                    retry_ms=limits.INBOX_RETRY_MS,
+                )
             )
         return self._enqueue(decide, first=first)
 

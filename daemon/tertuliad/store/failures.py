@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tertulia_protocol.errors import InvalidParams, StoreFailed
+from tertuliad import limits
 from tertuliad.store.base import AlreadyThere, HeadMoved, NotThere
 
 REFUSALS = (HeadMoved, AlreadyThere, NotThere, InvalidParams)
@@ -15,12 +16,19 @@ def failure(error: Exception, where: object = None) -> Exception:
 
     if isinstance(error, sqlite3.Error | OSError):
         at = f" at {where}" if where is not None else ""
-        return StoreFailed(f"The session store{at} failed: {error}. {_advice(str(error))}")
+        return StoreFailed(
+            f"The session store{at} failed: {error}. {_advice(str(error))}",
+            retry_ms=limits.STORE_RETRY_MS if _is_held(str(error)) else None,
+        )
     return error
 
 
+def _is_held(text: str) -> bool:
+    return "locked" in text or "busy" in text
+
+
 def _advice(text: str) -> str:
-    if "locked" in text or "busy" in text:
+    if _is_held(text):
         return "Another process holds it; try again."
     if any(sign in text for sign in ("malformed", "not a database", "decode to UTF-8")):
         return "The file is damaged; it was left as it is. `tertulia doctor` looks into it."

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from tertulia_protocol.errors import StoreFailed
+from tertuliad import limits
 
 
 class Hold:
@@ -33,7 +34,8 @@ class Hold:
                 if self._fd is None:
                     raise StoreFailed(
                         f"`tertulia doctor` repairs {self._folder} at this moment; try again when"
-                        " it is done."
+                        " it is done.",
+                        retry_ms=limits.STORE_RETRY_MS,
                     )
 
     def take_alone(self) -> bool:

@@ -197,7 +197,8 @@ class Writer:
         if busy:
             raise StoreFailed(
                 f"The disk failed under {self._file.path}, and the store cannot be put in order"
-                " while others read it; try again."
+                " while others read it; try again.",
+                retry_ms=limits.STORE_RETRY_MS,
             )
         self._doubtful = False
 

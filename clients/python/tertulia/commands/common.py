@@ -130,6 +130,13 @@ def remark(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def warn_of_no_config(home: str | None) -> None:
+    """A home that was named on the line was named for its configuration."""
+    path = launch.home_folder(home) / layout.CONFIG_FILE
+    if home and not path.exists():
+        remark(f"There is no {path}: this is done without it.")
+
+
 def one_line(text: str) -> str:
     """`text` in one line, fit for a terminal."""
     return printable(" ".join(text.split()))

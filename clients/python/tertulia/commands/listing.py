@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import calls, launch
+from tertulia import calls
 from tertulia.client import Client
 from tertulia.commands.common import (
     client_for,
@@ -18,10 +18,10 @@ from tertulia.commands.common import (
     print_table,
     remark,
     style_for,
+    warn_of_no_config,
 )
 from tertulia.records import Model, ModelUsage, SearchHit, SessionInfo, Snippet, Usage
 from tertulia.terminal import Progress, Style, printable
-from tertulia_protocol import layout
 
 SPEAKERS = {"user.message": "you", "assistant.message": "model"}
 
@@ -148,18 +148,11 @@ def models(options: argparse.Namespace) -> int:
             result = client.request("models.list")
         else:
             found = client.models()
-    _warn_of_no_config(options.home)
+    warn_of_no_config(options.home)
     if options.json:
         return print_json(result)
     _print_models(found, style_for(options))
     return 0
-
-
-def _warn_of_no_config(home: str | None) -> None:
-    """A home that was named on the line was named for its configuration."""
-    path = launch.home_folder(home) / layout.CONFIG_FILE
-    if home and not path.exists():
-        remark(f"There is no {path}: this is what is found without it.")
 
 
 def _print_models(found: Sequence[Model], style: Style) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from tertulia import limits
 from tertulia.client import Client
 from tertulia.commands.common import INTERRUPTED, client_for, print_json
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
@@ -65,10 +66,20 @@ def given_for_session(options: argparse.Namespace) -> dict[str, Any]:
 def _prompt(text: str) -> str:
     """The message: the argument, or stdin for `-`. Raises `TertuliaError` for what is no text."""
     try:
-        raw = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+        raw = _piped() if text == "-" else os.fsencode(text)
         prompt = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise TertuliaError("The text is not valid UTF-8.") from None
     if not prompt.strip():
         raise TertuliaError("There is nothing to send: give a text, or `-` and a text on stdin.")
     return prompt
+
+
+def _piped() -> bytes:
+    most = 4 * limits.MESSAGE_CHARS  # what so many characters have at most
+    raw = sys.stdin.buffer.read(most + 1)
+    if len(raw) > most:
+        raise TertuliaError(
+            f"The text has more than {most} bytes, too many for a message: send it in parts."
+        )
+    return raw

@@ -141,7 +141,7 @@ def _usage(outcome: Outcome) -> events.AssistantUsage:
 def _used(outcome: Outcome) -> facts.Used:
     usage = outcome.done.usage
     return facts.Used(
-        model=outcome.target.display_name,
+        model=outcome.target.id or outcome.target.display_name,
         input_tokens=usage.input_tokens or 0,
         output_tokens=usage.output_tokens or 0,
         cached_tokens=usage.cached_tokens or 0,

@@ -23,7 +23,7 @@ Pending = list[MessageQueued]
 
 def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
     """The queue as it is from now on."""
-    sending.check_room(pending)
+    sending.check_room(state, pending)
     changed = facts.QueueChanged(pending=pending, paused=state.paused)
     drafts = (Draft(changed), Draft(events.PendingMessagesModified()))
     left = {item.message_id for item in pending}

@@ -6,6 +6,7 @@ from typing import Any
 
 from tertulia_protocol import events
 from tertulia_protocol.errors import TurnBusy
+from tertuliad import limits
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Decision, drafts_of
 from tertuliad.sessions.decide.sending import check_seq
@@ -29,6 +30,7 @@ def rewind(
         raise TurnBusy(
             "A turn runs in this session. Wait for session.idle, or end it with session.abort.",
             {"sessionId": state.id},
+            retry_ms=limits.TURN_RETRY_MS,
         )
     check_seq(state, expected_seq)
     carried = facts.Carried(

@@ -40,7 +40,7 @@ def send(
             drafts.append(Draft(facts.Accepted(message.key, message.message_id)))
         drafts += begin(state, message, "idle")
         return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
-    check_room([*state.pending, message])
+    check_room(state, [*state.pending, message])
     drafts = [Draft(message), Draft(events.PendingMessagesModified())]
     if state.turn is not None or state.paused:
         return Decision(drafts=tuple(drafts), result=answer)
@@ -50,11 +50,30 @@ def send(
 
 def _check_idle(state: SessionState) -> None:
     if state.turn is not None or state.pending:
+        advice, retry_ms = _until_idle(state, limits.TURN_RETRY_MS)
         raise TurnBusy(
             "A turn runs or messages wait, and the message was to be sent only if the session is"
-            " idle. Wait for session.idle, or send without ifIdle.",
+            f" idle; without ifIdle it waits as well. {advice}",
             {"seq": state.seq},
+            retry_ms=retry_ms,
         )
+
+
+def _until_idle(state: SessionState, retry_ms: int) -> tuple[str, int | None]:
+    """What to do until the messages that wait are gone, and when to try again, if that helps."""
+    if state.pending and state.paused:
+        return (
+            "The queue is paused: let it go on with session.queue.setDrainPaused, or empty it with"
+            " session.queue.clear.",
+            None,
+        )
+    if state.pending and state.turn is None:
+        return (
+            "They were left waiting: session.resume lets them go on, and session.queue.clear"
+            " forgets them.",
+            None,
+        )
+    return "Wait for session.idle.", retry_ms
 
 
 def check_seq(state: SessionState, expected: int) -> None:
@@ -67,18 +86,19 @@ def check_seq(state: SessionState, expected: int) -> None:
         )
 
 
-def check_room(pending: list[facts.MessageQueued]) -> None:
+def check_room(state: SessionState, pending: list[facts.MessageQueued]) -> None:
     """Raise `Overloaded` where more would wait than may."""
     if len(pending) > limits.PENDING_MESSAGES:
-        raise Overloaded(
-            f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already;"
-            " wait for session.idle."
-        )
-    if sum(map(_size, pending)) > limits.PENDING_BYTES:
-        raise Overloaded(
+        over = f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already."
+    elif sum(map(_size, pending)) > limits.PENDING_BYTES:
+        over = (
             f"The messages that wait in this session would have more than {limits.PENDING_BYTES}"
-            " bytes together; wait for session.idle."
+            " bytes together."
         )
+    else:
+        return
+    advice, retry_ms = _until_idle(state, limits.PENDING_RETRY_MS)
+    raise Overloaded(f"{over} {advice}", retry_ms=retry_ms)
 
 
 def _size(message: facts.MessageQueued) -> int:
