@@ -716,6 +716,27 @@ def spoken(seq: int, text: str, kind: str = "user.message") -> Record:
     return Record(seq, kind, body.encode())
 
 
+async def test_a_log_is_spoken_in_while_a_message_of_a_user_is_left_in_it(
+    open_store: Open,
+) -> None:
+    store = open_store()
+    for session_id, kind in (("a", "user.message"), ("b", "assistant.message")):
+        first = append(session_id, 0, 2)
+        said = (first.records[0], spoken(2, "words", kind))
+        await done(store.create(msgspec.structs.replace(first, records=said)))
+    await done(store.fork(forked("a", 1, "fork-before")))
+    await done(store.fork(forked("a", 2, "fork-behind")))
+    await done(store.fork(forked("fork-behind", 3, "fork-of-the-fork")))
+
+    async def found(spoken_in: bool) -> set[str]:
+        return {each.id for each in await listed(store, spoken_in=spoken_in)}
+
+    assert await found(True) == {"a", "fork-behind", "fork-of-the-fork"}
+    assert await found(False) == {"b", "fork-before"}
+    await rewound(store, "a", 2, keep_to=1)
+    assert await found(True) == {"fork-behind", "fork-of-the-fork"}
+
+
 async def said_in(store: Store, text: str) -> list[tuple[str, int]]:
     hits, cursor = await done(store.search(text, 50, None))
     assert cursor is None

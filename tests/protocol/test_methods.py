@@ -74,7 +74,7 @@ def fault(method: str, raw: Any) -> tuple[str, str]:
 
 
 def test_the_registry_holds_the_methods_that_are_answered() -> None:
-    assert list(METHODS) == NAMES + named("library") + named("log")
+    assert list(METHODS) == NAMES + named("library") + named("log") + named("sessions")
     in_a_task = {m.name for m in METHODS.values() if m.runs == "in a task"}
     assert in_a_task & set(NAMES) == {"models.list"}
     assert in_a_task >= {"session.eventLog.read"}
@@ -323,6 +323,7 @@ PAGES = {
     "methods.md": NAMES,
     "methods-library.md": named("library"),
     "methods-log.md": named("log"),
+    "methods-sessions.md": named("sessions"),
 }
 
 

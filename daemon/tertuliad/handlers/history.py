@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import shapes
@@ -122,6 +124,16 @@ def _point(record: Record) -> methods.RewindPoint:
     )
 
 
+async def preview_rewind(
+    ctx: Context, caller: Caller, params: methods.SessionHistoryPreviewRewindParams
+) -> methods.SessionHistoryPreviewRewindResult:
+    ctx.need_attached(caller, params.session_id)
+    await branching.place_of(ctx.world.store, params.session_id, params.event_id, "$.eventId")
+    return methods.SessionHistoryPreviewRewindResult(
+        available=False, reason="file-change-tracking-disabled", file_count=0, files=[]
+    )
+
+
 def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAutoParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     summary = params.summary
@@ -184,6 +196,35 @@ def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
         )
 
     return ctx.sessions.post(params.session_id, answer)
+
+
+async def set_working_directory(
+    ctx: Context, caller: Caller, params: methods.SessionMetadataSetWorkingDirectoryParams
+) -> methods.SessionMetadataSetWorkingDirectoryResult:
+    ctx.need_attached(caller, params.session_id)
+    folder = params.working_directory
+    there = os.path.isabs(folder) and await anyio.to_thread.run_sync(os.path.isdir, folder)
+    if not there:
+        raise InvalidParams(
+            "$.workingDirectory: this is not the absolute path of a folder that is there.",
+            {"path": "$.workingDirectory"},
+        )
+    result = methods.SessionMetadataSetWorkingDirectoryResult(working_directory=folder)
+    moved = ctx.sessions.post(
+        params.session_id, lambda state: settings.move_to(state, folder, result)
+    )
+    done: methods.SessionMetadataSetWorkingDirectoryResult = await moved.settled()
+    return done
+
+
+def record_context(
+    ctx: Context, caller: Caller, params: methods.SessionMetadataRecordContextChangeParams
+) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: settings.note_context(state, params.context, methods.Nothing()),
+    )
 
 
 def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
