@@ -220,3 +220,91 @@ async def test_no_session_has_a_task(both: tuple[FramesClient, Room]) -> None:
     client, _ = both
     await client.create("s")
     assert await client.request("sessions.findByTaskId", {"taskId": "s"}) == {}
+
+
+# The caller's own metadata
+
+
+async def updated(client: FramesClient, session_id: str, **changes: Any) -> Any:
+    params = {"sessionId": session_id, **changes}
+    return await client.request("session.metadata.updateClientMetadata", params)
+
+
+async def kept(client: FramesClient, session_id: str) -> Any:
+    named = {"sessionId": session_id}
+    return await client.request("session.metadata.getClientMetadata", named)
+
+
+async def test_metadata_of_the_sdks_is_changed_in_one_step(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await client.create("s")
+    assert await kept(client, "s") == {}
+    assert await updated(client, "s", set={"a": "1", "b": "2"}) == {"a": "1", "b": "2"}
+    assert await updated(client, "s", remove=["a", "b", "no"], set={"b": "3"}) == {"b": "3"}
+    assert await updated(client, "s", clear=True, set={"c": "4"}) == {"c": "4"}
+    other = room.connect()
+    assert await kept(other, "s") == {"c": "4"}
+    assert await updated(other, "s", clear=True) == {}
+    with pytest.raises(SessionNotFound):
+        await updated(client, "nobody", set={"a": "1"})
+
+
+async def test_members_may_have_the_names_of_an_answer(both: tuple[FramesClient, Room]) -> None:
+    client, _ = both
+    await client.create("s")
+    names = {"result": "r", "error": "e", "id": "i"}
+    assert await updated(client, "s", set=names) == names
+    assert await kept(client, "s") == names
+
+
+async def test_what_is_not_text_is_kept_beside_it(both: tuple[FramesClient, Room]) -> None:
+    client, _ = both
+    await client.create("s")
+    ours = {"number": 1, "text": "old", "taken": [1]}
+    await client.request("session.metadata.update", {"sessionId": "s", "metadata": ours})
+    assert await kept(client, "s") == {"text": "old"}
+    assert await updated(client, "s", clear=True, set={"taken": "now text"}) == {
+        "taken": "now text"
+    }
+    whole = await client.request("session.metadata.get", {"sessionId": "s"})
+    assert whole["metadata"] == {"number": 1, "taken": "now text"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"set": {"a": "x" * (64 * 1024)}}, "set"),
+        ({"set": {"a": 1}}, "set"),
+        ({"set": {"": "x"}}, "set"),
+        ({"remove": [""]}, "remove"),
+    ],
+    ids=["too large", "a number", "no name", "no name to remove"],
+)
+async def test_metadata_that_cannot_be_kept_changes_nothing(
+    both: tuple[FramesClient, Room], changes: Any, path: str
+) -> None:
+    client, _ = both
+    await client.create("s")
+    await updated(client, "s", set={"a": "1"})
+    with pytest.raises(InvalidParams, match=rf"\$\.{path}"):
+        await updated(client, "s", **changes)
+    assert await kept(client, "s") == {"a": "1"}
+
+
+async def test_the_metadata_of_many_sessions_comes_in_the_order_asked_for(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    for session_id in ("a", "b"):
+        await client.create(session_id)
+    await updated(client, "b", set={"k": "v", "other": "w"})
+    params: dict[str, Any] = {"sessionIds": ["b", "nobody", "a"]}
+    missing = {"sessionId": "nobody", "status": "notFound"}
+    empty = {"sessionId": "a", "status": "ok", "metadata": {}}
+    found = {"sessionId": "b", "status": "ok", "metadata": {"k": "v", "other": "w"}}
+    assert await client.request("sessions.getClientMetadata", params) == [found, missing, empty]
+    some = {**params, "keys": ["k", "no"]}
+    found["metadata"] = {"k": "v"}
+    assert await client.request("sessions.getClientMetadata", some) == [found, missing, empty]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 import pytest
@@ -311,6 +311,8 @@ def members(kind: Any) -> str:
     """The members of a params or result, as the page writes them."""
     if kind is None:
         return "null"
+    if get_origin(kind) is list:
+        return "an array"
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return "an object"
     if issubclass(kind, SessionConfig):

@@ -245,6 +245,9 @@ const scenes = {
     const changes = (await session.getEvents())
       .filter((e) => e.type === "session.context_changed")
       .map((e) => e.data);
+    const { metadata } = session.rpc;
+    const patched = await metadata.updateClientMetadata({ set: { "my/team": "a", other: "b" } });
+    const ours = { sessionIds: ["spoken-in", "nobody"], keys: ["my/team"] };
     const points = (await session.rpc.history.listRewindPoints()).points;
     const preview = await session.rpc.history.previewRewind({ eventId: points[0].eventId });
     const listed = (await sessions.list({ source: "local", filter: { cwd: folder } })).sessions;
@@ -262,6 +265,8 @@ const scenes = {
       spokenIn,
       row: [row.name, row.context.cwd],
       left: (await sessions.list({})).sessions.map((s) => s.sessionId),
+      metadata: [patched, await metadata.getClientMetadata()],
+      ofMany: await sessions.getClientMetadata(ours),
       task: await sessions.findByTaskId({ taskId: "t" }),
     };
   },

@@ -209,6 +209,11 @@ def test_the_generated_objects_find_their_methods(own: Way, model: ModelThread) 
     assert seen["row"] == ["Opened", "/work"]
     assert seen["left"] == ["spoken-in"]
     assert seen["task"] == {}
+    assert seen["metadata"] == [{"my/team": "a", "other": "b"}] * 2
+    assert seen["ofMany"] == [
+        {"sessionId": "spoken-in", "status": "ok", "metadata": {"my/team": "a"}},
+        {"sessionId": "nobody", "status": "notFound"},
+    ]
 
 
 def test_a_flag_that_does_not_exist_is_told_by_the_sdk(own: Way, model: ModelThread) -> None:

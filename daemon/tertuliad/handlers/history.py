@@ -7,6 +7,7 @@ keeps a list of sessions archives one, and adds them up, without opening them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -228,17 +229,29 @@ def record_context(
 
 
 def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
-    def command(state: SessionState) -> Decision:
-        decision = settings.describe(state, params.metadata, params.archived, None)
-        described: Any = decision.drafts[0].data if decision.drafts else state
-        if len(_encoder.encode(described.metadata)) > limits.METADATA_BYTES:
-            raise InvalidParams(
-                f"$.metadata: a session's metadata has at most {limits.METADATA_BYTES} bytes.",
-                {"path": "$.metadata"},
-            )
-        return msgspec.structs.replace(decision, result=_metadata(described))
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: described(state, params.metadata, params.archived, "$.metadata", _metadata),
+    )
 
-    return ctx.sessions.post(params.session_id, command)
+
+def described(
+    state: SessionState,
+    metadata: dict[str, Any] | None,
+    archived: bool | None,
+    path: str,
+    result: Callable[[Any], Any],
+) -> Decision:
+    """The caller's own metadata changed; `result` is made of what has `metadata` and `archived` as
+    they are then. Raises `InvalidParams` for `path` where it is too large."""
+    decision = settings.describe(state, metadata, archived, None)
+    now: Any = decision.drafts[0].data if decision.drafts else state
+    if len(_encoder.encode(now.metadata)) > limits.METADATA_BYTES:
+        raise InvalidParams(
+            f"{path}: a session's metadata has at most {limits.METADATA_BYTES} bytes.",
+            {"path": path},
+        )
+    return msgspec.structs.replace(decision, result=result(now))
 
 
 def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

@@ -1,9 +1,11 @@
-"""Methods about the stored sessions under the names that the SDKs generate; what they do is done by
-`handlers.sessions` and `handlers.library`. None of them needs an attached caller."""
+"""Methods under the names that the SDKs generate beside those that their clients call. The work is
+done by `handlers.sessions`, `library` and `history`. None of them needs an attached caller."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 from tertulia_protocol import shapes
 from tertulia_protocol.config import SessionConfig
@@ -12,11 +14,13 @@ from tertulia_protocol.methods import library as methods_library
 from tertulia_protocol.methods import session as methods_session
 from tertulia_protocol.methods import sessions as methods
 from tertuliad import limits
-from tertuliad.handlers import library, sessions
+from tertuliad.handlers import history, library, sessions
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
-from tertuliad.replies import Reply, mapped
-from tertuliad.store.base import ListQuery, Page
+from tertuliad.replies import Reply, mapped, settled
+from tertuliad.sessions.decide import Decision
+from tertuliad.sessions.state import SessionState
+from tertuliad.store.base import ListQuery, Page, Row
 
 _ELSEWHERE = ("remote", "cloud", "handoff")
 _NOT_FOUND = methods.SessionsOpenResult(status="not_found")
@@ -109,3 +113,46 @@ def not_empty(
 
 def of_task(ctx: Context, caller: Caller, params: Any) -> methods.SessionsFindByTaskIdResult:
     return methods.SessionsFindByTaskIdResult()
+
+
+# The caller's own metadata
+
+
+def client_metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    return ctx.sessions.post(
+        params.session_id, lambda state: Decision(result=_texts(state.metadata))
+    )
+
+
+def update_client_metadata(
+    ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateClientMetadataParams
+) -> Reply:
+    def command(state: SessionState) -> Decision:
+        cleared = _texts(state.metadata) if params.clear else {}
+        taken_out = dict.fromkeys([*cleared, *(params.remove or ())])
+        changes = {**taken_out, **(params.set or {})}
+        return history.described(state, changes, None, "$.set", lambda now: _texts(now.metadata))
+
+    return ctx.sessions.post(params.session_id, command)
+
+
+async def client_metadata_of_many(
+    ctx: Context, caller: Caller, params: methods.SessionsGetClientMetadataParams
+) -> methods.ClientMetadataEntries:
+    rows = [await settled(ctx.world.store.row(each)) for each in params.session_ids]
+    return [
+        _entry(session_id, row, params.keys)
+        for session_id, row in zip(params.session_ids, rows, strict=True)
+    ]
+
+
+def _entry(session_id: str, row: Row | None, keys: list[str] | None) -> methods.ClientMetadataEntry:
+    if row is None:
+        return methods.ClientMetadataEntry(session_id=session_id, status="notFound")
+    kept = _texts(msgspec.json.decode(row.metadata) if row.metadata else None)
+    chosen = {key: kept[key] for key in kept if keys is None or key in keys}
+    return methods.ClientMetadataEntry(session_id=session_id, status="ok", metadata=chosen)
+
+
+def _texts(metadata: dict[str, Any] | None) -> methods.ClientMetadata:
+    return {key: value for key, value in (metadata or {}).items() if isinstance(value, str)}

@@ -88,6 +88,9 @@ HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
     "sessions.delete": opening.delete,
     "sessions.listNonEmptySessionIds": opening.not_empty,
     "sessions.findByTaskId": opening.of_task,
+    "session.metadata.getClientMetadata": opening.client_metadata,
+    "session.metadata.updateClientMetadata": opening.update_client_metadata,
+    "sessions.getClientMetadata": opening.client_metadata_of_many,
 }
 
 

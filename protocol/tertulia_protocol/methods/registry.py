@@ -401,6 +401,25 @@ METHODS: dict[str, Method] = {
                 "SessionsFindByTaskIdResult",
                 "The session of a task: there is none.",
             ),
+            (
+                "session.metadata.getClientMetadata",
+                SessionParams,
+                "ClientMetadata",
+                "The caller's own metadata, as far as it is text.",
+            ),
+            (
+                "session.metadata.updateClientMetadata",
+                "SessionMetadataUpdateClientMetadataParams",
+                "ClientMetadata",
+                "Change it.",
+            ),
+            (
+                "sessions.getClientMetadata",
+                "SessionsGetClientMetadataParams",
+                "ClientMetadataEntries",
+                "That of many sessions.",
+                "in a task",
+            ),
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The stored sessions under the names that the SDKs generate: opened, listed, looked up, forgotten.
+"""The stored sessions under the SDKs' other names: opened, listed, looked up, forgotten, described.
 
 `session.create`, `session.resume`, `session.list`, `session.getMetadata` and `session.delete` are
 what the SDKs' own clients call; these names do the same.
@@ -120,3 +120,36 @@ class SessionsFindByTaskIdResult(Result, frozen=True, kw_only=True):
     """Without `session_id` there is none, and there never is: sessions have no tasks."""
 
     session_id: str | None = None
+
+
+# The caller's own metadata, of which the SDKs know text alone
+
+MetadataKey = Annotated[str, msgspec.Meta(min_length=1)]
+ClientMetadata = dict[str, str]
+
+
+class SessionMetadataUpdateClientMetadataParams(Params, frozen=True, kw_only=True):
+    """Done in this order: `clear` takes out all text, `remove` these members, `set` puts these."""
+
+    session_id: str
+    clear: bool | None = None
+    remove: list[MetadataKey] | None = None
+    set: dict[MetadataKey, str] | None = None
+
+
+class SessionsGetClientMetadataParams(Params, frozen=True, kw_only=True):
+    """`keys` are the members to give; all of them without it."""
+
+    session_ids: Annotated[list[str], msgspec.Meta(max_length=1000)]
+    keys: list[MetadataKey] | None = None
+
+
+class ClientMetadataEntry(Result, frozen=True, kw_only=True):
+    """There is `metadata` where the status is "ok"."""
+
+    session_id: str
+    status: Literal["ok", "notFound"]
+    metadata: ClientMetadata | None = None
+
+
+ClientMetadataEntries = list[ClientMetadataEntry]
