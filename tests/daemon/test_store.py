@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import file, search, sqlite
+from tertuliad.store import file, rows, search, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -735,6 +735,14 @@ async def test_a_log_is_spoken_in_while_a_message_of_a_user_is_left_in_it(
     assert await found(False) == {"b", "fork-before"}
     await rewound(store, "a", 2, keep_to=1)
     assert await found(True) == {"fork-behind", "fork-of-the-fork"}
+
+
+def test_each_log_is_looked_through_by_itself(tmp_path: Path) -> None:
+    with contextlib.closing(open_database(tmp_path / FILE_NAME)) as db:
+        query = f"SELECT id FROM sessions WHERE {rows._SPOKEN_IN}"
+        plan = [step[-1] for step in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert any("events USING INTEGER PRIMARY KEY" in step for step in plan)
+    assert not any("AUTOMATIC" in step for step in plan)
 
 
 async def said_in(store: Store, text: str) -> list[tuple[str, int]]:
