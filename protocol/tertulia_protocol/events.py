@@ -34,12 +34,17 @@ class EventData(msgspec.Struct, omit_defaults=True, rename="camel", gc=False):
 
 
 class WorkingDirectory(EventData):
-    """Where the session works. Absolute paths."""
+    """Where the session works, and what a client knows of the repository there: `repository` is its
+    name at `repository_host`. Absolute paths."""
 
     cwd: str
     git_root: str | None = None
     repository: str | None = None
+    host_type: Literal["github", "ado"] | None = None
+    repository_host: str | None = None
     branch: str | None = None
+    head_commit: str | None = None
+    base_commit: str | None = None
 
 
 class SessionStart(EventData):
@@ -309,6 +314,9 @@ EVENTS: dict[str, EventType] = {
         _stored("session.info", SessionInfo, "A note for people."),
         _stored("session.warning", SessionWarning, "A warning for people."),
         _stored("session.model_change", SessionModelChange, "Later turns go to another model."),
+        _stored(
+            "session.context_changed", WorkingDirectory, "It works elsewhere, or a client says so."
+        ),
         _stored("user.message", UserMessage, "A message was taken up by a turn."),
         _live("pending_messages.modified", PendingMessagesModified, "The queue has changed."),
         _stored("assistant.turn_start", AssistantTurnStart, "A model call begins."),

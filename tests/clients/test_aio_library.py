@@ -100,7 +100,13 @@ async def test_send_asks_and_the_queue_is_edited(home: Path) -> None:
         assert await session.queue.edit(two, "zwei")
         assert await session.queue.move(one, 0)
         assert [item.display_text for item in (await session.queue.list()).items] == ["one", "zwei"]
+        await session.queue.process()  # a turn runs: nothing to do
+        assert len((await session.queue.list()).items) == 2
         await session.queue.clear()
+        await session.set_working_directory(home)
+        info = await client.session_info("s")
+        assert info is not None
+        assert info.context == {"cwd": str(home)}
 
         async def clear() -> None:
             with anyio.fail_after(BOUND_S):

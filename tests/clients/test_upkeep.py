@@ -17,6 +17,7 @@ from tertulia import (
     SessionNotFound,
     TertuliaError,
     TurnBusy,
+    calls,
 )
 from tests.clients.conftest import BOUND_S
 
@@ -205,6 +206,25 @@ def test_a_suspended_session_keeps_what_waits(session: Session) -> None:
     assert texts(session) == ["[[say:later]]"]
     session.send("[[say:last]]")
     assert [next(follower).data["content"] for _ in range(2)] == ["later", "last"]
+
+
+def test_what_a_suspended_session_keeps_is_processed(session: Session) -> None:
+    session.send(SLOW)
+    session.send("[[say:later]]")
+    follower = session.follow(types=["assistant.message"])
+    session.suspend()
+    session.queue.process()
+    assert next(follower).data["content"] == "later"
+    assert session.queue.list().items == ()
+
+
+def test_a_session_works_in_another_folder(session: Session, tmp_path: Path) -> None:
+    session.set_working_directory(tmp_path)
+    info = session._client.do(calls.session_info("s"))
+    assert info is not None
+    assert info.context == {"cwd": str(tmp_path)}
+    with pytest.raises(InvalidParams):
+        session.set_working_directory(tmp_path / "missing")
 
 
 def test_a_closed_session_is_attached_to_again(session: Session) -> None:

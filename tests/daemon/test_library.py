@@ -312,6 +312,21 @@ async def test_a_rewind_says_its_outcome(both: tuple[FramesClient, Room]) -> Non
         await client.request("session.history.truncate", params)
 
 
+async def test_a_preview_of_going_back_has_no_files(both: tuple[FramesClient, Room]) -> None:
+    client, _ = both
+    await spoken(client, "a", "one", "two")
+    params = {"sessionId": "a", "eventId": await message_id(client, "a", 1)}
+    assert await client.request("session.history.previewRewind", params) == {
+        "available": False,
+        "reason": "file-change-tracking-disabled",
+        "fileCount": 0,
+        "files": [],
+    }
+    assert await said(client, "a") == ["one", "two"]
+    with pytest.raises(InvalidParams, match="not found"):
+        await client.request("session.history.previewRewind", {**params, "eventId": "unknown"})
+
+
 async def test_a_fork_can_go_back_behind_its_beginning(both: tuple[FramesClient, Room]) -> None:
     client, room = both
     await spoken(client, "a", "one", "two")

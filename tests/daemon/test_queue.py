@@ -360,3 +360,45 @@ async def test_a_message_that_is_taken_out_leaves_no_headers_in_memory(
         await here.queue(method, **({"id": taken} if method == "removeAt" else {}))
         left = here.room.world.request_headers
         assert left == ({} if method == "clear" else {S: {kept: {"x-secret": "k"}}})
+
+
+# The SDKs' other names
+
+
+async def test_a_snapshot_of_the_queue_is_what_waits(tmp_path: Path) -> None:
+    async with desk(tmp_path) as here:
+        assert await here.queue("hasPending") == {"hasPending": False}
+        for more in ({}, {"mode": "immediate"}):
+            await here.put("words", **more)
+            assert await here.queue("hasPending") == {"hasPending": True}
+            assert await here.queue("snapshot") == await here.queue("pendingItems")
+
+
+async def test_what_was_left_waiting_is_processed_when_somebody_says_so(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a", "b") as here:
+        await here.client.request("session.suspend", {"sessionId": S})
+        assert await here.waiting() == ["a", "b"]
+        assert await here.queue("process") is None
+        here.running = await here.room.model.next_call()
+        assert last_words(here.running.request) == "a"
+        assert await here.next_turn() == "b"
+
+
+async def test_a_paused_queue_and_a_running_turn_are_left_alone(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a") as here:
+        await here.queue("process")
+        assert await here.waiting() == ["a"]
+        await here.queue("setDrainPaused", paused=True)
+        await here.finish()
+        await here.client.next_event("session.idle", S)
+        await here.queue("process")
+        assert await here.waiting() == ["a"]
+        await here.queue("setDrainPaused", paused=False)
+        assert last_words((await here.room.model.next_call()).request) == "a"
+
+
+@pytest.mark.parametrize("method", ["snapshot", "hasPending", "process"])
+async def test_the_queue_is_for_who_is_attached(tmp_path: Path, method: str) -> None:
+    async with desk(tmp_path, "a") as here:
+        with pytest.raises(errors.SessionNotFound):
+            await here.room.connect().request(f"session.queue.{method}", {"sessionId": S})

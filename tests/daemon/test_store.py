@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import file, search, sqlite
+from tertuliad.store import file, rows, search, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -714,6 +714,35 @@ async def test_a_list_has_what_was_asked_for(
 def spoken(seq: int, text: str, kind: str = "user.message") -> Record:
     body = json.dumps({"id": f"e{seq}", "data": {"content": text}})
     return Record(seq, kind, body.encode())
+
+
+async def test_a_log_is_spoken_in_while_a_message_of_a_user_is_left_in_it(
+    open_store: Open,
+) -> None:
+    store = open_store()
+    for session_id, kind in (("a", "user.message"), ("b", "assistant.message")):
+        first = append(session_id, 0, 2)
+        said = (first.records[0], spoken(2, "words", kind))
+        await done(store.create(msgspec.structs.replace(first, records=said)))
+    await done(store.fork(forked("a", 1, "fork-before")))
+    await done(store.fork(forked("a", 2, "fork-behind")))
+    await done(store.fork(forked("fork-behind", 3, "fork-of-the-fork")))
+
+    async def found(spoken_in: bool) -> set[str]:
+        return {each.id for each in await listed(store, spoken_in=spoken_in)}
+
+    assert await found(True) == {"a", "fork-behind", "fork-of-the-fork"}
+    assert await found(False) == {"b", "fork-before"}
+    await rewound(store, "a", 2, keep_to=1)
+    assert await found(True) == {"fork-behind", "fork-of-the-fork"}
+
+
+def test_each_log_is_looked_through_by_itself(tmp_path: Path) -> None:
+    with contextlib.closing(open_database(tmp_path / FILE_NAME)) as db:
+        query = f"SELECT id FROM sessions WHERE {rows._SPOKEN_IN}"
+        plan = [step[-1] for step in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert any("events USING INTEGER PRIMARY KEY" in step for step in plan)
+    assert not any("AUTOMATIC" in step for step in plan)
 
 
 async def said_in(store: Store, text: str) -> list[tuple[str, int]]:

@@ -58,6 +58,7 @@ LATER = {
     "tertulia_protocol.methods.session": "the shapes of a method are imported with its first call",
     "tertulia_protocol.methods.library": "the shapes of a method are imported with its first call",
     "tertulia_protocol.methods.log": "the shapes of a method are imported with its first call",
+    "tertulia_protocol.methods.sessions": "the shapes of a method are imported with its first call",
     "tertulia_protocol.methods.models": "the shapes of a method are imported with its first call",
     "sqlite3": "it belongs to the store",
     "argparse": "what a program spells out is read without it",

@@ -29,6 +29,7 @@ REQUIRED: dict[str, set[str]] = {
     "session.info": {"infoType", "message"},
     "session.warning": {"warningType", "message"},
     "session.model_change": {"newModel"},
+    "session.context_changed": {"cwd"},
     "user.message": {"content"},
     "pending_messages.modified": set(),
     "assistant.turn_start": {"turnId"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 import pytest
@@ -74,7 +74,7 @@ def fault(method: str, raw: Any) -> tuple[str, str]:
 
 
 def test_the_registry_holds_the_methods_that_are_answered() -> None:
-    assert list(METHODS) == NAMES + named("library") + named("log")
+    assert list(METHODS) == NAMES + named("library") + named("log") + named("sessions")
     in_a_task = {m.name for m in METHODS.values() if m.runs == "in a task"}
     assert in_a_task & set(NAMES) == {"models.list"}
     assert in_a_task >= {"session.eventLog.read"}
@@ -311,6 +311,8 @@ def members(kind: Any) -> str:
     """The members of a params or result, as the page writes them."""
     if kind is None:
         return "null"
+    if get_origin(kind) is list:
+        return "an array"
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return "an object"
     if issubclass(kind, SessionConfig):
@@ -323,6 +325,7 @@ PAGES = {
     "methods.md": NAMES,
     "methods-library.md": named("library"),
     "methods-log.md": named("log"),
+    "methods-sessions.md": named("sessions"),
 }
 
 

@@ -223,6 +223,54 @@ const scenes = {
     };
   },
 
+  // The SDK's generated objects: what its own clients do not call.
+  async generated(client) {
+    const session = await client.createSession(config({ sessionId: "spoken-in" }));
+    const answer = await text(session, "one");
+    const { sessions } = client.rpc;
+    const { sessions: internal } = client.internalRpc;
+    const options = { sessionId: "opened-1", name: "Opened", provider, workingDirectory: "/work" };
+    const opened = {
+      created: await sessions.open({ kind: "create", options }),
+      resumed: await sessions.open({ kind: "resume", sessionId: "spoken", resume: false }),
+      last: await sessions.open({ kind: "resumeLast", context: { cwd: "/work" } }),
+      attached: await sessions.open({ kind: "attach", sessionId: "opened-1" }),
+      missing: await sessions.open({ kind: "attach", sessionId: "nobody" }),
+      cloud: await refusal(sessions.open({ kind: "cloud" })),
+    };
+    const folder = "/";
+    const moved = await session.rpc.metadata.setWorkingDirectory({ workingDirectory: folder });
+    const context = { cwd: folder, branch: "main" };
+    await session.rpc.metadata.recordContextChange({ context });
+    const changes = (await session.getEvents())
+      .filter((e) => e.type === "session.context_changed")
+      .map((e) => e.data);
+    const { metadata } = session.rpc;
+    const patched = await metadata.updateClientMetadata({ set: { "my/team": "a", other: "b" } });
+    const ours = { sessionIds: ["spoken-in", "nobody"], keys: ["my/team"] };
+    const points = (await session.rpc.history.listRewindPoints()).points;
+    const preview = await session.rpc.history.previewRewind({ eventId: points[0].eventId });
+    const listed = (await sessions.list({ source: "local", filter: { cwd: folder } })).sessions;
+    const spokenIn = (await internal.listNonEmptySessionIds({ limit: 5 })).sessionIds;
+    const row = (await internal.getMetadata({ sessionId: "opened-1" })).session;
+    await internal.delete({ sessionId: "opened-1" });
+    return {
+      answer,
+      opened,
+      moved,
+      folder,
+      changes,
+      preview,
+      listed: listed.map((s) => [s.sessionId, s.isRemote, s.context.cwd]),
+      spokenIn,
+      row: [row.name, row.context.cwd],
+      left: (await sessions.list({})).sessions.map((s) => s.sessionId),
+      metadata: [patched, await metadata.getClientMetadata()],
+      ofMany: await sessions.getClientMetadata(ours),
+      task: await sessions.findByTaskId({ taskId: "t" }),
+    };
+  },
+
   async house(client) {
     const told = [];
     client.onLifecycle((event) => told.push(event.type));

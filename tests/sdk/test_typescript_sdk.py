@@ -187,6 +187,35 @@ def test_the_house_answers_about_itself(way: Way, model: ModelThread) -> None:
     assert seen["told"][-1] == "session.deleted"
 
 
+def test_the_generated_objects_find_their_methods(own: Way, model: ModelThread) -> None:
+    seen = play("generated", own, model)
+    assert seen["answer"] == "one"
+    cloud = seen["opened"].pop("cloud")
+    assert "no remote service" in cloud
+    resumed = {"status": "resumed", "startupPrompts": []}
+    assert seen["opened"] == {
+        "created": {"status": "created", "sessionId": "opened-1", "startupPrompts": []},
+        "resumed": {**resumed, "sessionId": "spoken-in"},
+        "last": {**resumed, "sessionId": "opened-1"},
+        "attached": {**resumed, "sessionId": "opened-1"},
+        "missing": {"status": "not_found"},
+    }
+    folder = seen["folder"]
+    assert seen["moved"] == {"workingDirectory": folder}
+    assert seen["changes"] == [{"cwd": folder}, {"cwd": folder, "branch": "main"}]
+    assert seen["preview"]["available"] is False
+    assert seen["listed"] == [["spoken-in", False, folder]]
+    assert seen["spokenIn"] == ["spoken-in"]
+    assert seen["row"] == ["Opened", "/work"]
+    assert seen["left"] == ["spoken-in"]
+    assert seen["task"] == {}
+    assert seen["metadata"] == [{"my/team": "a", "other": "b"}] * 2
+    assert seen["ofMany"] == [
+        {"sessionId": "spoken-in", "status": "ok", "metadata": {"my/team": "a"}},
+        {"sessionId": "nobody", "status": "notFound"},
+    ]
+
+
 def test_a_flag_that_does_not_exist_is_told_by_the_sdk(own: Way, model: ModelThread) -> None:
     result = raw_play("house", own, model, args=["--nonexistent-flag-for-testing"])
     assert "stderr" in result["error"]

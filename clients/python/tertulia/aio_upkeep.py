@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import anyio
 
-from tertulia import calls, limits
+from tertulia import calls, limits, params
 from tertulia.aio_library import AsyncDoer
 from tertulia.aio_waiting import AsyncMessageQueue
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
+from tertulia.library import Path
 from tertulia.reading import LogReader, Patience
 from tertulia.records import Event, LogEnd, LogPage, Metadata, RewindPoint, Usage
 
@@ -84,6 +85,10 @@ class AsyncUpkeep:
     async def set_title(self, title: str) -> bool:
         """As `Session.set_title`."""
         return await self._client.do(calls.set_title(self.id, title))
+
+    async def set_working_directory(self, folder: Path) -> None:
+        """As `Session.set_working_directory`."""
+        await self._client.do(calls.set_working_directory(self.id, params.absolute(folder)))
 
     async def metadata(self) -> Metadata:
         """As `Session.metadata`."""

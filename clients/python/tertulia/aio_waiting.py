@@ -59,3 +59,7 @@ class AsyncMessageQueue:
     async def resume(self) -> None:
         """As `MessageQueue.resume`."""
         await self._doer.do(calls.queue_pause(self._id, False))
+
+    async def process(self) -> None:
+        """As `MessageQueue.process`."""
+        await self._doer.do(calls.queue_process(self._id))

@@ -202,6 +202,14 @@ def name(session_id: str) -> Call[str | None]:
     return Call("session.name.get", _of(session_id), lambda result: result["name"])
 
 
+def set_working_directory(session_id: str, folder: str) -> Call[None]:
+    return Call(
+        "session.metadata.setWorkingDirectory",
+        _of(session_id, working_directory=folder),
+        _nothing,
+    )
+
+
 def set_title(session_id: str, title: str) -> Call[bool]:
     return Call("session.name.setAuto", _of(session_id, summary=title), _member("applied", bool))
 
@@ -304,3 +312,7 @@ def queue_clear(session_id: str) -> Call[None]:
 
 def queue_pause(session_id: str, paused: bool) -> Call[None]:
     return Call("session.queue.setDrainPaused", _of(session_id, paused=paused), _nothing)
+
+
+def queue_process(session_id: str) -> Call[None]:
+    return Call("session.queue.process", _of(session_id), _nothing)

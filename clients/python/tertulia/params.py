@@ -103,5 +103,10 @@ def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None
     return {"mode": "append", "content": given} if isinstance(given, str) else given
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The path as a daemon that works elsewhere understands it."""
+    return os.path.abspath(path)
+
+
 def _absolute(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
+    return None if path is None else absolute(path)

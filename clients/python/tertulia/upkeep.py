@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from tertulia import calls, limits
+from tertulia import calls, limits, params
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
-from tertulia.library import Doer
+from tertulia.library import Doer, Path
 from tertulia.reading import LogReader, Patience
 from tertulia.records import Event, LogEnd, LogPage, Metadata, RewindPoint, Usage
 from tertulia.waiting import MessageQueue
@@ -88,6 +88,11 @@ class Upkeep:
     def set_title(self, title: str) -> bool:
         """Give it a title that gives way to a name; False: it has a name."""
         return self._client.do(calls.set_title(self.id, title))
+
+    def set_working_directory(self, folder: Path) -> None:
+        """Let it work in another folder from its next turn on. Raises `InvalidParams` where the
+        daemon finds none there."""
+        self._client.do(calls.set_working_directory(self.id, params.absolute(folder)))
 
     def metadata(self) -> Metadata:
         """As `Client.metadata`."""

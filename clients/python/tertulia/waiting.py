@@ -62,3 +62,8 @@ class MessageQueue:
     def resume(self) -> None:
         """Take up the next message."""
         self._doer.do(calls.queue_pause(self._id, False))
+
+    def process(self) -> None:
+        """Take up the first message that was left waiting, as after `suspend`. Where a turn runs
+        there is nothing to do, and a paused queue stays so."""
+        self._doer.do(calls.queue_process(self._id))

@@ -7,8 +7,11 @@ keeps a list of sessions archives one, and adds them up, without opening them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import shapes
@@ -122,6 +125,16 @@ def _point(record: Record) -> methods.RewindPoint:
     )
 
 
+async def preview_rewind(
+    ctx: Context, caller: Caller, params: methods.SessionHistoryPreviewRewindParams
+) -> methods.SessionHistoryPreviewRewindResult:
+    ctx.need_attached(caller, params.session_id)
+    await branching.place_of(ctx.world.store, params.session_id, params.event_id, "$.eventId")
+    return methods.SessionHistoryPreviewRewindResult(
+        available=False, reason="file-change-tracking-disabled", file_count=0, files=[]
+    )
+
+
 def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAutoParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     summary = params.summary
@@ -186,19 +199,60 @@ def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
     return ctx.sessions.post(params.session_id, answer)
 
 
-def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
-    def command(state: SessionState) -> Decision:
-        decision = settings.describe(state, params.metadata, params.archived, None)
-        described: Any = decision.drafts[0].data if decision.drafts else state
-        if len(_encoder.encode(described.metadata)) > limits.METADATA_BYTES:
-            raise InvalidParams(
-                f"$.metadata: a session's metadata has at most {limits.METADATA_BYTES} bytes."
-                " Make it smaller, or take members out of it by null.",
-                {"path": "$.metadata"},
-            )
-        return msgspec.structs.replace(decision, result=_metadata(described))
+async def set_working_directory(
+    ctx: Context, caller: Caller, params: methods.SessionMetadataSetWorkingDirectoryParams
+) -> methods.SessionMetadataSetWorkingDirectoryResult:
+    ctx.need_attached(caller, params.session_id)
+    folder = params.working_directory
+    there = os.path.isabs(folder) and await anyio.to_thread.run_sync(os.path.isdir, folder)
+    if not there:
+        raise InvalidParams(
+            "$.workingDirectory: this is not the absolute path of a folder that is there.",
+            {"path": "$.workingDirectory"},
+        )
+    result = methods.SessionMetadataSetWorkingDirectoryResult(working_directory=folder)
+    moved = ctx.sessions.post(
+        params.session_id, lambda state: settings.move_to(state, folder, result)
+    )
+    done: methods.SessionMetadataSetWorkingDirectoryResult = await moved.settled()
+    return done
 
-    return ctx.sessions.post(params.session_id, command)
+
+def record_context(
+    ctx: Context, caller: Caller, params: methods.SessionMetadataRecordContextChangeParams
+) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: settings.note_context(state, params.context, methods.Nothing()),
+    )
+
+
+def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: described(state, params.metadata, params.archived, "$.metadata", _metadata),
+    )
+
+
+def described(
+    state: SessionState,
+    metadata: dict[str, Any] | None,
+    archived: bool | None,
+    path: str,
+    result: Callable[[Any], Any],
+) -> Decision:
+    """The caller's own metadata changed; `result` is made of what has `metadata` and `archived` as
+    they are then. Raises `InvalidParams` for `path` where it is too large."""
+    decision = settings.describe(state, metadata, archived, None)
+    now: Any = decision.drafts[0].data if decision.drafts else state
+    if len(_encoder.encode(now.metadata)) > limits.METADATA_BYTES:
+        raise InvalidParams(
+            f"{path}: a session's metadata has at most {limits.METADATA_BYTES} bytes."
+            " Make it smaller, or take members out of it by null.",
+            {"path": path},
+        )
+    return msgspec.structs.replace(decision, result=result(now))
 
 
 def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

@@ -27,6 +27,20 @@ def pending_items(ctx: Context, caller: Caller, params: shapes.SessionParams) ->
     return _post(ctx, caller, params.session_id, command)
 
 
+def has_pending(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    def command(state: SessionState) -> Decision:
+        return Decision(
+            result=methods_log.SessionQueueHasPendingResult(has_pending=bool(state.pending))
+        )
+
+    return _post(ctx, caller, params.session_id, command)
+
+
+def process(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return ctx.sessions.go_on(params.session_id)
+
+
 def _item(message: MessageQueued) -> methods_log.QueueItem:
     return methods_log.QueueItem(
         id=message.message_id,

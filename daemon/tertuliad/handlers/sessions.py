@@ -31,8 +31,16 @@ from tertuliad.store.base import ListQuery, Row
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
     session_id = params.session_id or new_id()
-    ctx.need_room(caller, session_id)
     config = _settings(params)
+    reply = created(ctx, caller, session_id, config)
+    if params.if_exists == "resume":
+        return _or_else(reply, lambda: resumed(ctx, caller, session_id, config, was_there=True))
+    return reply
+
+
+def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> Reply:
+    """Make a session and attach the caller; answers a `SessionOpened`."""
+    ctx.need_room(caller, session_id)
     _check(ctx, config)
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=os.getcwd())
@@ -43,14 +51,11 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
         return settings.create(state, config, version, start, _opened(state, config.model))
 
     reply = ctx.sessions.create(session_id, command)
-    on_success(reply, lambda: _attach(ctx, caller, session_id, config))
-    if params.if_exists == "resume":
-        return _or_else(reply, lambda: _resume(ctx, caller, session_id, config, resumed=True))
-    return reply
+    return on_success(reply, lambda: _attach(ctx, caller, session_id, config))
 
 
 def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
-    return _resume(
+    return resumed(
         ctx,
         caller,
         params.session_id,
@@ -60,7 +65,7 @@ def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
     )
 
 
-def _resume(
+def resumed(
     ctx: Context,
     caller: Caller,
     session_id: str,
@@ -68,8 +73,9 @@ def _resume(
     *,
     silent: bool = False,
     continue_work: bool | None = None,
-    resumed: bool = False,
+    was_there: bool = False,
 ) -> Reply:
+    """Attach the caller to a stored session; answers a `SessionOpened`."""
     ctx.need_room(caller, session_id)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
 
@@ -84,7 +90,7 @@ def _resume(
             was_active=others > 0,
             continue_work=bool(continue_work),
             silent=silent,
-            result=_opened(state, config.model or state.config.model, resumed=resumed),
+            result=_opened(state, config.model or state.config.model, resumed=was_there),
         )
 
     def attached() -> None:

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from tertuliad.handlers import conversation, history, library, log, models, queue, sessions
+from tertuliad.handlers import (
+    conversation,
+    history,
+    library,
+    log,
+    models,
+    opening,
+    queue,
+    sessions,
+)
 from tertuliad.handlers.context import Context
 
 HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
@@ -43,17 +52,23 @@ HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
     "session.queue.sendNow": queue.send_now,
     "session.queue.removeMostRecent": queue.remove_most_recent,
     "session.queue.clear": queue.clear,
+    "session.queue.snapshot": queue.pending_items,
+    "session.queue.hasPending": queue.has_pending,
+    "session.queue.process": queue.process,
     "session.suspend": queue.suspend,
     "session.shutdown": queue.shutdown,
     "session.history.truncate": history.truncate,
     "session.history.rewind": history.rewind,
     "session.history.listRewindPoints": history.rewind_points,
+    "session.history.previewRewind": history.preview_rewind,
     "session.name.setAuto": history.set_auto_name,
     "session.metadata.snapshot": history.snapshot,
     "session.metadata.isProcessing": history.is_processing,
     "session.metadata.activity": history.activity,
     "session.metadata.update": history.describe,
     "session.metadata.get": history.metadata,
+    "session.metadata.setWorkingDirectory": history.set_working_directory,
+    "session.metadata.recordContextChange": history.record_context,
     "session.usage.getMetrics": history.usage,
     "session.export": library.export,
     "session.import": library.import_,
@@ -67,6 +82,15 @@ HANDLERS: Mapping[str, Callable[[Context, Any, Any], Any]] = {
     "sessions.pruneOld": library.prune,
     "sessions.close": library.close,
     "sessions.save": library.save,
+    "sessions.open": opening.open_,
+    "sessions.list": opening.listed,
+    "sessions.getMetadata": sessions.metadata,
+    "sessions.delete": opening.delete,
+    "sessions.listNonEmptySessionIds": opening.not_empty,
+    "sessions.findByTaskId": opening.of_task,
+    "session.metadata.getClientMetadata": opening.client_metadata,
+    "session.metadata.updateClientMetadata": opening.update_client_metadata,
+    "sessions.getClientMetadata": opening.client_metadata_of_many,
 }
 
 

@@ -111,7 +111,8 @@ Order = Literal["modified", "created", "title", "id"]
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which rows to list; None filters nothing. Orders by time begin with the newest. `after` is
     the cursor that the page before gave. `prefix` is of the id, `metadata` of equal members;
-    `pending` says whether messages have to wait."""
+    `pending` says whether messages have to wait, `spoken_in` whether a user has to have said
+    something that is still in the log."""
 
     cwd: str | None = None
     archived: bool | None = None
@@ -120,6 +121,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     modified_before_ms: int | None = None
     metadata: dict[str, Any] | None = None
     pending: bool | None = None
+    spoken_in: bool | None = None
     order: Order = "modified"
     limit: int | None = None
     after: str | None = None

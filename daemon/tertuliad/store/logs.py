@@ -11,18 +11,23 @@ from tertuliad.store.schema import event_id, seq_of
 if TYPE_CHECKING:
     import sqlite3
 
-# The segments that a log leads through, newest first, and up to which seq each of them belongs to
-# it: a fork of a fork ends where the first of them was made.
-_CHAIN = f"""
+
+def chain_of(newest: str) -> str:
+    """SQL of the segments that a log leads through, the one that `newest` stands for first, and up
+    to which seq each belongs to it: a fork of a fork ends where the first of them was made."""
+    return f"""
 WITH RECURSIVE chain (segment, upto) AS (
-    SELECT ?1, {MAX_SEQ}
+    SELECT {newest}, {MAX_SEQ}
     UNION ALL
     SELECT s.parent, min(chain.upto, s.parent_seq)
     FROM segments s JOIN chain ON s.id = chain.segment
     WHERE s.parent IS NOT NULL
 )
-SELECT segment, upto FROM chain
-"""  # noqa: S608 - a constant
+SELECT chain.segment, chain.upto FROM chain
+"""  # noqa: S608 - no value of anybody's
+
+
+_CHAIN = chain_of("?1")
 
 
 # Once the index is behind, how far it is does not matter: mostly, nothing has to be written.

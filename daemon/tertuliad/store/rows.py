@@ -8,6 +8,8 @@ import msgspec
 
 from tertulia_protocol.errors import InvalidParams
 from tertuliad.store.base import ListQuery, Order, Page, Row
+from tertuliad.store.logs import chain_of
+from tertuliad.store.schema import SEQ_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,6 +33,14 @@ _ORDERS: dict[Order, tuple[str, str]] = {
     "title": ("coalesce(title, '')", "ASC"),
 }
 
+
+# A log that nobody spoke in is short; in another one the first message is soon found. With the plus
+# SQLite goes by the range, and makes no index of all events for it.
+_SPOKEN_IN = f"""EXISTS (
+{chain_of("sessions.segment")}
+CROSS JOIN events ON events.id
+    BETWEEN chain.segment << {SEQ_BITS} AND (chain.segment << {SEQ_BITS} | chain.upto)
+WHERE +events.type = 'user.message')"""
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -132,6 +142,8 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     add("named = ?", None if wanted.named is None else int(wanted.named))
     if wanted.pending is not None:
         conditions.append("pending > 0" if wanted.pending else "pending = 0")  # as the index says
+    if wanted.spoken_in is not None:
+        conditions.append(_SPOKEN_IN if wanted.spoken_in else f"NOT {_SPOKEN_IN}")
     add("cwd = ?", wanted.cwd)
     add("modified_ms < ?", wanted.modified_before_ms)
     if wanted.prefix:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from tertulia_protocol.events import WorkingDirectory
 from tertulia_protocol.shapes import (
     Params,
     Result,
@@ -100,6 +101,20 @@ class SessionHistoryListRewindPointsResult(Result, frozen=True, kw_only=True):
     unavailable_reason: Literal["session-busy"] | None = None
 
 
+class SessionHistoryPreviewRewindParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    event_id: str
+
+
+class SessionHistoryPreviewRewindResult(Result, frozen=True, kw_only=True):
+    """What is said of files is that there are none."""
+
+    available: Literal[False]
+    file_count: int
+    files: list[str]
+    reason: Literal["file-change-tracking-disabled"]
+
+
 # A session, described
 
 
@@ -157,6 +172,22 @@ class SessionMetadataGetResult(Result, frozen=True, kw_only=True):
 
     metadata: dict[str, Any]
     archived: bool
+
+
+class SessionMetadataSetWorkingDirectoryParams(Params, frozen=True, kw_only=True):
+    """An absolute path of a folder that is there."""
+
+    session_id: str
+    working_directory: str
+
+
+class SessionMetadataSetWorkingDirectoryResult(Result, frozen=True, kw_only=True):
+    working_directory: str
+
+
+class SessionMetadataRecordContextChangeParams(Params, frozen=True, kw_only=True):
+    session_id: str
+    context: WorkingDirectory
 
 
 class CodeChanges(Result, frozen=True, kw_only=True):

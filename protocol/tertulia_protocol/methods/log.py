@@ -76,6 +76,10 @@ class SessionQueuePendingItemsResult(Result, frozen=True, kw_only=True):
     paused: bool = False
 
 
+class SessionQueueHasPendingResult(Result, frozen=True, kw_only=True):
+    has_pending: bool
+
+
 class QueueItemParams(Params, frozen=True, kw_only=True):
     session_id: str
     id: str

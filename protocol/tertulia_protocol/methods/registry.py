@@ -15,7 +15,7 @@ import msgspec
 
 from tertulia_protocol.shapes import NoParams, SessionParams, Success
 
-Group = Literal["runtime", "models", "session", "library", "log"]
+Group = Literal["runtime", "models", "session", "library", "log", "sessions"]
 Runs = Literal["at once", "in a task"]
 
 
@@ -177,6 +177,13 @@ METHODS: dict[str, Method] = {
                 "in a task",
             ),
             (
+                "session.history.previewRewind",
+                "SessionHistoryPreviewRewindParams",
+                "SessionHistoryPreviewRewindResult",
+                "The files that going back would restore: none.",
+                "in a task",
+            ),
+            (
                 "session.name.setAuto",
                 "SessionNameSetAutoParams",
                 "SessionNameSetAutoResult",
@@ -211,6 +218,19 @@ METHODS: dict[str, Method] = {
                 SessionParams,
                 "SessionMetadataGetResult",
                 "The caller's own metadata. Ours.",
+            ),
+            (
+                "session.metadata.setWorkingDirectory",
+                "SessionMetadataSetWorkingDirectoryParams",
+                "SessionMetadataSetWorkingDirectoryResult",
+                "Let the session work in another folder.",
+                "in a task",
+            ),
+            (
+                "session.metadata.recordContextChange",
+                "SessionMetadataRecordContextChangeParams",
+                "Nothing",
+                "Write down what became of the folder's repository.",
             ),
             (
                 "session.usage.getMetrics",
@@ -331,12 +351,74 @@ METHODS: dict[str, Method] = {
             ("session.queue.sendNow", "QueueItemParams", "Steered", "Put one before all others."),
             ("session.queue.removeMostRecent", SessionParams, "Removed", "Take the last one back."),
             ("session.queue.clear", SessionParams, None, "Take all of them out."),
+            (
+                "session.queue.snapshot",
+                SessionParams,
+                "SessionQueuePendingItemsResult",
+                "The messages that wait for their turn.",
+            ),
+            (
+                "session.queue.hasPending",
+                SessionParams,
+                "SessionQueueHasPendingResult",
+                "Does a message wait?",
+            ),
+            ("session.queue.process", SessionParams, None, "Start what was left waiting."),
             ("session.suspend", SessionParams, None, "End the turn and let the session rest."),
             (
                 "session.shutdown",
                 "SessionShutdownParams",
                 None,
                 "End the turn, write the totals, and let the session rest.",
+            ),
+        ),
+        *_group(
+            "sessions",
+            (
+                "sessions.open",
+                "SessionsOpenParams",
+                "SessionsOpenResult",
+                "Make a session, or attach to a stored one.",
+                "in a task",
+            ),
+            ("sessions.list", "SessionsListParams", "SessionListResult", "The stored sessions."),
+            (
+                "sessions.getMetadata",
+                SessionParams,
+                "SessionGetMetadataResult",
+                "One row of the list.",
+            ),
+            ("sessions.delete", SessionParams, None, "Forget a session and its events."),
+            (
+                "sessions.listNonEmptySessionIds",
+                "SessionsListNonEmptySessionIdsParams",
+                "SessionsListNonEmptySessionIdsResult",
+                "The sessions in which something was said.",
+            ),
+            (
+                "sessions.findByTaskId",
+                "SessionsFindByTaskIdParams",
+                "SessionsFindByTaskIdResult",
+                "The session of a task: there is none.",
+            ),
+            (
+                "session.metadata.getClientMetadata",
+                SessionParams,
+                "ClientMetadata",
+                "The caller's own metadata, as far as it is text.",
+            ),
+            (
+                "session.metadata.updateClientMetadata",
+                "SessionMetadataUpdateClientMetadataParams",
+                "ClientMetadata",
+                "Change it.",
+            ),
+            (
+                "sessions.getClientMetadata",
+                "SessionsGetClientMetadataParams",
+                "ClientMetadataEntries",
+                "That of many sessions.",
+                "in a task",
             ),
         ),
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig, merged, stored
 from tertuliad.sessions import facts
@@ -69,6 +71,22 @@ def resume(
 def _context(config: SessionConfig) -> events.WorkingDirectory | None:
     cwd = config.working_directory
     return events.WorkingDirectory(cwd=cwd) if cwd else None
+
+
+def move_to(state: SessionState, folder: str, result: Any) -> Decision:
+    """Turns that start later work in `folder`."""
+    if state.config.working_directory == folder:
+        return Decision(result=result)
+    config = msgspec.structs.replace(state.config, working_directory=folder)
+    drafts = drafts_of(facts.Configured(config), events.WorkingDirectory(cwd=folder))
+    return Decision(drafts=drafts, result=result)
+
+
+def note_context(state: SessionState, context: events.WorkingDirectory, result: Any) -> Decision:
+    """What a client knows of the session's folder; of another one it is passed over."""
+    if context.cwd != state.config.working_directory:
+        return Decision(result=result)
+    return Decision(drafts=drafts_of(context), result=result)
 
 
 def switch_model(
