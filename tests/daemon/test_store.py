@@ -641,7 +641,7 @@ def _both(
         sqlite._append(db, Append(head, row(name, head + 1), (new,)))
         model[name], heads[name] = [*log, new], head + 1
     elif kind == "rewind":
-        sqlite._append(db, Append(head, row(name, head + 1), (new,), kept))
+        sqlite._rewind(db, Append(head, row(name, head + 1), (new,), kept))
         model[name] = [*(r for r in log if r.seq <= kept), new]
         heads[name] = head + 1
     elif kind == "fork" and other not in model:
