@@ -131,9 +131,10 @@ def remove(db: sqlite3.Connection, segments: list[int]) -> list[int]:
     """Remove segments that were given up, as much as one transaction takes; those that are left."""
     room = limits.REMOVED_BYTES
     for number, segment in enumerate(segments):
-        room = _remove_some(db, segment, room)
+        room = _remove_some(db, segment, room) if room > 0 else 0
         if room <= 0:
             return segments[number:]
+        room -= limits.KIB  # for the segment itself
     return []
 
 
@@ -146,7 +147,7 @@ def _remove_some(db: sqlite3.Connection, segment: int, room: int) -> int:
         db.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", (first, upto))
     if room > 0:
         discard(db, segment)
-    return room - limits.KIB
+    return room
 
 
 def _used(db: sqlite3.Connection, segment: int) -> bool:
