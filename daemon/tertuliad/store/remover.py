@@ -3,7 +3,7 @@
 The rules of this file:
 - What is to be removed was given up by a commit before; nothing leads to it.
 - Each piece is a transaction of its own, behind the changes that wait by then, and there is a pause
-  before the next.
+  before it.
 - What a process leaves over, because it ends or because the disk is full, the next one finds when
   it indexes what it has stored. Two processes that remove the same do no harm.
 """
@@ -49,8 +49,9 @@ class Remover:
     def take(self, segments: list[int]) -> None:
         """Segments of which something is left."""
         self._left += segments
-        if not self._busy:
-            self._go_on()
+        if self._left and not self._busy:
+            self._busy = True
+            self._call_later(limits.REMOVE_PAUSE_S, self._go_on)
 
     def look_once(self) -> None:
         """Look for what an earlier process has left over."""
