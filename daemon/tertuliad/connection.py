@@ -2,13 +2,13 @@
 
 The rules of this file:
 - The reader never waits for work. It feeds the framer and hands frames to the gate, and lets the
-  other connections have their turn after every few of them.
+  other connections have their turn after every few of them, and between the steps of a large one.
 - Replies always enter the outbox. Events enter while it is below its high mark; above it the
   followers of this connection fall behind, and `on_low` tells when they may catch up.
 - A peer whose outbox grows beyond all bounds asks and never reads: it is closed.
 - Who has to say a token first is a stranger until then: it has little time, and its messages and
   its outbox are small.
-- Frames that wait together leave together, in one write.
+- Frames that wait together leave together, in one write; a large one leaves in pieces.
 - The end of a connection ends its own waiting requests and nothing else.
 """
 
@@ -24,7 +24,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from tertulia_protocol.errors import NotAuthenticated
-from tertulia_protocol.framing import Broken, Framer
+from tertulia_protocol.framing import Body, Broken, Framer
 from tertuliad import limits
 from tertuliad.rpc import Gate, Handler
 
@@ -58,7 +58,7 @@ class Connection:
         self._max_body = max_body
         self._framer = Framer(max_body if authenticated else min(max_body, limits.STRANGER_BYTES))
         self._gate = Gate(self, handlers, self.send, self._spawn)
-        self._outbox: deque[bytes] = deque()
+        self._outbox: deque[bytes | memoryview] = deque()
         self._outbox_bytes = 0
         self._was_high = False
         self._closing = False
@@ -84,8 +84,8 @@ class Connection:
     def outbox_bytes(self) -> int:
         return self._outbox_bytes
 
-    def send(self, frame: bytes) -> None:
-        """Queue a frame that has to arrive."""
+    def send(self, frame: bytes | memoryview) -> None:
+        """Queue a frame that has to arrive, or a piece of one."""
         if self._closing:
             return
         bound = limits.OUTBOX_MAX_BYTES if self._authenticated else limits.STRANGER_BYTES
@@ -103,7 +103,7 @@ class Connection:
         self._push(frame)
         return True
 
-    def _push(self, frame: bytes) -> None:
+    def _push(self, frame: bytes | memoryview) -> None:
         self._outbox.append(frame)
         self._outbox_bytes += len(frame)
         if self._outbox_bytes > limits.OUTBOX_HIGH_BYTES:
@@ -163,7 +163,10 @@ class Connection:
                 self.end_reason = frame.message
             if isinstance(frame, Broken) and frame.foreign and self.is_socket:
                 return False  # it may be a web page: not a word
-            self._gate.take(frame)
+            if isinstance(frame, Body) and len(frame.data) > limits.LARGE_BODY_BYTES:
+                await self._gate.take_large(frame.data)
+            else:
+                self._gate.take(frame)
             if isinstance(frame, Broken):
                 return False
         return True
@@ -203,10 +206,14 @@ class Connection:
         self._written(len(chunk))
 
     def _next_chunk(self) -> bytes:
-        """The frames that leave in one write."""
+        """The frames that leave in one write, or a piece of a large one."""
         first = self._outbox.popleft()
-        if not self._outbox or len(first) >= limits.WRITE_CHUNK_BYTES:
-            return first
+        if len(first) > limits.WRITE_CHUNK_BYTES:
+            view = memoryview(first)
+            self._outbox.appendleft(view[limits.WRITE_CHUNK_BYTES :])
+            return bytes(view[: limits.WRITE_CHUNK_BYTES])
+        if not self._outbox:
+            return bytes(first)
         frames, size = [first], len(first)
         while self._outbox and size + len(self._outbox[0]) <= limits.WRITE_CHUNK_BYTES:
             frame = self._outbox.popleft()

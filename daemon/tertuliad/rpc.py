@@ -7,6 +7,9 @@ The rules of this file:
 - One function, `wire_error`, maps exceptions to error answers; an unexpected one is logged under a
   reference, and the reference is all that the other side learns.
 - Every admitted request is in `_in_flight` until its answer is queued; its id is forgotten first.
+- A large body is worked on in steps, and the others have their turn between them: `take_large` is
+  waited for by its connection's reader, so that the order of the frames stays. A large result is
+  not copied into its frame.
 - Events never pass here: they are encoded once and go to the connections as bytes.
 This is one of the two places that import pylsp_jsonrpc.
 """
@@ -18,12 +21,13 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+import anyio
 import msgspec
 from pylsp_jsonrpc.endpoint import Endpoint
 from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
 
 from tertulia_protocol import envelope, errors
-from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame
+from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame, opening
 from tertulia_protocol.methods import METHODS, Method, decode
 from tertuliad import limits
 from tertuliad.replies import Reply
@@ -81,10 +85,11 @@ class Gate:
         self,
         caller: Caller,
         handlers: Mapping[str, Handler],
-        send: Callable[[bytes], None],
+        send: Callable[[bytes | memoryview], None],
         spawn: Callable[[Callable[[], Awaitable[None]]], Callable[[], None]],
     ) -> None:
-        """`send` queues a whole frame; `spawn` starts a task and gives what cancels it."""
+        """`send` queues a frame, or the pieces of one in their order; `spawn` starts a task and
+        gives what cancels it."""
         self._caller = caller
         self._handlers = handlers
         self._send = send
@@ -111,6 +116,25 @@ class Gate:
             case Broken():
                 self._refuse(None, errors.PARSE_ERROR, frame.message)
 
+    async def take_large(self, body: envelope.Encoded) -> None:
+        """Act on a large body."""
+        message = await _in_steps(envelope.decoding(body))
+        if not isinstance(message, envelope.Request):
+            self._admit(message)
+            return
+        error, params = self._objection(message), None
+        if error is None:
+            await anyio.sleep(limits.STEP_PAUSE_S)
+            try:
+                params = decode(METHODS[message.method], message.params)
+            except errors.RpcError as refused:
+                error = refused
+            await anyio.sleep(limits.STEP_PAUSE_S)
+        if error is None:
+            self._admit_request(message, params)
+        else:
+            self._refuse_request(message, error)
+
     def refuse(self, error: errors.RpcError) -> None:
         """Tell the peer an error that answers nothing it asked."""
         self._refuse(None, *wire_error(error))
@@ -131,10 +155,11 @@ class Gate:
             case envelope.Reply():
                 log.debug("an answer to nothing that was asked")
 
-    def _admit_request(self, request: envelope.Request) -> None:
+    def _admit_request(self, request: envelope.Request, params: Any = None) -> None:
+        """`params`, where they are decoded already."""
         error = self._objection(request)
         if error is not None:
-            self._refuse(request.id, *wire_error(error))
+            self._refuse_request(request, error)
             return
         size = self._in_flight[request.id] = len(request.params)
         self._bytes_in_flight += size
@@ -143,7 +168,7 @@ class Gate:
                 "jsonrpc": "2.0",
                 "id": request.id,
                 "method": request.method,
-                "params": request.params,
+                "params": request.params if params is None else params,
             }
         )
 
@@ -188,10 +213,11 @@ class Gate:
                 {"jsonrpc": "2.0", "method": CANCEL_METHOD, "params": {"id": asked.id}}
             )
 
-    def _call(self, method: Method, raw_params: msgspec.Raw) -> Any:
+    def _call(self, method: Method, params: Any) -> Any:
         """What the endpoint gets for a request: a `Raw` result, a `Reply`, or its exception."""
         try:
-            params = decode(method, raw_params)
+            if isinstance(params, msgspec.Raw):
+                params = decode(method, params)
             handler = self._handlers[method.name]
             if method.runs == "in a task":
                 return self._in_task(handler, params)
@@ -221,9 +247,22 @@ class Gate:
         if size is None:
             return  # answered already, or the connection is closing
         self._bytes_in_flight -= size
-        self._send(encode_frame(_encoder.encode(message)))
+        result = message.get("result")
+        if isinstance(result, msgspec.Raw) and len(result) > limits.LARGE_BODY_BYTES:
+            self._send_large(message["id"], memoryview(result))
+        else:
+            self._send(encode_frame(_encoder.encode(message)))
         if not self._in_flight and self.on_quiet is not None:
             self.on_quiet()
+
+    def _send_large(self, request_id: envelope.RequestId, result: memoryview) -> None:
+        before = b'{"jsonrpc":"2.0","id":%b,"result":' % _encoder.encode(request_id)
+        self._send(opening(before, len(result) + 1))
+        self._send(result)
+        self._send(b"}")
+
+    def _refuse_request(self, request: envelope.Request, error: errors.RpcError) -> None:
+        self._refuse(request.id, *wire_error(error))
 
     def _refuse(
         self,
@@ -233,6 +272,16 @@ class Gate:
         data: dict[str, Any] | None = None,
     ) -> None:
         self._send(encode_frame(envelope.encode_error(request_id, code, message, data)))
+
+
+async def _in_steps(steps: envelope.Steps) -> envelope.Envelope:
+    while True:
+        await anyio.sleep(limits.STEP_PAUSE_S)
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: envelope.Envelope = end.value
+            return found
 
 
 def _raw(result: Any) -> msgspec.Raw:
@@ -257,13 +306,13 @@ class _CancelParams(msgspec.Struct):
     id: str | int
 
 
-class _Dispatcher(Mapping[str, Callable[[msgspec.Raw], Any]]):
+class _Dispatcher(Mapping[str, Callable[[Any], Any]]):
     """The endpoint's view of the registry. It asks for admitted methods only."""
 
-    def __init__(self, call: Callable[[Method, msgspec.Raw], Any]) -> None:
+    def __init__(self, call: Callable[[Method, Any], Any]) -> None:
         self._call = call
 
-    def __getitem__(self, name: str) -> Callable[[msgspec.Raw], Any]:
+    def __getitem__(self, name: str) -> Callable[[Any], Any]:
         method = METHODS[name]
         return lambda params: self._call(method, params)
 

@@ -8,6 +8,7 @@ surrogate (legal JSON, and JavaScript sends it) becomes U+FFFD.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from tertulia_protocol import errors
 
 RequestId = str | int
+Encoded = bytes | bytearray
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -29,11 +31,11 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer to a request of ours: `result` as it came, or the error object."""
+    """An answer to a request of ours: `result` or the `error` object, as it came."""
 
     id: RequestId
     result: msgspec.Raw | None
-    error: dict[str, Any] | None
+    error: msgspec.Raw | None
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -45,22 +47,47 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 Envelope = Request | Notification | Reply | Fault
+Steps = Generator[None, None, Envelope]
 
 NO_PARAMS = msgspec.Raw(b"{}")
 _ABSENT = msgspec.Raw(b"")
 
 
 class _Wire(msgspec.Struct):
-    jsonrpc: Any = None
-    id: Any = msgspec.UNSET
-    method: Any = msgspec.UNSET
+    """What nearly every message is."""
+
+    jsonrpc: str = ""
+    id: str | int | float | msgspec.UnsetType = msgspec.UNSET
+    method: str | msgspec.UnsetType = msgspec.UNSET
     params: msgspec.Raw = _ABSENT
     result: msgspec.Raw = _ABSENT
-    error: Any = msgspec.UNSET
+    error: msgspec.Raw = _ABSENT
+
+
+class _AnyWire(msgspec.Struct):
+    """An object with whatever members. Nothing is built of them: they may be huge."""
+
+    jsonrpc: msgspec.Raw = _ABSENT
+    id: msgspec.Raw = _ABSENT
+    method: msgspec.Raw = _ABSENT
+    params: msgspec.Raw = _ABSENT
+    result: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
 
 
 _decoder = msgspec.json.Decoder(_Wire)
+_any_decoder = msgspec.json.Decoder(_AnyWire)
+_json_decoder = msgspec.json.Decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
+
+_LONE = (
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+"""The escape of a lone surrogate, where every backslash begins an escape."""
+_REPLACED = rb"\ufffd"
+WINDOW_BYTES = 1024 * 1024
+"""As much of a body is searched for lone surrogates in one go."""
 
 _LEADING_ID = (
     rb'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|-?\d+|true|false|null)\s*,)*?'
@@ -70,7 +97,7 @@ _LEADING_ID = (
 first body cannot be decoded."""
 
 
-def find_id(head: bytes) -> RequestId | None:
+def find_id(head: Encoded) -> RequestId | None:
     """The id in the first bytes of a body that cannot be decoded whole."""
     match = re.match(_LEADING_ID, head[:4096])
     if match is None:
@@ -82,82 +109,115 @@ def find_id(head: bytes) -> RequestId | None:
     return found
 
 
-def decode(body: bytes) -> Envelope:
+def decode(body: Encoded) -> Envelope:
     """What `body` is. Never raises."""
     try:
-        wire = _decoder.decode(body)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
-        return _decode_again(body)
-    except RecursionError:
-        return Fault(find_id(body), errors.PARSE_ERROR, "The message is nested too deep.")
-    return _classify(wire)
+        return _classify(_decoder.decode(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        steps = decoding(body)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Envelope = end.value
+            return found
 
 
-def _decode_again(body: bytes) -> Envelope:
-    """The slow way, for what the fast decoder refuses: lone surrogates, or a proper fault."""
-    import json  # what is sent is nearly always proper
-
+def decoding(body: Encoded) -> Steps:
+    """The same, with a yield wherever others may have their turn while a huge body is decoded."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_number)
-        again = _encoder.encode(_mended(value))
+        try:
+            return _classify(_decoder.decode(body))
+        except msgspec.ValidationError:
+            yield
+            return _classify_any(body)
+        except msgspec.DecodeError:
+            yield
+        mended = yield from _mended(body)
+        yield
+        return _classify_any(mended)
     except RecursionError:
-        return Fault(find_id(body), errors.PARSE_ERROR, "The message is nested too deep.")
+        return _parse_error(body, "The message is nested too deep.")
     except UnicodeDecodeError:
-        return Fault(find_id(body), errors.PARSE_ERROR, "The message is not valid UTF-8.")
-    except ValueError as error:
-        return Fault(find_id(body), errors.PARSE_ERROR, f"The message is not JSON: {error}.")
-    if isinstance(value, list):
-        return Fault(
-            None,
-            errors.INVALID_REQUEST,
-            "Batches are not supported: send each message in a frame of its own.",
-        )
-    if not isinstance(value, dict):
-        return Fault(None, errors.INVALID_REQUEST, "A message is a JSON object.")
-    try:
-        return _classify(_decoder.decode(again))
-    except (msgspec.DecodeError, RecursionError) as error:
-        return Fault(find_id(body), errors.PARSE_ERROR, f"The message is not JSON: {error}.")
+        return _parse_error(body, "The message is not valid UTF-8.")
+    except msgspec.DecodeError as error:
+        return _parse_error(body, f"The message is not JSON: {error}.")
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+def _parse_error(body: Encoded, message: str) -> Fault:
+    return Fault(find_id(body), errors.PARSE_ERROR, message)
 
 
-def _mended(value: Any) -> Any:
-    """`value` with every lone surrogate replaced by U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_mended(item) for item in value]
-    if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    return value
+def _mended(body: Encoded) -> Generator[None, None, Encoded]:
+    """`body` with every lone surrogate replaced by U+FFFD, whose escape is as long."""
+    lone = re.compile(_LONE)
+    masked = body.replace(b"\\\\", b"\0\0")  # an escaped backslash begins no other escape
+    mended = None
+    for start in range(0, len(body), WINDOW_BYTES):
+        end = start + WINDOW_BYTES
+        yield
+        for match in lone.finditer(masked, start, end + 2 * len(_REPLACED)):
+            if match.start() < end:  # else the next window knows better what follows it
+                mended = mended or bytearray(body)
+                mended[match.start() : match.end()] = _REPLACED
+    return mended or body
 
 
 def _classify(wire: _Wire) -> Envelope:
-    plain_id = wire.id if type(wire.id) in (str, int) else None
+    plain_id = wire.id if isinstance(wire.id, str | int) else None
     if wire.jsonrpc != "2.0":
         return _invalid(plain_id, 'A message has "jsonrpc": "2.0".')
-    if wire.id is not msgspec.UNSET and plain_id is None:
+    if plain_id is None and wire.id is not msgspec.UNSET:
         return _invalid(None, "An id is a string or an integer.")
     if wire.method is msgspec.UNSET:
         return _reply(wire, plain_id)
-    if not isinstance(wire.method, str):
-        return _invalid(plain_id, "A method is named by a string.")
-    params = wire.params if bytes(wire.params) else NO_PARAMS
+    params = wire.params if len(wire.params) else NO_PARAMS
     if plain_id is None:
         return Notification(wire.method, params)
     return Request(plain_id, wire.method, params)
 
 
+def _classify_any(body: Encoded) -> Envelope:
+    """What a body is that is no usual message; raises what is said of one that is not JSON."""
+    try:
+        given = _any_decoder.decode(body)
+    except msgspec.ValidationError:
+        return _no_object(_json_decoder.decode(body))
+    plain_id = _plain(given.id, str | int | float)
+    if _plain(given.jsonrpc, str) != "2.0":
+        return _invalid(plain_id, 'A message has "jsonrpc": "2.0".')
+    if len(given.id) and plain_id is None:
+        return _invalid(None, "An id is a string or an integer.")
+    if len(given.method) and _plain(given.method, str) is None:
+        return _invalid(plain_id, "A method is named by a string.")
+    return _classify(_decoder.decode(body))
+
+
+def _plain(raw: msgspec.Raw, kind: Any) -> Any:
+    """A member of that type; None: it is absent, or something else."""
+    try:
+        value = msgspec.json.decode(raw, type=kind) if len(raw) else None
+    except msgspec.ValidationError:
+        return None
+    return None if isinstance(value, float) else value
+
+
+def _no_object(raw: msgspec.Raw) -> Fault:
+    if bytes(memoryview(raw)[:1]) != b"[":
+        return Fault(None, errors.INVALID_REQUEST, "A message is a JSON object.")
+    return Fault(
+        None,
+        errors.INVALID_REQUEST,
+        "Batches are not supported: send each message in a frame of its own.",
+    )
+
+
 def _reply(wire: _Wire, plain_id: RequestId | None) -> Envelope:
-    result = bytes(wire.result)
-    if plain_id is None or (not result and wire.error is msgspec.UNSET):
+    if plain_id is None or not (len(wire.result) or len(wire.error)):
         return _invalid(plain_id, "A message has a method, or an id with a result or an error.")
-    if isinstance(wire.error, dict):
+    if bytes(memoryview(wire.error)[:1]) == b"{":
         return Reply(plain_id, None, wire.error)
-    return Reply(plain_id, wire.result if result else None, None)
+    return Reply(plain_id, wire.result if len(wire.result) else None, None)
 
 
 def _invalid(request_id: RequestId | None, message: str) -> Fault:

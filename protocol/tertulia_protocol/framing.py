@@ -14,6 +14,7 @@ import msgspec
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
+LARGE_BODY_BYTES = 1024 * 1024
 SENSELESS_BODY_BYTES = 1024 * 1024 * 1024
 """A length above this is taken for a broken stream and not skipped."""
 
@@ -24,9 +25,9 @@ _USUAL_HEADER = re.compile(rb"Content-Length: ([0-9]{1,9})\r\n\r\n")
 
 
 class Body(msgspec.Struct, frozen=True):
-    """One whole frame's body, still encoded."""
+    """One whole frame's body, still encoded. A large one is handed over without a copy."""
 
-    data: bytes
+    data: bytes | bytearray
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -57,6 +58,17 @@ Frame = Body | Skipped | Broken
 def encode_frame(body: bytes) -> bytes:
     """The frame that carries `body`."""
     return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def frame_around(before: bytes, body: bytes, after: bytes) -> bytes:
+    """The frame whose body is these three, in one copy of them."""
+    length = len(before) + len(body) + len(after)
+    return b"Content-Length: %d\r\n\r\n%b%b%b" % (length, before, body, after)
+
+
+def opening(before: bytes, length: int) -> bytes:
+    """How a frame begins that `length` bytes follow, which are too many to be copied."""
+    return b"Content-Length: %d\r\n\r\n%b" % (len(before) + length, before)
 
 
 class Framer:
@@ -115,11 +127,19 @@ class Framer:
             return self._pass_over()
         if len(self._buffer) < self._length:
             return None
+        length, self._length = self._length, None
+        return Body(self._cut(length))
+
+    def _cut(self, length: int) -> bytes | bytearray:
+        """Take a body from the front of the buffer."""
+        if length > LARGE_BODY_BYTES:
+            body, self._buffer = self._buffer, self._buffer[length:]
+            del body[length:]
+            return body
         with memoryview(self._buffer) as view:
-            body = bytes(view[: self._length])
-        del self._buffer[: self._length]
-        self._length = None
-        return Body(body)
+            small = bytes(view[:length])
+        del self._buffer[:length]
+        return small
 
     def _pass_over(self) -> Frame | None:
         if len(self._head) < 4096:

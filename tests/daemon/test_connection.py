@@ -139,6 +139,16 @@ def summary(answers: list[dict[str, Any]]) -> list[tuple[Any, int]]:
     return [(answer["id"], answer.get("error", {}).get("code", 0)) for answer in answers]
 
 
+@pytest.fixture(params=["as it is", "as if it were large"])
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large message is worked on in steps, and answered as a small one is."""
+    if request.param != "as it is":
+        monkeypatch.setattr(limits, "LARGE_BODY_BYTES", 0)
+        monkeypatch.setattr(limits, "STEP_PAUSE_S", 0)
+        monkeypatch.setattr(framing, "LARGE_BODY_BYTES", 0)
+
+
+@pytest.mark.usefixtures("sizes")
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_a_script_gets_the_answers_it_says(name: str, tmp_path: Path) -> None:
     script = SCRIPTS[name]
@@ -421,6 +431,48 @@ async def test_frames_that_wait_together_leave_together(tmp_path: Path) -> None:
         await connection.flushed()
         assert stream.writes == [frames[0], b"".join(frames[1:])]
         stream.ended.set()
+
+
+async def test_a_large_frame_leaves_in_pieces_and_whole(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (_, room), anyio.create_task_group() as tasks:
+        stream = WatchedStream()
+        connection = room.connection(stream)
+        tasks.start_soon(connection.serve)
+        stream.go.set()
+        frames = [b"small", bytes(3 * limits.WRITE_CHUNK_BYTES) + b"end", b"more"]
+        connection.send(frames[0])
+        connection.send(memoryview(frames[1]))
+        connection.send(frames[2])
+        await connection.flushed()
+        assert b"".join(stream.writes) == b"".join(frames)
+        assert max(map(len, stream.writes)) == limits.WRITE_CHUNK_BYTES
+        assert connection.outbox_bytes == 0
+        stream.ended.set()
+
+
+async def test_others_are_served_between_the_steps_of_a_large_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LARGE_BODY_BYTES", 200)
+    monkeypatch.setattr(limits, "STEP_PAUSE_S", 10 * PATIENCE_S)
+    async with pair(tmp_path) as (client, room):
+        other = room.connect()
+        await other.request("ping")
+        await client.send_raw(ping_frame("large", "x" * 200) + ping_frame("behind it"))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(PATIENCE_S):
+            await other.request("ping")
+        assert client.answers() == []
+
+
+async def test_a_large_message_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LARGE_BODY_BYTES", 200)
+    async with pair(tmp_path) as (client, _):
+        await client.send_raw(ping_frame("large", "x" * 200) + ping_frame("behind it"))
+        await client.answer("behind it")
+        assert summary(client.answers()) == [("large", 0), ("behind it", 0)]
 
 
 async def test_everybody_who_waits_for_the_flush_is_told(tmp_path: Path) -> None:

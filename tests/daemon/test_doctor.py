@@ -28,7 +28,10 @@ from tertuliad.doctor import command, files
 from tertuliad.doctor.examination import CannotCheck, examine
 from tertuliad.doctor.findings import KINDS, counted
 from tertuliad.doctor.repair import repair
+from tertuliad.store import logs as store_logs
+from tertuliad.store import sqlite
 from tertuliad.store.hold import Hold
+from tertuliad.store.schema import open_database
 from tests.support.daemon_process import environment, stdio_daemon, tcp_daemon
 from tests.support.damaged_home import (
     DATABASE,
@@ -371,6 +374,31 @@ def test_a_damage_is_found_and_repaired_and_not_found_again(
         assert kept == {name: kept.get(name) for name in damaged}
         assert kept.get(DATABASE) == damaged.get(DATABASE)
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_being_removed_is_no_fault_and_does_not_come_back(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REMOVED_BYTES", limits.KIB)
+    with closing(open_database(home / DATABASE)) as db:
+        _, left = sqlite._delete(db, ["three"])
+    assert left
+    kept = logs(home)
+    assert kinds(home) == []
+    lost_words(home)
+    assert kinds(home) == ["index_damaged"]
+    assert repaired(home)
+    assert kinds(home) == []
+    assert logs(home) == kept
+    overwrite(home / DATABASE, 0, garbage(99))
+    assert "database_damaged" in kinds(home)
+    assert repaired(home)
+    assert logs(home) == kept
+    with closing(open_database(home / DATABASE)) as db:
+        assert store_logs.given_up(db) == left
+        while left:
+            left = store_logs.remove(db, left)
+    assert kinds(home) == []
 
 
 def test_too_little_space_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -442,6 +442,17 @@ def _answers_due(message: Any) -> int:
     return 0 if is_reply else 1
 
 
+@pytest.mark.parametrize("request_id", [7, 'a "quoted" one'])
+def test_a_large_result_is_framed_as_a_small_one(
+    request_id: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = GateAlone({AT_ONCE: echo})
+    gate.ask(AT_ONCE, request_id, {"message": "x"})
+    monkeypatch.setattr(limits, "LARGE_BODY_BYTES", 0)
+    gate.ask(AT_ONCE, request_id, {"message": "x"})
+    assert gate.sent == [{"jsonrpc": "2.0", "id": request_id, "result": {"said": "x"}}] * 2
+
+
 def test_a_result_is_encoded_as_the_registry_says() -> None:
     result = methods.PingResult(message="pong", timestamp="t", protocol_version=3)
     gate = GateAlone({AT_ONCE: lambda caller, params: result})

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.store import file, rows, search, sqlite
+from tertuliad.store import file, logs, rows, search, sqlite
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -464,14 +464,14 @@ async def test_a_log_stays_as_long_as_a_fork_needs_it(open_store: Open, order: s
     await done(store.fork(forked("a", 3, "b")))
     await rewound(store, "b", 4, 2)
     await done(store.fork(forked("b", 5, "c")))
-    logs = {"a": [1, 2, 3], "b": [1, 2, 5], "c": [1, 2, 5, 6]}
+    kept = {"a": [1, 2, 3], "b": [1, 2, 5], "c": [1, 2, 5, 6]}
     sizes = await done(store.sizes())
     total = sum(sizes.values())
     freed = 0
     for gone in order:
         freed += (await done(store.delete([gone])))[gone]
-        del logs[gone]
-        for name, wanted in logs.items():
+        del kept[gone]
+        for name, wanted in kept.items():
             assert await seqs(store, name) == wanted
     assert freed >= total > 0
 
@@ -590,7 +590,7 @@ async def test_an_event_is_found_by_its_id(open_store: Open) -> None:
 
 
 OP = st.tuples(
-    st.sampled_from(["create", "append", "fork", "rewind", "delete"]),
+    st.sampled_from(["create", "append", "fork", "rewind", "delete", "remove"]),
     st.sampled_from("abcd"),
     st.sampled_from("abcd"),
     st.integers(0, 20),
@@ -602,18 +602,26 @@ OP = st.tuples(
 def test_forks_and_rewinds_are_as_if_each_log_were_copied(ops: list[Any]) -> None:
     model: dict[str, list[Record]] = {}
     heads: dict[str, int] = {}
+    left: list[int] = []
     with (
+        pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(open_database(Path(folder) / FILE_NAME)) as db,
     ):
+        patch.setattr(limits, "REMOVED_BYTES", 2 * limits.KIB)
         for number, (kind, name, other, place) in enumerate(ops):
-            _both(db, model, heads, kind, name, other, place, b'{"n":%d}' % number)
+            left += _both(db, model, heads, kind, name, other, place, b'{"n":%d}' % number)
+            if kind == "remove":
+                left = logs.remove(db, left)
             for each, log in model.items():
                 found = sqlite._load(db, each)
                 assert found is not None
                 assert found.records == log
         for each in list(model):
-            sqlite._delete(db, [each])
+            left += sqlite._delete(db, [each])[1]
+        assert set(left) >= set(logs.given_up(db))
+        while left:
+            left = logs.remove(db, left)
         assert db.execute("SELECT count(*) FROM events").fetchone() == (0,)
         assert db.execute("SELECT count(*) FROM segments").fetchone() == (0,)
 
@@ -627,13 +635,13 @@ def _both(
     other: str,
     place: int,
     body: bytes,
-) -> None:
-    """Do something to the database, and to lists."""
+) -> list[int]:
+    """Do something to the database, and to lists; the segments that have to be removed then."""
     if kind == "create" and name not in model:
         model[name], heads[name] = [Record(1, "type", body)], 1
         sqlite._create(db, Append(0, row(name, 1), tuple(model[name])))
     if name not in model:
-        return
+        return []
     head, log = heads[name], model[name]
     new = Record(head + 1, "type", body)
     kept = log[place % len(log)].seq
@@ -641,17 +649,18 @@ def _both(
         sqlite._append(db, Append(head, row(name, head + 1), (new,)))
         model[name], heads[name] = [*log, new], head + 1
     elif kind == "rewind":
-        sqlite._append(db, Append(head, row(name, head + 1), (new,), kept))
         model[name] = [*(r for r in log if r.seq <= kept), new]
         heads[name] = head + 1
+        return sqlite._rewind(db, Append(head, row(name, head + 1), (new,), kept))
     elif kind == "fork" and other not in model:
         first = Record(kept + 1, "type", body)
         sqlite._fork(db, Fork(name, kept, Append(kept, row(other, kept + 1), (first,))))
         model[other] = [*(r for r in log if r.seq <= kept), first]
         heads[other] = kept + 1
     elif kind == "delete":
-        sqlite._delete(db, [name])
         del model[name], heads[name]
+        return sqlite._delete(db, [name])[1]
+    return []
 
 
 # Lists and search
@@ -912,6 +921,89 @@ async def test_a_log_that_is_indexed_in_part_can_be_left_and_deleted(
     assert await done(store.index())
     await done(store.delete(["a", "b"]))
     assert words_in_index(home) == 0
+
+
+# What is removed in pieces
+
+
+@pytest.fixture
+def removing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A piece takes two events, and the next one comes when the store has nothing else to do."""
+    monkeypatch.setattr(limits, "REMOVED_BYTES", 2 * limits.KIB)
+    monkeypatch.setattr(limits, "REMOVE_PAUSE_S", 0)
+    return monkeypatch
+
+
+def rows_of(home: Path) -> tuple[int, ...]:
+    """How many rows the tables of logs have."""
+    with contextlib.closing(sqlite3.connect(home / FILE_NAME)) as db:
+        return tuple(
+            db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("segments", "events", "snapshots", "said_docsize")
+        )
+
+
+async def until_removed(store: Store, home: Path, wanted: tuple[int, ...]) -> None:
+    """Others store something meanwhile, and are not held up."""
+    for number in range(200):
+        await done(store.create(append(f"new{number}", 0)))
+        await done(store.delete([f"new{number}"]))
+        if rows_of(home) == wanted:
+            return
+    raise AssertionError(f"{rows_of(home)} instead of {wanted}")
+
+
+async def test_a_long_log_is_gone_at_once_and_removed_in_pieces(
+    open_store: OpenSqlite, home: Path, removing: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    long = said(1, 50)
+    await done(store.create(Append(0, row("a", 50), long)))
+    await done(store.search("word", 5, None))
+    freed = await done(store.delete(["a"]))
+    assert freed == {"a": sum(len(record.body) for record in long)}
+    assert await done(store.row("a")) is None
+    await filled(store, "a", 2)
+    assert await seqs(store, "a") == [1, 2]
+    await until_removed(store, home, (1, 2, 0, 0))
+    assert await done(store.search("word", 5, None)) == ([], None)
+    assert words_in_index(home) == 0
+
+
+async def test_what_a_rewind_leaves_behind_is_removed_in_pieces(
+    open_store: OpenSqlite, home: Path, removing: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    await filled(store, "a", 3)
+    await rewound(store, "a", 3, 2)
+    await done(store.append(append("a", 4, 40)))
+    await rewound(store, "a", 44, 1)
+    assert await seqs(store, "a") == [1, 45]
+    await until_removed(store, home, (2, 4, 0, 0))
+    assert await seqs(store, "a") == [1, 45]
+
+
+async def test_what_an_ended_process_has_not_removed_is_removed_and_what_a_fork_needs_stays(
+    open_store: OpenSqlite, home: Path, removing: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    await done(store.create(Append(0, row("a", 20), said(1, 20))))
+    await done(store.fork(forked("a", 7, "b")))
+    await done(store.append(Append(20, row("a", 40), said(21, 40))))
+    await done(store.create(Append(0, row("c", 30), said(1, 30))))
+    removing.setattr(limits, "REMOVE_PAUSE_S", 3600)
+    await done(store.delete(["a", "c"]))
+    assert rows_of(home)[:2] == (3, 40 + 28 + 1), "c is removed in part, and b goes on from a"
+    store.close()
+    removing.setattr(limits, "REMOVE_PAUSE_S", 0)
+    next_one = open_store()
+    while await done(next_one.index()):
+        pass
+    await until_removed(next_one, home, (2, 41, 0, 40))
+    assert await seqs(next_one, "b") == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert words_in_index(home) == 40
+    await done(next_one.delete(["b"]))
+    await until_removed(next_one, home, (0, 0, 0, 0))
 
 
 @pytest.fixture

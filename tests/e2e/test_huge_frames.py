@@ -18,6 +18,7 @@ LIMIT = 64 * MIB
 NEAR = LIMIT - 4096
 """Room for what stands around a text of this size in a message or an event."""
 LOOKS = 2000
+WINDOWS = LIMIT // MIB
 GIVEN_BACK = 96 * MIB
 """The daemon may keep so much more than it had before: less than two messages of that size."""
 
@@ -64,6 +65,32 @@ def test_a_message_and_an_answer_of_the_largest_size_pass_while_another_client_i
         big.raw.clear()
     assert said(other.turn(session, "[[say:after]]")) == ["after"]
     gives_back(served, other, before)
+
+
+@pytest.mark.parametrize(
+    ("params", "outcome"),
+    [
+        (b'{"message":"\\ud83d","more":"' + b"x" * NEAR + b'"}', "pong: \ufffd"),
+        (b'{"message":"\\ud83d","more":[' + b'"abc",' * (NEAR // 6) + b"1]}", "pong: \ufffd"),
+        (b'{"message":"never","more":["' + b"x" * NEAR + b'"}', -32700),
+    ],
+    ids=["a lone surrogate before a long text", "and before many short ones", "no JSON"],
+)
+def test_what_is_read_the_slow_way_lets_the_others_in(
+    served: DaemonProcess, params: bytes, outcome: object
+) -> None:
+    big, other = served.connect(), served.connect()
+    whole = frame(b'{"jsonrpc":"2.0","id":"big","method":"ping","params":%b}' % params)
+    big.send_bytes(whole[:-1])
+    other.call("ping")
+    big.send_bytes(whole[-1:])
+    meanwhile = 0
+    while not big.answers("big") and meanwhile < LOOKS:
+        other.call("ping")
+        meanwhile += 1
+    answer = big.answer("big")
+    assert outcome in (answer.get("error", {}).get("code"), answer.get("result", {}).get("message"))
+    assert meanwhile >= WINDOWS // 8, "it is searched in so many windows, with a pause after each"
 
 
 def test_memory_of_many_large_messages_is_given_back(served: DaemonProcess) -> None:

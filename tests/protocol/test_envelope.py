@@ -69,6 +69,7 @@ def kind_of(value: Any) -> type[Envelope]:
 @example(b'{"id":"\xff","method":')
 @example(b"\xef\xbb\xbf{}")
 @example(b"")
+@example(b'{"jsonrpc":"2.0","id":' + b"9" * 5000 + b',"method":"m"}')
 def test_any_bytes_are_decoded_to_something(body: bytes) -> None:
     assert isinstance(envelope.decode(body), Envelope)
 
@@ -129,7 +130,10 @@ def test_a_reply_carries_its_result(result: Any) -> None:
 def test_a_reply_with_an_error_carries_all_of_its_members() -> None:
     error = {"code": 0, "message": "m", "data": {"a": 1}, "extra": True}
     reply = decode({"jsonrpc": "2.0", "id": 1, "error": error})
-    assert reply == Reply(1, None, error)
+    assert isinstance(reply, Reply)
+    assert reply.error is not None
+    assert json.loads(bytes(reply.error)) == error
+    assert reply.result is None
 
 
 def test_a_result_next_to_a_null_error_is_a_result() -> None:
@@ -204,6 +208,52 @@ def test_a_lone_surrogate_in_params_alone_is_replaced() -> None:
     request = envelope.decode(b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"\\ud83d"}}')
     assert isinstance(request, Request)
     assert msgspec.json.decode(request.params) == {"a": "\ufffd"}
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "\\\\",
+                "\\n",
+                '\\"',
+                r"\ud83d",
+                r"\uDBFF",
+                r"\ude00",
+                r"\uDC00",
+                "u",
+                "d83d",
+                "é",
+                "x",
+            ]
+        )
+        | st.text(st.characters(codec="utf-8", exclude_characters='"\\', min_codepoint=32)),
+        max_size=20,
+    ),
+    st.integers(1, 30),
+)
+def test_a_body_that_is_searched_in_pieces_is_read_as_in_one(pieces: list[str], size: int) -> None:
+    text = "".join(pieces)
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"m","params":["{text}"]}}'.encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envelope, "WINDOW_BYTES", size)
+        request = envelope.decode(body)
+    assert isinstance(request, Request)
+    said = json.loads(f'"{text}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert msgspec.json.decode(request.params) == [said]
+
+
+@given(st.binary(max_size=60), messages)
+def test_what_is_decoded_step_by_step_is_the_same(more: bytes, value: Any) -> None:
+    body = bytearray(json.dumps(value).encode() + more)
+    steps = envelope.decoding(body)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found = end.value
+            break
+    assert found == envelope.decode(bytes(body))
 
 
 # The id of what cannot be decoded

@@ -41,6 +41,9 @@ def test_any_cut_of_the_bytes_yields_the_same_bodies(
         Body(body) if len(body) <= 100 else Skipped(len(body), 100, body) for _, body in sent
     ]
     assert feed_in_pieces(data, cuts, max_body=100) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(framing, "LARGE_BODY_BYTES", 20)
+        assert feed_in_pieces(data, cuts, max_body=100) == expected
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0), max_size=12))

@@ -111,7 +111,7 @@ class Core:
         for feed in self._feeds.pop(session_id, ()):
             feed.end(error)
 
-    def _take(self, body: bytes) -> None:
+    def _take(self, body: envelope.Encoded) -> None:
         message = envelope.decode(body)
         match message:
             case envelope.Notification(method="session.event", params=params):
@@ -162,12 +162,13 @@ def _decoded(decoder: msgspec.json.Decoder[T], params: msgspec.Raw) -> T:
 def _outcome(reply: envelope.Reply) -> Any:
     if reply.error is None:
         return msgspec.json.decode(reply.result) if reply.result is not None else None
-    code = reply.error.get("code")
-    message = str(reply.error.get("message") or "The daemon refused without a reason.")
-    return rpc_error(code if isinstance(code, int) else 0, message, reply.error.get("data"))
+    error: dict[str, Any] = msgspec.json.decode(reply.error)
+    code = error.get("code")
+    message = str(error.get("message") or "The daemon refused without a reason.")
+    return rpc_error(code if isinstance(code, int) else 0, message, error.get("data"))
 
 
-def _error_without_id(body: bytes, fault: envelope.Fault) -> RpcError:
+def _error_without_id(body: envelope.Encoded, fault: envelope.Fault) -> RpcError:
     """What the daemon answers to a message whose id it could not read."""
     try:
         error = msgspec.json.decode(body)["error"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tertulia_protocol import events
-from tertulia_protocol.framing import encode_frame
+from tertulia_protocol.framing import frame_around
 from tertuliad.clock import iso, now_ms
 from tertuliad.ids import new_id
 from tertuliad.sessions import facts
@@ -72,9 +72,11 @@ def fold_in(state: SessionState, sealed: list[Sealed]) -> tuple[Record, ...]:
 
 def event_frame(session_id: str, body: bytes) -> bytes:
     """The frame of a `session.event` notification; ids need no escaping."""
-    return encode_frame(
-        b'{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"%b","event":%b}}'
-        % (session_id.encode(), body)
+    return frame_around(
+        b'{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"%b","event":'
+        % session_id.encode(),
+        body,
+        b"}}",
     )
 
 

@@ -18,6 +18,7 @@ from tertuliad.store import logs, rows, search
 from tertuliad.store.base import MAX_SEQ, Range, Record, Row
 from tertuliad.store.schema import (
     APPLICATION_ID,
+    GIVEN_UP,
     SAID_TYPES,
     SCHEMA_VERSION,
     SEQ_BITS,
@@ -40,15 +41,15 @@ _TO_INDEX = (
     f" AND {search.TEXT} IS NOT NULL"
 )
 _INDEXED = "SELECT id FROM said_docsize"
-# Segments that no session's log leads through.
-_ORPHANS = """
+# Segments that no session's log leads through, but for those that are being removed.
+_ORPHANS = f"""
 WITH RECURSIVE used (id) AS (
     SELECT segment FROM sessions
     UNION
     SELECT parent FROM segments JOIN used USING (id) WHERE parent IS NOT NULL
 )
-SELECT id FROM segments WHERE id NOT IN (SELECT id FROM used)
-"""
+SELECT id FROM segments WHERE head <> {GIVEN_UP} AND id NOT IN (SELECT id FROM used)
+"""  # noqa: S608 - a constant
 # Those of them that end a log: what goes on from them, if anything, was forked off.
 _ENDS = f"""{_ORPHANS} AND id NOT IN (
     SELECT c.parent FROM segments c WHERE c.parent IS NOT NULL AND ?2 IS NOT (
@@ -338,10 +339,11 @@ class Database:
         with _told():
             self._db.execute("INSERT INTO said (said) VALUES ('delete-all')")
             self._db.execute(
-                "UPDATE segments SET indexed = 0, head = coalesce((SELECT max(e.id) & ?1"
+                "UPDATE segments SET indexed = 0, head = iif(head = ?3, head, coalesce(("
+                "SELECT max(e.id) & ?1"
                 " FROM events e WHERE e.id BETWEEN segments.id << ?2 AND segments.id << ?2 | ?1),"
-                " head)",
-                (MAX_SEQ, SEQ_BITS),
+                " head))",
+                (MAX_SEQ, SEQ_BITS, GIVEN_UP),
             )
 
     def index_some(self) -> bool:

@@ -1,12 +1,17 @@
-"""SQL about logs: segments and their events."""
+"""SQL about logs: segments and their events.
+
+A segment that no log leads through any more is given up: its `head` says so from the commit on that
+left it, and its rows go afterwards, by transactions of `REMOVED_BYTES`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tertuliad import limits
 from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
-from tertuliad.store.schema import event_id, seq_of
+from tertuliad.store.schema import GIVEN_UP, event_id, seq_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -75,7 +80,7 @@ def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) ->
 
 def bytes_behind(db: sqlite3.Connection, parts: list[tuple[int, int]], after: int) -> int:
     """The bytes of the events behind seq `after`."""
-    return sum(_bytes(db, part, after, upto) for part, upto in parts)
+    return sum(size(db, part, after, upto) for part, upto in parts)
 
 
 def _read_part(
@@ -110,24 +115,53 @@ def find(db: sqlite3.Connection, segment: int, wanted_id: str) -> int | None:
     return None
 
 
-def collect(db: sqlite3.Connection, segment: int | None) -> int:
-    """Remove `segment` and what is before it, as far as no log leads through them any more; the
-    bytes of the events that went."""
-    freed = 0
-    while segment is not None:
-        used = db.execute(
-            "SELECT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
-            " OR EXISTS (SELECT 1 FROM segments WHERE parent = ?1)",
-            (segment,),
-        ).fetchone()[0]
-        if used:
-            break
-        freed += _bytes(db, segment)
-        parent = _parent(db, segment)
-        search.unindex(db, segment)
+def give_up(db: sqlite3.Connection, segment: int | None) -> list[int]:
+    """Mark `segment` and what is before it, as far as no log leads through them any more. What is
+    marked is never read again: its rows go by and by (`remove`)."""
+    given: list[int] = []
+    while segment is not None and not _used(db, segment):
+        db.execute("UPDATE segments SET head = ? WHERE id = ?", (GIVEN_UP, segment))
+        given.append(segment)
+        segment = _parent(db, segment)
+    return given
+
+
+def given_up(db: sqlite3.Connection) -> list[int]:
+    """The segments that are marked, and of which something is left."""
+    found = db.execute("SELECT id FROM segments WHERE head = ?", (GIVEN_UP,))
+    return [segment for (segment,) in found]
+
+
+def remove(db: sqlite3.Connection, segments: list[int]) -> list[int]:
+    """Remove segments that were given up, as much as one transaction takes; those that are left."""
+    room = limits.REMOVED_BYTES
+    for number, segment in enumerate(segments):
+        room = _remove_some(db, segment, room) if room > 0 else 0
+        if room <= 0:
+            return segments[number:]
+        room -= limits.KIB  # for the segment itself
+    return []
+
+
+def _remove_some(db: sqlite3.Connection, segment: int, room: int) -> int:
+    """Remove what `room` bytes reach to; what is left of them, if all of the segment is gone."""
+    first, last = event_id(segment, 0), event_id(segment, MAX_SEQ)
+    upto, room = search.reach(db, (first, last), room)
+    if upto is not None:
+        search.unindex(db, segment, upto)
+        db.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", (first, upto))
+    if room > 0:
         discard(db, segment)
-        segment = parent
-    return freed
+    return room
+
+
+def _used(db: sqlite3.Connection, segment: int) -> bool:
+    row = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
+        " OR EXISTS (SELECT 1 FROM segments WHERE parent = ?1 AND head <> ?2)",
+        (segment, GIVEN_UP),
+    ).fetchone()
+    return bool(row[0])
 
 
 def _parent(db: sqlite3.Connection, segment: int) -> int | None:
@@ -148,20 +182,20 @@ def discard(db: sqlite3.Connection, segment: int) -> None:
 def bytes_of(db: sqlite3.Connection, segment: int) -> int:
     """The bytes of the events of the log that ends in `segment`, without those that it shares with
     the log it was forked from."""
-    size = _bytes(db, segment)
+    total = size(db, segment)
     parent = _parent(db, segment)
     while parent is not None and _continued_once(db, parent):
-        size += _bytes(db, parent)
+        total += size(db, parent)
         parent = _parent(db, parent)
-    return size
+    return total
 
 
 def _continued_once(db: sqlite3.Connection, segment: int) -> bool:
     """Whether the segment only stands before one other, since a log was rewound."""
     row = db.execute(
         "SELECT NOT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
-        " AND (SELECT count(*) FROM segments WHERE parent = ?1) = 1",
-        (segment,),
+        " AND (SELECT count(*) FROM segments WHERE parent = ?1 AND head <> ?2) = 1",
+        (segment, GIVEN_UP),
     ).fetchone()
     return bool(row[0])
 
@@ -188,7 +222,7 @@ def snapshot(db: sqlite3.Connection, segment: int) -> bytes:
     return body
 
 
-def _bytes(db: sqlite3.Connection, segment: int, after: int = -1, upto: int = MAX_SEQ) -> int:
+def size(db: sqlite3.Connection, segment: int, after: int = -1, upto: int = MAX_SEQ) -> int:
     row = db.execute(
         "SELECT coalesce(sum(length(body)), 0) FROM events WHERE id BETWEEN ? AND ?",
         (event_id(segment, after + 1), event_id(segment, upto)),

@@ -93,11 +93,9 @@ def _index_next(db: sqlite3.Connection, segment: int, room: int) -> int:
     (indexed,) = db.execute("SELECT indexed FROM segments WHERE id = ?", (segment,)).fetchone()
     new = (event_id(segment, indexed + 1), event_id(segment, MAX_SEQ))
     (last,) = db.execute("SELECT max(id) FROM events WHERE id BETWEEN ? AND ?", new).fetchone()
-    upto = last = last or event_id(segment, indexed)  # a repair may have left none
-    for row_id, cost in db.execute(_COSTS, new):
-        upto, room = row_id, room - cost
-        if room <= 0:
-            break
+    last = last or event_id(segment, indexed)  # a repair may have left none
+    upto, room = reach(db, new, room)
+    upto = upto or last
     db.execute(f"INSERT INTO said (rowid, text) {_WORDS}", (new[0], upto))
     db.execute(
         "UPDATE segments SET head = ?, indexed = ? WHERE id = ?",
@@ -106,13 +104,24 @@ def _index_next(db: sqlite3.Connection, segment: int, room: int) -> int:
     return room
 
 
-def unindex(db: sqlite3.Connection, segment: int) -> None:
-    """Take a segment's words out of the index, before its events go."""
+def reach(db: sqlite3.Connection, span: tuple[int, int], room: int) -> tuple[int | None, int]:
+    """The event that fills `room` bytes, of those from the first row id to the last, or the last of
+    them; None: there are none. What is left of the bytes: nothing, if there may be more events."""
+    upto = None
+    for row_id, cost in db.execute(_COSTS, span):
+        upto, room = row_id, room - cost
+        if room <= 0:
+            break
+    return upto, room
+
+
+def unindex(db: sqlite3.Connection, segment: int, upto: int) -> None:
+    """Take a segment's words out of the index, before its events go: those up to a row id."""
     found = db.execute("SELECT indexed FROM segments WHERE id = ?", (segment,)).fetchone()
     if found is not None:
         db.execute(
             f"INSERT INTO said (said, rowid, text) SELECT 'delete', w.* FROM ({_WORDS}) AS w",  # noqa: S608
-            (event_id(segment, 0), event_id(segment, found[0])),
+            (event_id(segment, 0), min(upto, event_id(segment, found[0]))),
         )
 
 

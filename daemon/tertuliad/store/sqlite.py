@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import msgspec
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
-from tertuliad.replies import Reply
+from tertuliad.replies import Reply, mapped
 from tertuliad.store import logs, rows, search
 from tertuliad.store.base import (
     AlreadyThere,
@@ -34,6 +35,7 @@ from tertuliad.store.base import (
 )
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.reader import Reader
+from tertuliad.store.remover import Remover
 from tertuliad.store.schema import segment_of, seq_of
 from tertuliad.store.writer import Writer
 
@@ -49,6 +51,11 @@ class SqliteStore:
         self._writer = Writer(self._file, loop, self._written)
         self._reader = Reader("store-reader", self._file, loop.call_soon_threadsafe)
         self._searcher = Reader("store-searcher", self._file, loop.call_soon_threadsafe)
+        self._remover = Remover(
+            look=partial(self._reader.submit, logs.given_up),
+            submit=partial(self._writer.submit, heavy=True),
+            call_later=loop.call_later,
+        )
         self._unfolded = 0
         """Changes since the write-ahead log was folded back into the database."""
 
@@ -56,17 +63,27 @@ class SqliteStore:
         return self._writer.submit(lambda db: _create(db, append), heavy=_is_large(append))
 
     def append(self, append: Append) -> Future[None]:
+        if append.keep_to is not None:
+            left = self._writer.submit(lambda db: _rewind(db, append), heavy=True)
+            return mapped(left, self._remover.take)
         return self._writer.submit(lambda db: _append(db, append), heavy=_is_large(append))
 
     def fork(self, fork: Fork) -> Future[None]:
         return self._writer.submit(lambda db: _fork(db, fork), heavy=True)
 
     def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
-        return self._writer.submit(lambda db: _delete(db, session_ids), heavy=True)
+        deleted = self._writer.submit(lambda db: _delete(db, session_ids), heavy=True)
+
+        def freed(outcome: tuple[dict[str, int], list[int]]) -> dict[str, int]:
+            self._remover.take(outcome[1])
+            return outcome[0]
+
+        return mapped(deleted, freed)
 
     def index(self) -> Future[bool]:
         """Index some of what was said since the last time; whether more is left. What was submitted
         before is committed before."""
+        self._remover.look_once()
         return self._writer.submit(search.index, heavy=True)
 
     def load(self, session_id: str) -> Future[Log | None]:
@@ -135,6 +152,7 @@ class SqliteStore:
         return self._reader.submit(rows.last_id)
 
     def close(self) -> None:
+        self._remover.close()
         self._writer.close()
         self._reader.close()
         self._searcher.close()
@@ -154,10 +172,8 @@ def _commits_elsewhere(db: sqlite3.Connection) -> int:
 
 
 def _is_large(append: Append) -> bool:
-    """Whether it may take long; a rewind may have to remove what it leaves behind."""
-    return append.keep_to is not None or (
-        sum(len(record.body) for record in append.records) > limits.LIGHT_BYTES
-    )
+    """Whether it may take long."""
+    return sum(len(record.body) for record in append.records) > limits.LIGHT_BYTES
 
 
 def _fold_log(db: sqlite3.Connection) -> None:
@@ -178,8 +194,23 @@ def _append(db: sqlite3.Connection, append: Append) -> None:
     segment = rows.update(db, append.row, append.expected_head)
     if segment is None:
         raise HeadMoved(append.row.id)
-    if append.keep_to is not None:
-        segment = _rewound(db, append, segment)
+    _add(db, append, segment)
+
+
+def _rewind(db: sqlite3.Connection, append: Append) -> list[int]:
+    """Append to what is kept of the log; the segments that have to be removed."""
+    old = rows.update(db, append.row, append.expected_head)
+    if old is None:
+        raise HeadMoved(append.row.id)
+    parent = _segment_at(db, old, append.keep_to or 0)
+    segment = logs.new_segment(db, append.expected_head, parent, append.keep_to)
+    db.execute("UPDATE sessions SET segment = ? WHERE id = ?", (segment, append.row.id))
+    _add(db, append, segment)
+    return logs.remove(db, logs.give_up(db, old))
+
+
+def _add(db: sqlite3.Connection, append: Append, segment: int) -> None:
+    """The records and the snapshot."""
     if append.records:
         logs.insert(db, segment, append.records)
     if append.snapshot is not None:
@@ -187,16 +218,6 @@ def _append(db: sqlite3.Connection, append: Append) -> None:
             "INSERT OR REPLACE INTO snapshots (segment, seq, body) VALUES (?, ?, ?)",
             (segment, append.row.head, append.snapshot),
         )
-
-
-def _rewound(db: sqlite3.Connection, append: Append, old: int) -> int:
-    """The session's new segment, which goes on from where the old log is left."""
-    parent = _segment_at(db, old, append.keep_to or 0)
-    segment = logs.new_segment(db, append.expected_head, parent, append.keep_to)
-    db.execute("UPDATE sessions SET segment = ? WHERE id = ?", (segment, append.row.id))
-    if parent != old:
-        logs.collect(db, old)
-    return segment
 
 
 def _segment_at(db: sqlite3.Connection, segment: int, seq: int) -> int | None:
@@ -222,15 +243,19 @@ def _fork(db: sqlite3.Connection, fork: Fork) -> None:
     logs.insert(db, segment, fork.append.records)
 
 
-def _delete(db: sqlite3.Connection, session_ids: list[str]) -> dict[str, int]:
-    freed = {}
+def _delete(db: sqlite3.Connection, session_ids: list[str]) -> tuple[dict[str, int], list[int]]:
+    """The bytes that each session has freed, and the segments that have to be removed."""
+    freed: dict[str, int] = {}
+    gone: list[int] = []
     for session_id in session_ids:
         segment = rows.segment(db, session_id)
         if segment is None:
             continue
         db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-        freed[session_id] = logs.collect(db, segment)
-    return freed
+        given = logs.give_up(db, segment)
+        freed[session_id] = sum(logs.size(db, each) for each in given)
+        gone += given
+    return freed, logs.remove(db, gone)
 
 
 class _NotLight(Exception):
