@@ -122,12 +122,13 @@ class Gate:
         if not isinstance(message, envelope.Request):
             self._admit(message)
             return
-        error, params = self._objection(message), None
+        error: Exception | None = self._objection(message)
+        params = None
         if error is None:
             await anyio.sleep(limits.STEP_PAUSE_S)
             try:
                 params = decode(METHODS[message.method], message.params)
-            except errors.RpcError as refused:
+            except Exception as refused:  # noqa: BLE001 - as in _call
                 error = refused
             await anyio.sleep(limits.STEP_PAUSE_S)
         if error is None:
@@ -261,7 +262,7 @@ class Gate:
         self._send(result)
         self._send(b"}")
 
-    def _refuse_request(self, request: envelope.Request, error: errors.RpcError) -> None:
+    def _refuse_request(self, request: envelope.Request, error: Exception) -> None:
         self._refuse(request.id, *wire_error(error))
 
     def _refuse(
