@@ -484,6 +484,14 @@ ELSEWHERE = {
     "OTHERS_LOOK_S": E + "test_two_daemons.py::test_a_client_of_one_daemon_hears_a_turn_of_another",
     "OTHERS_AT_ONCE": D + "test_others.py::test_sessions_are_asked_for_in_pieces",
     "FREE_BYTES": D + "test_doctor.py::test_too_little_space_is_told",
+    **dict.fromkeys(
+        ("LARGE_BODY_BYTES", "STEP_PAUSE_S"),
+        D + "test_connection.py::test_others_are_served_between_the_steps_of_a_large_message",
+    ),
+    **dict.fromkeys(
+        ("REMOVED_BYTES", "REMOVE_PAUSE_S"),
+        D + "test_store.py::test_a_long_log_is_gone_at_once_and_removed_in_pieces",
+    ),
     "INDEXED_BYTES": D + "test_store.py::test_a_long_log_is_indexed_in_pieces_and_found_whole",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
     "INDEX_LATE_S": D + "test_library.py::test_the_index_waits_for_quiet_but_not_for_ever",
