@@ -132,11 +132,16 @@ class FramesClient:
 
     async def ask(self, method: str, params: Any = None, request_id: Any = None) -> Any:
         """Send a request without waiting; gives its id."""
-        self._ids += 1
-        request_id = self._ids if request_id is None else request_id
+        next_id = self.next_id()
+        request_id = next_id if request_id is None else request_id
         message = {"jsonrpc": "2.0", "id": request_id, "method": method}
         await self.send(message if params is None else {**message, "params": params})
         return request_id
+
+    def next_id(self) -> int:
+        """An id that no request has had."""
+        self._ids += 1
+        return self._ids
 
     @property
     def last_id(self) -> int:
