@@ -1,7 +1,8 @@
 """Promises 1 to 4 in any order of commands: the whole engine against a model on paper.
 
 Several clients, several sessions, a model that the machine drives, evictions, lost connections,
-clients that do not read for a while, and crashes, at rest and in the middle of a command. `TERTULIA_HYPOTHESIS=long` runs it for minutes.
+clients that do not read for a while, and crashes, at rest and in the middle of a command.
+`TERTULIA_HYPOTHESIS=long` runs it for minutes.
 """
 
 from __future__ import annotations

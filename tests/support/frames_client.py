@@ -113,6 +113,11 @@ class FramesClient:
             and message["params"]["sessionId"] == session_id
         ]
 
+    def forget(self) -> None:
+        """Keep nothing of what has come, so that a long test does not look through it again."""
+        self.messages.clear()
+        self._cursor = 0
+
     def answers(self) -> list[Message]:
         """The answers that have come so far, with and without an id."""
         return [message for message in self.messages if "method" not in message]
