@@ -90,7 +90,7 @@ async def test_of_two_clients_that_create_one_id_one_is_refused(
         assert types(loser) == [], "who was refused does not follow"
 
 
-@pytest.mark.parametrize("rounds", range(TIMES))
+@pytest.mark.parametrize("rounds", range(0, TIMES, 2))
 @pytest.mark.parametrize("hot", [True, False], ids=["in memory", "not in memory"])
 async def test_a_session_that_is_resumed_and_deleted_is_gone_for_both(
     tmp_path: Path, rounds: int, hot: bool
@@ -118,7 +118,7 @@ async def test_a_session_that_is_resumed_and_deleted_is_gone_for_both(
         assert "anew" not in str(other.events("s")), "it follows another session than it resumed"
 
 
-@pytest.mark.parametrize("rounds", range(TIMES))
+@pytest.mark.parametrize("rounds", range(0, TIMES, 2))
 async def test_a_session_that_is_forked_and_rewound_has_a_child_of_one_of_both_logs(
     tmp_path: Path, rounds: int
 ) -> None:

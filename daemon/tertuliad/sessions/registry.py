@@ -164,17 +164,20 @@ class Sessions:
         return session
 
     def _brought_back(self, session_id: str) -> Session:
-        session = self._slot(session_id)
-        if session is None:
+        session = self._live.get(session_id)
+        if session is None or (session.gone and not session.deleting):
             return self._taken_in(Session(session_id, self._world, is_new=False))
         session.used_s = time.monotonic()
         self._live.move_to_end(session_id)
         return session
 
     def _slot(self, session_id: str) -> Session | None:
+        """One that is there. What is being deleted keeps its place: another slot would read the log
+        that is about to go, and stay behind it."""
         session = self._live.get(session_id)
         if session is not None and session.gone:
-            del self._live[session_id]
+            if not session.deleting:
+                del self._live[session_id]
             return None
         return session
 
@@ -183,7 +186,8 @@ class Sessions:
         too many."""
 
         def check(_: Future[object]) -> None:
-            if session.gone and self._live.get(session.id) is session:
+            left = session.gone and not session.deleting
+            if left and self._live.get(session.id) is session:
                 del self._live[session.id]
             if len(self._live) - len(self._world.running) > 2 * self._hot:
                 self.let_go(self._hot)
