@@ -44,6 +44,9 @@ class Sessions:
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._looking = False
         """The task that looks for idle slots is there."""
+        self._answered = 0
+        """Commands since idle slots were looked for. Each leaves one at most, so that there is no
+        need to look behind each of them, while many are busy."""
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
@@ -189,7 +192,10 @@ class Sessions:
             left = session.gone and not session.deleting
             if left and self._live.get(session.id) is session:
                 del self._live[session.id]
-            if len(self._live) - len(self._world.running) > 2 * self._hot:
+            self._answered += 1
+            idle = len(self._live) - len(self._world.running)
+            if idle > 2 * self._hot and self._answered >= self._hot:
+                self._answered = 0
                 self.let_go(self._hot)
 
         reply.add_done_callback(check)
