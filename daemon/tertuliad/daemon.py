@@ -25,6 +25,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from tertulia_protocol import layout
+from tertulia_protocol.errors import Draining
 from tertulia_protocol.methods import METHODS
 from tertuliad import lifetime, limits
 from tertuliad.connection import Connection
@@ -164,7 +165,7 @@ class Daemon:
 
     def _handlers(self, token: str | None) -> dict[str, Handler]:
         own = Front(token=token, greeted=self._greet, shut_down=self._shut_down)
-        return _Handlers(front.bound(own), self._need)
+        return _Handlers(front.bound(own), self._need_for_request)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that outlives every connection; its failure is logged and ends nothing."""
@@ -202,6 +203,12 @@ class Daemon:
                 gc.freeze()
                 gc.enable()
         return self._engine
+
+    def _need_for_request(self) -> Engine:
+        """No engine is begun in order to end."""
+        if self._engine is None and self._draining:
+            raise Draining("The daemon is stopping, and runs nothing.")
+        return self._need()
 
     def _built(self) -> Engine:
         from pathlib import Path

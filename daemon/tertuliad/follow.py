@@ -180,12 +180,20 @@ class Hub:
         return () if room is None else room.followers
 
     def publish(
-        self, session_id: str, frames: list[bytes], before: int, seq: int, *, pieces: bool = False
+        self,
+        session_id: str,
+        frames: list[bytes],
+        before: int,
+        seq: int,
+        *,
+        pieces: bool = False,
+        begins: bool = False,
     ) -> None:
         """Give frames to all who keep up. `before` and `seq` are of the last stored event before
         the frames, and of the last one before or in them. Without frames, what was stored is not
         shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
-        whole: what clients join has no hole."""
+        whole, until a turn `begins`: what clients join has no hole, whatever else is stored
+        meanwhile."""
         room = self._rooms.get(session_id)
         if room is None:
             return
@@ -205,8 +213,9 @@ class Hub:
                 self._catch_up(follower)
             if pieces:
                 follower.missed = follower.pace is not Pace.LIVE
-            elif seq > before:
+            elif begins:
                 follower.missed = False
+            if seq > before:
                 follower.tell_news()
 
     def heard(self, session_id: str, head: int, *, elsewhere: bool) -> bool:

@@ -28,7 +28,7 @@ from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
 
 from tertulia_protocol import envelope, errors
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame, opening
-from tertulia_protocol.methods import METHODS, Method, decode
+from tertulia_protocol.methods import ENDING, METHODS, Method, decode
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.spread import spread
@@ -186,7 +186,7 @@ class Gate:
             )
         if request.method not in self._handlers:
             return errors.MethodNotFound(f"Unhandled method {request.method}")
-        if self._caller.draining:
+        if self._caller.draining and request.method not in ENDING:
             return errors.Draining(_STOPPING)
         if len(self._in_flight) >= limits.REQUESTS_IN_FLIGHT:
             return errors.Overloaded(

@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tertuliad.store import logs as store_logs
 from tertuliad.store import sqlite
 from tertuliad.store.hold import Hold
 from tertuliad.store.schema import open_database
+from tests.support import unprivileged
 from tests.support.daemon_process import environment, stdio_daemon, tcp_daemon
 from tests.support.damaged_home import (
     DATABASE,
@@ -69,10 +70,10 @@ def home(sound: Path, tmp_path: Path) -> Path:
     return copy(sound, tmp_path / "home")
 
 
-def doctor(home: Path, *args: str) -> tuple[int, str, str]:
+def doctor(home: Path, *args: str, program: Sequence[str] = ()) -> tuple[int, str, str]:
     """(exit status, standard output, standard error) of the command as a process."""
     done = subprocess.run(
-        [sys.executable, "-m", "tertuliad.doctor", "--home", str(home), *args],
+        [*program, sys.executable, "-m", "tertuliad.doctor", "--home", str(home), *args],
         env=environment(home.parent / "elsewhere"),
         capture_output=True,
         text=True,
@@ -238,11 +239,12 @@ def test_what_cannot_be_checked_is_told_and_left(
         assert not (home / files.SET_ASIDE).exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
-def test_a_folder_that_may_only_be_read_cannot_be_checked(home: Path) -> None:
+def test_a_folder_that_may_only_be_read_cannot_be_checked(home: Path, tmp_path: Path) -> None:
+    if not unprivileged.is_bound(tmp_path):
+        pytest.skip("this user may write to every folder, and cannot give that right up")
     home.chmod(0o500)
     try:
-        status, out, err = doctor(home)
+        status, out, err = doctor(home, program=unprivileged.PROGRAM)
     finally:
         home.chmod(0o700)
     assert (status, out) == (2, "")

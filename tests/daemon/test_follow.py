@@ -110,13 +110,13 @@ class Desk:
         self.hub.attach(outlet, ROOM, len(self.store.log))
         return outlet
 
-    def stored(self, count: int = 1, *, kind: str = "session.info") -> None:
+    def stored(self, count: int = 1, *, kind: str = "session.info", begins: bool = False) -> None:
         """Commit and publish events, as one decision."""
         before = len(self.store.log)
         made = [_record(before + number + 1, kind) for number in range(count)]
         self.store.log += made
         frames = [event_frame(ROOM, record.body) for record in made]
-        self.hub.publish(ROOM, frames, before, before + count)
+        self.hub.publish(ROOM, frames, before, before + count, begins=begins)
 
     def live(self, kind: str = "assistant.message_delta") -> None:
         """Publish an event that is not stored."""
@@ -179,8 +179,10 @@ def test_who_has_missed_a_piece_of_an_answer_gets_the_whole_and_no_more_pieces()
     desk.live("session.warning")
     desk.stored()
     desk.piece("4")
-    assert quick.seen == ["e1", "1", "2", "3", "session.warning", "e2", "4"]
-    assert slow.seen == ["e1", "1", "session.warning", "e2", "4"]
+    desk.stored(begins=True)
+    desk.piece("5")
+    assert quick.seen == ["e1", "1", "2", "3", "session.warning", "e2", "4", "e3", "5"]
+    assert slow.seen == ["e1", "1", "session.warning", "e2", "e3", "5"]
 
 
 def test_news_that_come_late_do_not_have_the_log_told_again() -> None:

@@ -71,6 +71,20 @@ async def test_what_cannot_be_synced_is_said(kernel: KernelSync, file: int) -> N
         await done.wait()
 
 
+@pytest.mark.parametrize("end", [0, 1], ids=["to read", "to write"])
+async def test_what_the_kernel_is_asked_for_is_a_sync(kernel: KernelSync, end: int) -> None:
+    """A pipe is polled, read and written, and never synced: the kernel refuses nothing else."""
+    pipe = os.pipe()
+    try:
+        os.write(pipe[1], b"x")
+        with pytest.raises(OSError) as refused:
+            kernel.sync(pipe[end], lambda _: None)
+        assert refused.value.errno == errno.EINVAL
+    finally:
+        for each in pipe:
+            os.close(each)
+
+
 async def test_who_is_woken_for_nothing_does_not_wait_for_an_outcome(kernel: KernelSync) -> None:
     told: list[OSError | None] = []
     kernel._done = told.append  # as if a sync were under way

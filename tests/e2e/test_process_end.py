@@ -247,6 +247,22 @@ def test_a_turn_may_end_within_the_grace_and_what_waits_stays_waiting(
         assert said(log)[-1] == "later"
 
 
+def test_an_abort_ends_a_stuck_turn_within_the_grace_and_the_daemon_with_it(
+    home: Path, model: ModelThread
+) -> None:
+    with tcp_daemon(home, "--drain-grace", "600") as daemon:
+        wire = daemon.connect("a-token")
+        session = wire.create(model.provider(), streaming=True)
+        wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+        model.until_active(1)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert until_refused(wire, session) == "draining"
+        assert wire.call("session.abort", sessionId=session)["success"]
+        wire.event(session, "session.idle")
+        assert daemon.wait() == 0
+        assert types(wire.events(session)).count("session.idle") == 1
+
+
 def until_refused(wire: Wire, session: str) -> str:
     """The kind of the error that answers a request, once the daemon takes none."""
     for _ in range(10_000):

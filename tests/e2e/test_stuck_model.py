@@ -3,13 +3,18 @@ session at whatever step its turn stands, and ends it once."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon_process import DaemonProcess, stdio_daemon
 from tests.support.model_thread import ModelThread
-from tests.support.wire import Wire, said, types
+from tests.support.wire import BOUND_S, Wire, said, types
 
 WORKING = 50
 STUCK = {
@@ -111,3 +116,41 @@ def test_a_message_that_waits_behind_a_stuck_turn_has_its_own_after_the_abort(
     wire.event(session, "session.idle")
     assert said(wire.events(session)) == ["the one that waited"]
     assert types(wire.events(session)).count("session.idle") == 1
+
+
+@contextlib.contextmanager
+def deaf_host() -> Iterator[int]:
+    """A port that answers no attempt to connect: its queue is full, and nobody accepts."""
+    with contextlib.ExitStack() as stack:
+        host = stack.enter_context(socket.socket())
+        host.bind(("127.0.0.1", 0))
+        host.listen(0)
+        for _ in range(3):
+            knocking = stack.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex(host.getsockname())
+        yield host.getsockname()[1]
+
+
+def knocking_at(port: int) -> int:
+    """How many sockets of this machine ask for a connection that nobody gives them."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    syn_sent = "02"
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == syn_sent for row in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others answer when the queue is full")
+def test_an_abort_ends_a_turn_whose_host_takes_no_connection(home: Path) -> None:
+    patient = {"CONNECT_TIMEOUT_S": 600.0}
+    with deaf_host() as port, stdio_daemon(home, bounds=patient) as daemon:
+        wire, before = daemon.wire, knocking_at(port)
+        url = f"http://127.0.0.1:{port}/v1"
+        session = wire.create({"type": "openai", "baseUrl": url, "apiKey": "k"}, streaming=True)
+        wire.call("session.send", sessionId=session, prompt="is anybody there")
+        end = time.monotonic() + BOUND_S
+        while knocking_at(port) == before:
+            assert time.monotonic() < end, "it does not connect"
+            wire.call("ping")
+        assert wire.call("session.abort", sessionId=session)["success"] is True
+        assert wire.event(session, "session.idle")["data"]["aborted"] is True
+        check_one_end(wire, session)

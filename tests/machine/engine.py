@@ -14,7 +14,6 @@ import anyio.lowlevel
 
 from tests.machine.book import Book, Event, Message, Refused
 from tests.machine.ground import (
-    Client,
     Daemon,
     Ground,
     answered,
@@ -25,6 +24,7 @@ from tests.machine.ground import (
     shown,
 )
 from tests.machine.paper import Paper
+from tests.machine.view import Client
 from tests.support.in_process_model import PATIENCE_S, Call
 
 NAMES = ("a", "b", "c", "d")
@@ -171,9 +171,10 @@ class Engine:
         listed = await self.daemon.observer.request("session.list", ANY)
         check_rows(self.book.papers, listed["sessions"])
         for client in self.clients:
-            for session in client.views:
+            for session in client.views if client.reads else ():
                 await check_view(client, session, self.ground.ids)
-            await self._settle_waits(client)
+            if client.reads:
+                await self._settle_waits(client)
 
     async def _settle_waits(self, client: Client) -> None:
         """Who waits is answered when what it waits for is over, and not before."""
@@ -202,6 +203,7 @@ class Engine:
 
     async def end(self) -> None:
         for client in self.clients:
+            await self.read_on(client)
             await client.frames.request("ping")
         self._settled = -1
         await self.settle()
@@ -215,6 +217,20 @@ class Engine:
         new = self.clients[place] = Client(self.daemon.room.connect())
         new.cursors = old.cursors
 
+    async def stop_reading(self, client: Client) -> None:
+        """The client takes no more, and so much lies in front of it that it falls behind."""
+        client.reads = False
+        for view in client.views.values():
+            view.stop()
+        await self.daemon.fill(client.frames)
+
+    async def read_on(self, client: Client) -> None:
+        """The client takes what waits for it, and has caught up."""
+        client.reads = True
+        for view in client.views.values():
+            view.go_on()
+        await self.daemon.drain(client.frames)
+
     # Who and what
 
     @property
@@ -226,6 +242,10 @@ class Engine:
         """Words that nobody has said."""
         self._words += 1
         return f"w{self._words:04}"
+
+    def client(self, who: int) -> Client:
+        """One that reads."""
+        return pick([client for client in self.clients if client.reads], who)
 
     def session(self, which: int) -> str:
         """One that is there, most times."""
@@ -240,7 +260,7 @@ class Engine:
 
     async def at(self, who: int, which: int) -> tuple[Client, str]:
         """A client, most times attached to the session."""
-        client, session = pick(self.clients, who), self.session(which)
+        client, session = self.client(who), self.session(which)
         if session in self.book.papers and not client.attached(session) and who % 7:
             dies_in, self.dies_in = self.dies_in, None
             await self.resume(client, session, streaming=None, silent=True)

@@ -26,19 +26,24 @@ import pytest
 
 from tertulia_protocol.errors import RpcError
 from tertuliad import limits
+from tertuliad.follow import Pace
 from tertuliad.sessions import left_over
-from tests.machine.book import PENDING_MESSAGES, REMEMBERED_KEYS, Event, Message, Refused
+from tests.machine.book import PENDING_MESSAGES, REMEMBERED_KEYS, Refused
 from tests.machine.paper import Paper
+from tests.machine.view import Client
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S, Call, last_words
 from tests.support.pair import Room, pair
 
 T = TypeVar("T")
-BOUNDS = {
+BOUNDS: dict[str, Any] = {
     "PENDING_MESSAGES": PENDING_MESSAGES,
     "REMEMBERED_KEYS": REMEMBERED_KEYS,
     "SNAPSHOT_EVENTS": 9,
     "CATCH_UP_EVENTS": 4,
+    "OUTBOX_HIGH_BYTES": 256 * limits.KIB,
+    "OUTBOX_LOW_BYTES": 32 * limits.KIB,
+    "WRITE_CHUNK_BYTES": 16 * limits.KIB,
     "READ_EVENTS": 7,
     "READ_EVENTS_MAX": 11,
     "LISTED_AT_ONCE": 3,
@@ -48,57 +53,8 @@ BOUNDS = {
     "OTHERS_AT_ONCE": 2,
 }
 """Small, so that each is reached."""
-
-
-class View:
-    """What a client has to be shown of the sessions of one id: grows while it is attached."""
-
-    def __init__(self) -> None:
-        self.before: list[tuple[Paper, Event]] = []
-        self.paper: Paper | None = None
-        self.start = 0
-
-    def attach(self, paper: Paper, start: int) -> None:
-        if self.paper is None:
-            self.paper, self.start = paper, start
-
-    def detach(self) -> None:
-        self.before, self.paper = self.expected(), None
-
-    def expected(self) -> list[tuple[Paper, Event]]:
-        paper = self.paper
-        now = [] if paper is None else [(paper, event) for event in paper.told[self.start :]]
-        return self.before + now
-
-
-class Client:
-    """One connection, and what it has seen by session."""
-
-    def __init__(self, frames: FramesClient) -> None:
-        self.frames = frames
-        self.views: dict[str, View] = {}
-        self.cursors: dict[str, tuple[str, int]] = {}
-        """By session, the last cursor that was answered, and the seq behind which it is."""
-        self.waits: dict[int, tuple[Paper, Message | None]] = {}
-        """Requests that wait for a session to be idle, or for the end of a message's turn."""
-        self._seen: dict[str, list[dict[str, Any]]] = {}
-        self._taken = 0
-
-    def view(self, session: str) -> View:
-        return self.views.setdefault(session, View())
-
-    def attached(self, session: str) -> bool:
-        return session in self.views and self.views[session].paper is not None
-
-    def seen(self, session: str) -> list[dict[str, Any]]:
-        messages = self.frames.messages
-        while self._taken < len(messages):
-            message = messages[self._taken]
-            self._taken += 1
-            if message.get("method") == "session.event":
-                params = message["params"]
-                self._seen.setdefault(params["sessionId"], []).append(params["event"])
-        return self._seen.get(session, [])
+FILLING = BOUNDS["OUTBOX_HIGH_BYTES"] // BOUNDS["WRITE_CHUNK_BYTES"]
+"""So many answers, each of which leaves in a write of its own, are as much as an outbox takes."""
 
 
 class Daemon:
@@ -140,6 +96,27 @@ class Daemon:
     async def end(self) -> None:
         self._stop.set()
         await self._task
+
+    async def fill(self, client: FramesClient) -> None:
+        """Have the client read no more, and so many answers wait for it that it is behind."""
+        connection = self.room.connection_of[client]
+        client.stop_reading()
+        for _ in range(FILLING * 3):
+            await client.ask("ping", {"message": "x" * limits.WRITE_CHUNK_BYTES})
+        with anyio.fail_after(PATIENCE_S):
+            while connection.outbox_bytes < limits.OUTBOX_HIGH_BYTES * 2:
+                await anyio.lowlevel.checkpoint()
+
+    async def drain(self, client: FramesClient) -> None:
+        """Have the client read, until it follows live again."""
+        client.read_on()
+        connection = self.room.connection_of[client]
+        followed = self.room.hub._by_outlet.get(connection, {})
+        with anyio.fail_after(PATIENCE_S):
+            while connection.outbox_bytes >= limits.OUTBOX_LOW_BYTES or any(
+                follower.pace is not Pace.LIVE for follower in followed.values()
+            ):
+                await anyio.lowlevel.checkpoint()
 
     async def log(self, session: str, events: int) -> list[dict[str, Any]]:
         """The whole log of a session, once it has so many events."""

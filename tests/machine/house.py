@@ -14,16 +14,15 @@ import anyio
 from tests.machine.book import Book, Refused
 from tests.machine.engine import ANY, learn_ids, pick
 from tests.machine.ground import (
-    Client,
     Daemon,
     Ground,
-    View,
     answered,
     check_call,
     check_log,
     check_rows,
 )
 from tests.machine.paper import Paper
+from tests.machine.view import Client, View
 from tests.support.in_process_model import PATIENCE_S, Call
 
 DAEMONS = 3

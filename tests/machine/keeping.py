@@ -14,7 +14,7 @@ MODELS = ("m0", "m1")
 
 
 async def create(engine: Engine, who: int, which: int, how: int) -> None:
-    client, session = pick(engine.clients, who), pick(NAMES, which)
+    client, session = engine.client(who), pick(NAMES, which)
     streaming, resumes = how % 2 == 0, how % 3 == 0
     params: dict[str, Any] = {"sessionId": session}
     if not (resumes and session in engine.book.papers):
@@ -42,7 +42,7 @@ async def create(engine: Engine, who: int, which: int, how: int) -> None:
 
 
 async def resume(engine: Engine, who: int, which: int, how: int) -> None:
-    client, session = pick(engine.clients, who), engine.session(which)
+    client, session = engine.client(who), engine.session(which)
     streaming = pick((None, True, False), how)
     await engine.resume(client, session, streaming=streaming, silent=how % 4 > 1)
 
@@ -78,7 +78,7 @@ async def close(engine: Engine, who: int, which: int, how: int) -> None:
 
 async def describe(engine: Engine, who: int, which: int, how: int) -> None:
     """Whoever keeps the list archives a session and writes its metadata, attached or not."""
-    client, session = pick(engine.clients, who), engine.session(which)
+    client, session = engine.client(who), engine.session(which)
     metadata = {"k": pick((1, 2, None), how)} if how % 4 else {}
     archived = pick((None, True, False), how // 2)
 
@@ -148,7 +148,7 @@ def _event(engine: Engine, session: str, how: int) -> tuple[Event | None, str]:
 
 
 async def fork(engine: Engine, who: int, which: int, how: int) -> None:
-    client, session = pick(engine.clients, who), engine.session(which)
+    client, session = engine.client(who), engine.session(which)
     child, whole = pick(NAMES, how + who), how % 4 == 0
     before, event_id = _event(engine, session, how)
     title = f"fork {engine.new_words()}" if how % 3 == 0 else None
@@ -193,7 +193,7 @@ async def rewind(engine: Engine, who: int, which: int, how: int) -> None:
 
 
 async def delete(engine: Engine, who: int, which: int, how: int) -> None:
-    client, session = pick(engine.clients, who), engine.session(which)
+    client, session = engine.client(who), engine.session(which)
 
     def effect() -> bool:
         paper = engine.book.papers.get(session)
@@ -225,7 +225,7 @@ async def export(engine: Engine, who: int, which: int, how: int) -> None:
 async def import_(engine: Engine, who: int, which: int, how: int) -> None:
     if not engine.documents:
         return
-    client, session = pick(engine.clients, who), pick(NAMES, how)
+    client, session = engine.client(who), pick(NAMES, how)
     document, paper = pick(engine.documents, which)
     renamed = {message.prompt: engine.new_words() for message in paper.waiting}
     params = {"document": words_replaced(document, renamed), "sessionId": session}

@@ -8,8 +8,8 @@ from typing import Any
 from tertuliad.providers.base import FailureKind, ToolCall
 from tests.machine.book import Message, Refused, T_Facts
 from tests.machine.engine import NOBODY, Engine, a_message, pick
-from tests.machine.ground import Client
 from tests.machine.paper import Paper
+from tests.machine.view import Client
 
 FAILURES: tuple[FailureKind, ...] = ("server_error", "interrupted", "authentication")
 
@@ -284,7 +284,7 @@ async def abort_as_it_ends(engine: Engine, who: int, which: int, how: int) -> No
     paper = engine.running(which)
     if paper is None or engine.dies_in is not None:
         return
-    client, call = pick(engine.clients, who), engine.calls[paper.number]
+    client, call = engine.client(who), engine.calls[paper.number]
     if not client.attached(paper.id):
         return
     if how % 2:

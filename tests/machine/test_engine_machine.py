@@ -1,7 +1,8 @@
 """Promises 1 to 4 in any order of commands: the whole engine against a model on paper.
 
-Several clients, several sessions, a model that the machine drives, evictions, lost connections and
-crashes, at rest and in the middle of a command. `TERTULIA_HYPOTHESIS=long` runs it for minutes.
+Several clients, several sessions, a model that the machine drives, evictions, lost connections,
+clients that do not read for a while, and crashes, at rest and in the middle of a command.
+`TERTULIA_HYPOTHESIS=long` runs it for minutes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from tests.machine import keeping, looking, talking
+from tests.machine import keeping, looking, pace, talking
 from tests.machine.engine import Engine
 from tests.machine.ground import Ground
 
@@ -105,20 +106,56 @@ STEPS: tuple[Step, ...] = (
     looking.look,
     keeping.evict,
     keeping.leave_and_come_back,
+    pace.stop_reading,
+    pace.read_on,
+    pace.hundreds_at_once,
     keeping.crash,
     keeping.crash_in_next,
 )
-for _step in STEPS:
-    setattr(EngineMachine, _step.__name__, _rule(_step))
+PACED: tuple[Step, ...] = (
+    talking.send_plainly,
+    talking.delta,
+    talking.finish,
+    keeping.note,
+    pace.stop_reading,
+    pace.read_on,
+)
+"""With few others beside them, steps about pace meet in the middle of an answer."""
 
 
-class ForgetfulMachine(EngineMachine):
+def _with_rules(machine: type[EngineMachine], steps: tuple[Step, ...]) -> None:
+    for step in steps:
+        setattr(machine, step.__name__, _rule(step))
+
+
+class WholeMachine(EngineMachine):
+    """Every step that there is."""
+
+
+class ForgetfulMachine(WholeMachine):
     """The same with every idle session dropped from memory after every step: nobody can tell."""
 
     forgetful = True
 
 
-TestEngine = EngineMachine.TestCase
+class PacedMachine(EngineMachine):
+    """Clients stop reading and read on while answers come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step(keeping.create, 0, 0, 0)
+        for who in (1, 2):
+            self.step(keeping.resume, who, 0, 0)
+        self.step(talking.send_plainly, 1, 0, 0)
+
+
+_with_rules(WholeMachine, STEPS)
+_with_rules(ForgetfulMachine, STEPS)
+_with_rules(PacedMachine, PACED)
+
+TestEngine = WholeMachine.TestCase
 TestEngine.settings = SETTINGS
 TestForgetfulEngine = ForgetfulMachine.TestCase
 TestForgetfulEngine.settings = SETTINGS
+TestPacedEngine = PacedMachine.TestCase
+TestPacedEngine.settings = SETTINGS

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.machine import keeping, talking
+from tests.machine import keeping, pace, talking
 from tests.machine.engine import Engine
 from tests.machine.ground import Ground
 from tests.machine.test_engine_machine import HOW, LONG, SETTINGS, STEPS, WHICH, WHO
@@ -18,6 +18,8 @@ from tests.machine.test_engine_machine import HOW, LONG, SETTINGS, STEPS, WHICH,
 UNSURE = {
     talking.all_at_once,
     talking.abort_as_it_ends,
+    pace.stop_reading,
+    pace.hundreds_at_once,
     keeping.evict,
     keeping.crash,
     keeping.crash_in_next,

@@ -182,11 +182,18 @@ def stdio_daemon(
     env: Mapping[str, str] | None = None,
     stderr: int = subprocess.PIPE,
     bounds: Mapping[str, float] | None = None,
+    program: Sequence[str] = (str(TERTULIAD),),
 ) -> Iterator[DaemonProcess]:
     """A daemon on pipes, past its handshake; `wire` is its client."""
     flags = (*SDK_FLAGS, "--stdio", *args)
     with DaemonProcess(
-        home, *flags, env=env, stdin=subprocess.PIPE, stderr=stderr, bounds=bounds
+        home,
+        *flags,
+        env=env,
+        stdin=subprocess.PIPE,
+        stderr=stderr,
+        bounds=bounds,
+        program=program,
     ) as daemon:
         into, out = daemon.process.stdin, daemon.process.stdout
         assert into is not None

@@ -113,6 +113,11 @@ class FramesClient:
             and message["params"]["sessionId"] == session_id
         ]
 
+    def forget(self) -> None:
+        """Keep nothing of what has come, so that a long test does not look through it again."""
+        self.messages.clear()
+        self._cursor = 0
+
     def answers(self) -> list[Message]:
         """The answers that have come so far, with and without an id."""
         return [message for message in self.messages if "method" not in message]
@@ -132,11 +137,16 @@ class FramesClient:
 
     async def ask(self, method: str, params: Any = None, request_id: Any = None) -> Any:
         """Send a request without waiting; gives its id."""
-        self._ids += 1
-        request_id = self._ids if request_id is None else request_id
+        next_id = self.next_id()
+        request_id = next_id if request_id is None else request_id
         message = {"jsonrpc": "2.0", "id": request_id, "method": method}
         await self.send(message if params is None else {**message, "params": params})
         return request_id
+
+    def next_id(self) -> int:
+        """An id that no request has had."""
+        self._ids += 1
+        return self._ids
 
     @property
     def last_id(self) -> int:

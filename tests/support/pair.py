@@ -99,6 +99,7 @@ class Room:
         own = Front(token=token, greeted=lambda caller: None, shut_down=self._shut_down)
         self.handlers: dict[str, Handler] = front.bound(own) | self.engine.handlers
         self.ended: dict[FramesClient, anyio.Event] = {}
+        self.connection_of: dict[FramesClient, Connection] = {}
         self._tasks = tasks
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -122,6 +123,7 @@ class Room:
         near, far = pipes()
         connection = self.connection(far, **options)
         client = FramesClient(near)
+        self.connection_of[client] = connection
         self.ended[client] = anyio.Event()
         self._tasks.start_soon(self._serve, connection, self.ended[client])
         self._tasks.start_soon(client.read)

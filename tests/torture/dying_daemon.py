@@ -132,14 +132,13 @@ def _around_publish(death: Death) -> None:
         frames: list[bytes],
         before: int,
         seq: int,
-        *,
-        pieces: bool = False,
+        **what: bool,
     ) -> None:
         joined = b"".join(frames)
         shown = [event for event in EVENTS if f'"type":"{event}"'.encode() in joined]
         for event in shown:
             death.at(f"{event}.asked")
-        original(hub, session_id, frames, before, seq, pieces=pieces)
+        original(hub, session_id, frames, before, seq, **what)
         for event in shown:
             death.at(f"{event}.told")
 

@@ -4,17 +4,17 @@ wrong, nothing that was acknowledged is lost, and the daemon serves what it can.
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_process import DaemonProcess, stdio_daemon
+from tests.support import unprivileged
+from tests.support.daemon_process import TERTULIAD, DaemonProcess, stdio_daemon
 from tests.support.damaged_home import (
     DATABASE,
     PAGE,
@@ -38,6 +38,34 @@ def full_disk(daemon: DaemonProcess) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Sequence[str]:
+    """The daemon's command, bound by the rights of files, as everybody but root is."""
+    if not unprivileged.is_bound(tmp_path):
+        pytest.skip("this user may write to every folder, and cannot give that right up")
+    return (*unprivileged.PROGRAM, str(TERTULIAD))
+
+
+@contextlib.contextmanager
+def only_read(home: Path) -> Iterator[None]:
+    """Nothing in the folder may be written to."""
+    rights = {path: path.stat().st_mode for path in (home, *home.rglob("*"))}
+    for path in rights:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    try:
+        yield
+    finally:
+        for path, mode in rights.items():
+            path.chmod(mode)
+
+
+def contents(home: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(home)): path.read_bytes() if path.is_file() else None
+        for path in home.rglob("*")
+    }
 
 
 def refused_write(wire: Wire, session: str) -> str:
@@ -85,18 +113,52 @@ def test_a_turn_whose_end_cannot_be_stored_ends_for_those_who_watch(
         assert errors == ["turn_lost"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
-def test_a_folder_that_may_only_be_read_is_named(home: Path) -> None:
+def test_a_folder_that_may_only_be_read_is_named(home: Path, bound: Sequence[str]) -> None:
     home.mkdir()
-    home.chmod(0o500)
-    try:
-        with stdio_daemon(home) as daemon:
-            error = daemon.wire.refused("session.create", sessionId="s")
+    with only_read(home), stdio_daemon(home, program=bound) as daemon:
+        error = daemon.wire.refused("session.create", sessionId="s")
+        assert error.data["kind"] == "store_failed"
+        assert "data folder" in error.message
+        assert daemon.wire.call("ping", message="x")["message"]
+        end(daemon)
+    assert list(home.iterdir()) == []
+
+
+def test_a_home_that_may_only_be_read_is_refused_with_advice_and_left_as_it_is(
+    sound: Path, home: Path, bound: Sequence[str]
+) -> None:
+    copy(sound, home)
+    (home / "run").mkdir(exist_ok=True)
+    whole = contents(home)
+    with only_read(home), stdio_daemon(home, program=bound) as daemon:
+        for method, params in (
+            ("session.list", {}),
+            ("session.resume", {"sessionId": "one"}),
+            ("session.create", {"sessionId": "new"}),
+        ):
+            error = daemon.wire.refused(method, **params)
             assert error.data["kind"] == "store_failed"
-            assert "data folder" in error.message
-            assert daemon.wire.call("ping", message="x")["message"]
-    finally:
-        home.chmod(0o700)
+            assert "can be written" in error.message
+        assert daemon.wire.call("ping", message="x")["message"]
+        end(daemon)
+    assert contents(home) == whole
+
+
+def test_rights_that_are_taken_while_the_daemon_runs_lose_nothing(
+    home: Path, bound: Sequence[str], model: ModelThread
+) -> None:
+    with stdio_daemon(home, program=bound) as daemon:
+        wire = daemon.wire
+        session = wire.create(model.provider())
+        wire.turn(session, "[[say:before]]")
+        log = wire.history(session)
+        with only_read(home):
+            assert wire.history(session) == log
+            assert said(wire.turn(session, "[[say:on]]")) == ["on"], "its files are open"
+            daemon.kill()
+    with stdio_daemon(home) as daemon:
+        daemon.wire.call("session.resume", sessionId=session, disableResume=True)
+        assert said(daemon.wire.history(session)) == ["before", "on"]
 
 
 def test_a_database_that_cannot_be_opened_is_told_and_the_daemon_lives(home: Path) -> None:

@@ -44,6 +44,9 @@ class Sessions:
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._looking = False
         """The task that looks for idle slots is there."""
+        self._answered = 0
+        """Commands since idle slots were looked for. Each leaves one at most, so that there is no
+        need to look behind each of them, while many are busy."""
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
@@ -164,17 +167,20 @@ class Sessions:
         return session
 
     def _brought_back(self, session_id: str) -> Session:
-        session = self._slot(session_id)
-        if session is None:
+        session = self._live.get(session_id)
+        if session is None or (session.gone and not session.deleting):
             return self._taken_in(Session(session_id, self._world, is_new=False))
         session.used_s = time.monotonic()
         self._live.move_to_end(session_id)
         return session
 
     def _slot(self, session_id: str) -> Session | None:
+        """One that is there. What is being deleted keeps its place: another slot would read the log
+        that is about to go, and stay behind it."""
         session = self._live.get(session_id)
         if session is not None and session.gone:
-            del self._live[session_id]
+            if not session.deleting:
+                del self._live[session_id]
             return None
         return session
 
@@ -183,9 +189,13 @@ class Sessions:
         too many."""
 
         def check(_: Future[object]) -> None:
-            if session.gone and self._live.get(session.id) is session:
+            left = session.gone and not session.deleting
+            if left and self._live.get(session.id) is session:
                 del self._live[session.id]
-            if len(self._live) - len(self._world.running) > 2 * self._hot:
+            self._answered += 1
+            idle = len(self._live) - len(self._world.running)
+            if idle > 2 * self._hot and self._answered >= self._hot:
+                self._answered = 0
                 self.let_go(self._hot)
 
         reply.add_done_callback(check)

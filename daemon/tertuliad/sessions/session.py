@@ -70,6 +70,7 @@ class Session:
         "_telling",
         "_turn",
         "_world",
+        "deleting",
         "gone",
         "id",
         "used_s",
@@ -99,6 +100,8 @@ class Session:
         """When it was last asked for something, or seen running: the registry's note."""
         self.gone = False
         """Deleted, or never there: the slot has to be dropped."""
+        self.deleting = False
+        """It is being deleted. Until that is done its log can be read, and must not be."""
 
     @property
     def running(self) -> bool:
@@ -109,7 +112,7 @@ class Session:
     @property
     def in_use(self) -> bool:
         """Whether it runs, or somebody waits for what it will say."""
-        return self.running or self._telling.waits.any
+        return self.running or self.deleting or self._telling.waits.any
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
@@ -148,7 +151,7 @@ class Session:
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there."""
-        self.gone = True
+        self.gone = self.deleting = True
         if self._turn is not None and not self._early and self._state is not None:
             self._telling.live(self._state, events.SessionIdle(aborted=True))
         self._stop_turn()
@@ -156,10 +159,12 @@ class Session:
 
         def deleted(done: Future[dict[str, int]]) -> None:
             error = done.exception()
+            self.deleting = False
             if error is not None:
                 self.gone, self._state = False, None
                 reply.fail(error)
                 return
+            self.gone = True
             self._fail_all(SessionNotFound.of(self.id))
             self._telling.waits.fail(SessionNotFound.of(self.id))
             log.debug("session %s was deleted", self.id)

@@ -55,7 +55,10 @@ class Telling:
             frames = [event_frame(state.id, item.body) for item in sealed if item.shown]
             added = sum(1 for item in sealed if item.seq)
             pieces = all(type(item.data) in _PIECES for item in sealed)
-            self._world.publish(state.id, frames, state.seq - added, state.seq, pieces=pieces)
+            begins = any(type(item.data) is events.AssistantTurnStart for item in sealed)
+            self._world.publish(
+                state.id, frames, state.seq - added, state.seq, pieces=pieces, begins=begins
+            )
 
     def live(self, state: SessionState, *data: events.EventData) -> None:
         """Events that are not stored, outside of any command."""

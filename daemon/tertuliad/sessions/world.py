@@ -20,10 +20,17 @@ from tertuliad.store.owners import Owners
 class Publish(Protocol):
     """Give frames to whoever follows the session; `before` and `seq` are of the last stored event
     before them, and of the last one before or in them. No frames: only the seq moves on. `pieces`:
-    they are of what will be told whole. Never waits."""
+    they are of what will be told whole; `begins`: a turn does. Never waits."""
 
     def __call__(
-        self, session_id: str, frames: list[bytes], before: int, seq: int, *, pieces: bool = False
+        self,
+        session_id: str,
+        frames: list[bytes],
+        before: int,
+        seq: int,
+        *,
+        pieces: bool = False,
+        begins: bool = False,
     ) -> None: ...
 
 

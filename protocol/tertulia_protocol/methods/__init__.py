@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import faults, session_id
-from tertulia_protocol.methods.registry import METHODS, Method
+from tertulia_protocol.methods.registry import ENDING, METHODS, Method
 from tertulia_protocol.shapes import Params
 
-__all__ = ["METHODS", "Method", "decode"]
+__all__ = ["ENDING", "METHODS", "Method", "decode"]
 
 
 @functools.cache

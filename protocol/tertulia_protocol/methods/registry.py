@@ -424,3 +424,5 @@ METHODS: dict[str, Method] = {
     )
 }
 """Every method that the daemon answers, by its name."""
+ENDING = frozenset({"session.abort"})
+"""Of these, what is done also while the daemon stops: it ends work, and begins none."""
