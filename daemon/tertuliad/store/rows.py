@@ -21,9 +21,10 @@ _INSERT = (
     f"INSERT INTO sessions (segment, {', '.join(COLUMNS)})"  # noqa: S608 - constants
     f" VALUES (:segment, {', '.join(f':{name}' for name in COLUMNS)})"
 )
+_AT_HEAD = "SELECT pk, segment FROM sessions WHERE id = ? AND head = ?"
 _UPDATE = (
     f"UPDATE sessions SET {', '.join(f'{n} = :{n}' for n in COLUMNS if n not in _FIXED)}"  # noqa: S608
-    " WHERE id = :id AND head = :expected_head RETURNING segment"
+    " WHERE pk = :pk"
 )
 _FLAGS = ("named", "archived")
 _ORDERS: dict[Order, tuple[str, str]] = {
@@ -56,9 +57,12 @@ def insert(db: sqlite3.Connection, row: Row, segment: int) -> None:
 
 def update(db: sqlite3.Connection, row: Row, expected_head: int) -> int | None:
     """The session's segment; None: its head is another one, or it is gone."""
-    known = {**msgspec.structs.asdict(row), "expected_head": expected_head}
-    found = db.execute(_UPDATE, known).fetchall()
-    return found[0][0] if found else None
+    found = db.execute(_AT_HEAD, (row.id, expected_head)).fetchone()
+    if found is None:
+        return None
+    pk, log = found  # two quick statements: RETURNING makes a table of what it returns
+    db.execute(_UPDATE, {**msgspec.structs.asdict(row), "pk": pk})
+    return int(log)
 
 
 def made(values: tuple[Any, ...]) -> Row:
