@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -541,34 +541,44 @@ async def test_what_forks_share_is_found_in_each(both: tuple[FramesClient, Room]
     assert await found(client, "later") == set()
 
 
+class Tasks:
+    """Those of an indexer: how many have begun, and when the first has ended."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._ended = anyio.Event()
+        self.begun = 0
+
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await work()
+            self._ended.set()
+
+        self.begun += 1
+        self._room.world.spawn(run)
+
+    async def ended(self) -> None:
+        with anyio.fail_after(20):
+            await self._ended.wait()
+
+
 async def test_the_index_is_written_behind_the_turns(
     both: tuple[FramesClient, Room], tmp_path: Path
 ) -> None:
     client, room = both
-    ran = anyio.Event()
-    tasks: list[Any] = []
-
-    def spawn(work: Any) -> None:
-        async def run() -> None:
-            await work()
-            ran.set()
-
-        tasks.append(work)
-        room.world.spawn(run)
-
-    indexer = Indexer(room.store, spawn, pause_s=0)
+    tasks = Tasks(room)
+    indexer = Indexer(room.store, tasks.spawn, pause_s=0)
     await spoken(client, "a", "hello")
     indexer.changed()
     indexer.changed()
-    with anyio.fail_after(20):
-        await ran.wait()
-    assert len(tasks) == 1
+    await tasks.ended()
+    assert tasks.begun == 1
     db = sqlite3.connect(tmp_path / "home" / FILE_NAME)
     assert db.execute("SELECT count(*) FROM segments WHERE indexed < head").fetchone() == (0,)
     assert db.execute("SELECT count(*) FROM said WHERE said MATCH 'hello'").fetchone() == (2,)
     db.close()
     indexer.changed()
-    assert len(tasks) == 2
+    assert tasks.begun == 2
 
 
 async def test_the_index_waits_for_quiet_but_not_for_ever(
@@ -581,18 +591,9 @@ async def test_the_index_waits_for_quiet_but_not_for_ever(
     begun = waiting.due_s
     waiting.changed()
     assert begun < waiting.due_s < begun + 50, "it is put off by what is stored meanwhile"
-    ran = anyio.Event()
-
-    def spawn(work: Any) -> None:
-        async def run() -> None:
-            await work()
-            ran.set()
-
-        room.world.spawn(run)
-
-    Indexer(room.store, spawn, pause_s=1e6, late_s=0).changed()
-    with anyio.fail_after(20):
-        await ran.wait()
+    tasks = Tasks(room)
+    Indexer(room.store, tasks.spawn, pause_s=1e6, late_s=0).changed()
+    await tasks.ended()
     db = sqlite3.connect(tmp_path / "home" / FILE_NAME)
     assert db.execute("SELECT count(*) FROM said WHERE said MATCH 'hello'").fetchone() == (2,)
     db.close()
@@ -602,20 +603,11 @@ async def test_a_store_that_ends_first_is_no_failure_of_the_index(
     both: tuple[FramesClient, Room], caplog: pytest.LogCaptureFixture
 ) -> None:
     client, room = both
-    ran = anyio.Event()
-
-    def spawn(work: Any) -> None:
-        async def run() -> None:
-            await work()
-            ran.set()
-
-        room.world.spawn(run)
-
+    tasks = Tasks(room)
     await spoken(client, "a", "hello")
     room.store.close()
-    Indexer(room.store, spawn, pause_s=0).changed()
-    with anyio.fail_after(20):
-        await ran.wait()
+    Indexer(room.store, tasks.spawn, pause_s=0).changed()
+    await tasks.ended()
     assert "Traceback" not in caplog.text
 
 

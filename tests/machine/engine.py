@@ -268,6 +268,10 @@ class Engine:
             await self.settle()
         return client, session
 
+    async def crowd(self, who: int, which: int) -> list[Client]:
+        """Three clients that mean the same session at once."""
+        return [(await self.at(who * 7 + 1 + n, which))[0] for n in range(3)]
+
     def of(self, client: Client, session: str) -> Paper:
         """The paper, for who is attached."""
         if not client.attached(session):

@@ -48,7 +48,7 @@ class Asked:
 async def hundreds_at_once(engine: Engine, who: int, which: int, how: int) -> None:
     """Each client puts its commands into one write, so that hundreds wait in the session's inbox:
     each is answered, and done in the order in which its client gave it."""
-    crowd = [(await engine.at(who * 7 + 1 + n, which))[0] for n in range(3)]
+    crowd = await engine.crowd(who, which)
     session = engine.session(which)
     if session not in engine.book.papers or engine.dies_in is not None:
         return
