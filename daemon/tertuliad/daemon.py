@@ -233,6 +233,7 @@ class Daemon:
                 timeout_s=options.turn_timeout,
                 idle_timeout_s=options.turn_idle_timeout,
             ),
+            leave_waiting=options.leave_waiting,
             connections=self._connections,
             spawn=self._spawn,
             draining=lambda: self._draining,

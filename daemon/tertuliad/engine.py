@@ -55,6 +55,7 @@ class Engine:
         models: Models,
         turn_limits: TurnLimits,
         session_idle_s: float = limits.SESSION_IDLE_S,
+        leave_waiting: bool = False,
         connections: set[Connection],
         spawn: Spawn,
         draining: Callable[[], bool],
@@ -76,6 +77,7 @@ class Engine:
             version=VERSION,
             turn_limits=turn_limits,
             draining=draining,
+            leave_waiting=leave_waiting,
         )
         self.sessions = Sessions(self.world, idle_s=session_idle_s)
         self._audience = Audience(connections)

@@ -34,7 +34,8 @@ def data_folder(given: str | None, environ: Mapping[str, str], platform: str, us
         return f"{user}/Library/Application Support/tertulia"
     if platform == "win32":
         return f"{environ.get('LOCALAPPDATA') or user}\\tertulia"
-    return f"{environ.get('XDG_DATA_HOME') or f'{user}/.local/share'}/tertulia"
+    share = environ.get("XDG_DATA_HOME") or f"{user.rstrip('/')}/.local/share"  # a user's may be /
+    return f"{share}/tertulia"
 
 
 def run_folder(home: P) -> P:

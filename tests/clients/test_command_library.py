@@ -48,7 +48,7 @@ def test_list_filters_orders_and_limits(served: Served) -> None:
     done = run("list", "--order", "title", "--limit", "2")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["a", "c"]
     assert "There are more" in done.stderr
-    assert "No session is like that" in run("list", "--filter", "prefix=zz").stderr
+    assert "No session matches." in run("list", "--filter", "prefix=zz").stderr
 
 
 def test_archived_sessions_are_listed_only_where_asked_for(served: Served) -> None:
@@ -291,17 +291,17 @@ def test_an_event_that_is_not_there_is_told_in_one_line(served: Served) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["list", "--filter", "nonsense"], "no KEY=VALUE"),
+        (["list", "--filter", "nonsense"], "not KEY=VALUE"),
         (["list", "--filter", "color=red"], "there is no key 'color'"),
         (["list", "--filter", "named=perhaps"], "true or false"),
         (["list", "--order", "size"], "invalid choice"),
-        (["list", "--limit", "0"], "1 is the least"),
+        (["list", "--limit", "0"], "has to be 1 or more"),
         (["search"], "required: TEXT"),
         (["prune"], "required: --older-than"),
         (["prune", "--older-than", "soon"], "write 30d, 12h or 8w"),
-        (["prune", "--older-than", "-3"], "is no age"),
+        (["prune", "--older-than", "-3"], "is not an age"),
         (["queue", "s", "--clear", "--pause"], "not allowed with"),
-        (["log", "s", "--last", "x"], "no number"),
+        (["log", "s", "--last", "x"], "not a whole number"),
         (["doctor", "--connect", "localhost:1"], "takes no --connect"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",

@@ -66,6 +66,17 @@ def test_a_closed_stdout_is_no_traceback(begun: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_remark_stays_off_stdout_where_stderr_is_closed(begun: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *TERTULIA, "search", "heron"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
 def test_the_list_tells_the_time_of_this_machine(home: Path) -> None:
     ok("send", "s1", "[[say:x]]")
     row = json.loads(ok("list", "--json"))["sessions"][0]

@@ -36,6 +36,16 @@ def test_what_is_no_address_is_refused_with_the_forms(text: str) -> None:
         launch.parse_address(text)
 
 
+def test_a_user_at_home_in_the_root_folder_has_one_slash_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("TERTULIA_HOME", "COPILOT_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert str(launch.home_folder()) == "/.local/share/tertulia"
+
+
 def test_the_home_is_named_or_the_platforms(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,21 @@ import pytest
 
 from tertulia import Client
 from tests.clients.command import ok
+from tests.clients.conftest import Counted
 
 
-@pytest.fixture
-def waiting(home: Path) -> Path:
-    """A home that a daemon left with a message that waits behind a turn."""
-    with Client.spawn(home=home) as client:
+@pytest.fixture(params=[False, True], ids=["stopped", "killed"])
+def waiting(home: Path, counted: Counted, request: pytest.FixtureRequest) -> Path:
+    """A home that a daemon left with a message that waits behind a turn. The one that was killed
+    has not ended that turn."""
+    with Client.spawn(home=home, command=counted.command) as client:
         session = client.create_session("s1")
         events = session.events()
         session.send("[[fake-n100000-d20]]")
         next(event for event in events if event.type == "assistant.message_delta")
         session.send("[[say:at last]]")
+        if request.param:
+            os.kill(counted.pids[0], signal.SIGKILL)
     return home
 
 

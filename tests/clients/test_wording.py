@@ -88,5 +88,9 @@ def test_what_names_no_method_stays_as_it_is(text: str) -> None:
     assert said(TertuliaError(text)) == text
 
 
+def test_an_address_at_the_beginning_stays_as_it_is() -> None:
+    assert said(TertuliaError("http://x/v1 hung up.")) == "http://x/v1 hung up."
+
+
 def test_something_is_said_where_all_of_it_names_methods() -> None:
     assert said(RpcError(0, "Use session.resume.")) == "Use session.resume."

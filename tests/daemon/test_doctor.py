@@ -612,6 +612,42 @@ def test_the_command_takes_its_home_from_the_environment(
     assert "no folder" in json.loads(capsys.readouterr().out)["error"]
 
 
+WITHOUT_READER = """
+import os, sys
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def shell(script: str) -> list[str]:
+    return ["bash", "-c", script, "bash"]
+
+
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        (shell('exec "$@" >&-'), ""),
+        ([sys.executable, "-c", WITHOUT_READER], ""),
+        (shell('exec "$@" > /dev/full'), "stdout cannot be written: No space left on device\n"),
+    ],
+    ids=["closed", "left", "full"],
+)
+def test_whatever_becomes_of_its_output_the_exit_status_holds(
+    home: Path, program: list[str], complaint: str
+) -> None:
+    (home / "sessions.db").chmod(0o644)
+    assert doctor(home, program=program) == (1, "", complaint)
+
+
+def test_a_home_whose_path_is_no_text_is_named_in_the_document(home: Path) -> None:
+    odd = home.rename(home.parent / os.fsdecode(b"h\xff"))
+    code, out, err = doctor(odd, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["home"] == str(home.parent / "h?")
+
+
 def test_a_lock_that_is_held_is_no_dead_file(home: Path) -> None:
     (home / "run").mkdir(mode=0o700, exist_ok=True)
     mark = home / "run" / "0123.owner"

@@ -46,6 +46,8 @@ def _take_any_text() -> None:
     """What stdout cannot encode is shown as `?`; stdin's bytes come in whatever they are."""
     if sys.stdout is None:  # it was closed before this began
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the program
+    if sys.stderr is None:  # `print` would take stdout in its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     if isinstance(sys.stdin, io.TextIOWrapper):

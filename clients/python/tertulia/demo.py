@@ -178,7 +178,8 @@ def _talk_at_once(sessions: list[Session]) -> None:
     overlap = min(talk.ended for talk in talks) - max(talk.began for talk in talks)
     if overlap <= 0:
         raise DemoFailed("The three turns did not run at the same time.")
-    print(f"\nThree answers in {took:.1f} s, for {overlap:.1f} s all at the same time.")
+    at_once = f"for {overlap:.1f} s all three were on their way at once."
+    print(f"\nThree answers in {took:.1f} s; {at_once}")
 
 
 def _check_talk(talk: Talk) -> None:

@@ -29,8 +29,8 @@ LIST_EPILOG = """\
 KEY is archived (true, false or any; false where it is not given), named (true or false), prefix (of
 the id), cwd, repository, branch, git-root, or metadata.NAME."""
 USAGE_EPILOG = """\
-Counted are calls that gave a whole answer, also where the session was rewound since. A fork counts
-its own, its source the others; what was deleted is not counted any more."""
+Calls that gave a whole answer are counted, also those that were rewound since. A fork counts its
+own alone, an imported session those of its file; what was deleted is not counted any more."""
 PRUNE_EPILOG = """\
 AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
 attached to, or in which messages wait always stay."""
@@ -122,8 +122,8 @@ def _talking(add: Add) -> None:
         "--move", nargs=2, metavar=("MESSAGE", "PLACE"), help="put it at another place, from 1 on"
     )
     edits.add_argument("--clear", action="store_true", help="take all of them out")
-    edits.add_argument("--pause", action="store_true", help="take up none of them")
-    edits.add_argument("--resume", action="store_true", help="take up the next one")
+    edits.add_argument("--pause", action="store_true", help="begin no turn of a waiting message")
+    edits.add_argument("--resume", action="store_true", help="go on with the next one")
 
 
 def _finding(add: Add) -> None:
@@ -133,16 +133,16 @@ def _finding(add: Add) -> None:
         action=_Chosen,
         default={},
         metavar="KEY=VALUE",
-        help="those that are so; may be repeated",
+        help="those alone of which this is true; may be repeated",
     )
     orders = ("modified", "created", "title")
     listed.add_argument("--order", choices=orders, help="the newest first, or by title")
-    listed.add_argument("--limit", type=_count, metavar="N", help="at most so many")
+    listed.add_argument("--limit", type=_count, metavar="N", help="at most N of them")
     listed.epilog = LIST_EPILOG
     search = add("search", "commands.listing:search", "find what was said, in all sessions")
     search.add_argument("text", nargs="+", metavar="TEXT", help="words, all of them")
     search.add_argument(
-        "--limit", type=_count, default=20, metavar="N", help="at most so many (20)"
+        "--limit", type=_count, default=20, metavar="N", help="at most N of them (20)"
     )
     add("models", "commands.listing:models", "list the models and whether they can be used now")
     usage = add("usage", "commands.listing:usage", "the tokens that model calls took")
@@ -158,7 +158,7 @@ def _reading(add: Add) -> None:
     log.add_argument("--follow", action="store_true", help="go on with those that come")
     log.add_argument("--last", type=_number, metavar="N", help="begin with the last N")
     log.add_argument(
-        "--type", action="append", metavar="TYPE", help="of this type alone; may be repeated"
+        "--type", action="append", metavar="TYPE", help="only events of this type; may be repeated"
     )
 
 
@@ -174,7 +174,7 @@ def _changing(add: Add) -> None:
     rewind = add("rewind", "commands.changing:rewind", "go back to before a message")
     rewind.add_argument("session", metavar="SESSION")
     rewind.add_argument(
-        "event", nargs="?", metavar="EVENT", help="it goes with all behind it; else list the places"
+        "event", nargs="?", metavar="EVENT", help="it and all behind it go; else list the places"
     )
 
 
@@ -198,10 +198,14 @@ def _clearing(add: Add) -> None:
     delete = add("delete", "commands.clearing:delete", "delete sessions with their history")
     delete.add_argument("sessions", nargs="+", metavar="SESSION")
     prune = add(
-        "prune", "commands.clearing:prune", "show what old sessions would go, or delete them"
+        "prune", "commands.clearing:prune", "show which old sessions would go, or delete them"
     )
     prune.add_argument(
-        "--older-than", type=_days, required=True, metavar="AGE", help="not changed for so long"
+        "--older-than",
+        type=_days,
+        required=True,
+        metavar="AGE",
+        help="those not changed for so long",
     )
     prune.add_argument("--named", action="store_true", help="also those that have a name")
     prune.add_argument(
@@ -236,13 +240,13 @@ def _folder(text: str) -> str:
 
 def _count(text: str) -> int:
     if _number(text) == 0:
-        raise argparse.ArgumentTypeError("1 is the least")
+        raise argparse.ArgumentTypeError("it has to be 1 or more")
     return int(text)
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
@@ -250,7 +254,7 @@ def _days(text: str) -> float:
     """An age in days: `30`, `30d`, `12h`, `8w`."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([hdw]?)", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 30d, 12h or 8w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 30d, 12h or 8w")
     return float(found[1]) * DAYS[found[2] or "d"]
 
 
@@ -266,7 +270,7 @@ class _Chosen(argparse.Action):
     ) -> None:
         key, equals, value = str(values).partition("=")
         if not equals:
-            raise argparse.ArgumentError(self, f"{values!r} is no KEY=VALUE")
+            raise argparse.ArgumentError(self, f"{values!r} is not KEY=VALUE")
         chosen = {**getattr(namespace, self.dest)}
         if key.startswith("metadata."):
             members = {**chosen.get("metadata", {}), key.removeprefix("metadata."): _plain(value)}

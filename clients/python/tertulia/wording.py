@@ -23,6 +23,7 @@ from tertulia.errors import (
 _CLAUSES = re.compile(r"(?<=[.;]) ")
 _METHOD = re.compile(r"(?<![\w/.-])(?:sessions?|models|runtime)\.(?!db\b)[a-z]\w*")
 """The file `sessions.db`, and whatever stands in a path, is none."""
+_ADDRESS = re.compile(r"https?://")
 _HOW_TO_ADD = (
     "Name a provider in config.toml in the data folder, or set a variable such as OPENAI_API_KEY."
 )
@@ -55,7 +56,7 @@ def said(error: TertuliaError | RpcError) -> str:
     elif isinstance(error, TurnBusy):
         instead = {**_INSTEAD, "session.idle": "Try again when it has ended."}
     text = "\n".join(_without_methods(line, instead) for line in text.split("\n"))
-    return text[:1].upper() + text[1:]
+    return text if _ADDRESS.match(text) else text[:1].upper() + text[1:]
 
 
 def _without_methods(line: str, instead: dict[str, str]) -> str:

@@ -1,16 +1,18 @@
 """The command: `python -m tertuliad.doctor --home DIR [--repair] [--json]`.
 
-Exit status: 0 nothing is wrong (any more), 1 there are faults, 2 the home cannot be checked.
+Exit status: 0 nothing is wrong (any more), 1 there are faults, 2 the home cannot be checked. It is
+the same where nobody reads what is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 import os
 import sys
 from pathlib import Path
-
-import msgspec
 
 from tertulia_protocol import layout
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
@@ -56,9 +58,9 @@ def _print_refusal(home: Path, words: str, done: list[str], *, as_document: bool
     if as_document:
         _print_document({"home": str(home), "error": words, "done": done})
     else:
-        for line in done:
-            _print(f"done   {line}")
-        sys.stderr.write(words + "\n")
+        _print(*_told(done))
+        if sys.stderr is not None:
+            sys.stderr.write(words + "\n")
 
 
 def _print_json(home: Path, examined: Examined, done: list[str]) -> None:
@@ -69,17 +71,33 @@ def _print_json(home: Path, examined: Examined, done: list[str]) -> None:
 
 
 def _print_document(document: dict[str, object]) -> None:
-    _print(msgspec.json.encode(document).decode())
+    # A path may have bytes that are no text; the standard library's encoder lets them through.
+    _print(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
 
 
 def _print_lines(home: Path, examined: Examined, done: list[str]) -> None:
-    for line in done:
-        _print(f"done   {line}")
-    for found in examined.findings:
-        _print(as_line(found))
     faults = counted(len(examined.faults), "fault") if examined.faults else "no fault"
-    _print(f"{home}: {faults}, {counted(examined.sessions, 'session')} looked into.")
+    _print(
+        *_told(done),
+        *map(as_line, examined.findings),
+        f"{home}: {faults}, {counted(examined.sessions, 'session')} looked into.",
+    )
 
 
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
+def _told(done: list[str]) -> list[str]:
+    return [f"done   {line}" for line in done]
+
+
+def _print(*lines: str) -> None:
+    if not lines or sys.stdout is None:  # None: it was closed before this began
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # Python flushes it at exit, and would complain again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+            sys.stderr.write(f"stdout cannot be written: {error.strerror}\n")

@@ -138,4 +138,4 @@ def _of_segments(db: Database) -> Iterator[Finding]:
     if fault := db.index_fault():
         yield finding("index_damaged", fault)
     elif waiting := db.to_index():
-        yield finding("index_behind", f"{counted(waiting, 'piece')} of logs to be indexed")
+        yield finding("index_behind", f"{counted(waiting, 'piece')} of logs not indexed yet")

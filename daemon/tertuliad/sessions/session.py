@@ -334,7 +334,8 @@ class Session:
             self._state = None
             self._fail_all(runs_elsewhere(self.id))
             return
-        go_on = self._world.has_keys(self.id, loaded.state.config)
+        world = self._world
+        go_on = not world.leave_waiting and world.has_keys(self.id, loaded.state.config)
         reply = Reply()
         reply.add_done_callback(self._recovered)
         self._inbox.insert(0, Command(partial(turns.interrupt, go_on=go_on), reply))

@@ -55,6 +55,9 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """The sessions that run a turn here."""
     draining: Callable[[], bool] = lambda: False
     """Whether the daemon is stopping: no turn begins any more."""
+    leave_waiting: bool = False
+    """What an earlier process left waiting waits for a client, also behind a turn of its that is
+    ended here: this daemon may end before the answer does."""
 
     def headers_of(self, session_id: str, message_id: str | None) -> dict[str, str]:
         """What a client gave for one message."""

@@ -54,7 +54,7 @@ def _listed(client: Client, options: argparse.Namespace) -> dict[str, Any]:
 
 def _print_sessions(sessions: Sequence[SessionInfo], options: argparse.Namespace) -> None:
     if not sessions:
-        chosen = "No session is like that." if options.filter else _NONE_YET
+        chosen = "No session matches." if options.filter else _NONE_YET
         remark(chosen)
     style = style_for(options)
     width = max((len(info.session_id) for info in sessions), default=0)

@@ -41,7 +41,10 @@ def send(options: argparse.Namespace) -> int:
 def _lost(error: ConnectionLost, session_id: str) -> ConnectionLost:
     """With where to look; behind the first line stands what the daemon said last."""
     why, *rest = str(error).split("\n")
-    seen = f"`tertulia show {session_id}` shows whether it took the message."
+    seen = (
+        f"`tertulia show {session_id}` shows whether it took the message, `tertulia queue"
+        f" {session_id}` whether that still waits."
+    )
     return ConnectionLost("\n".join([f"{why} {seen}", *rest]))
 
 
