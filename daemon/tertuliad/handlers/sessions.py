@@ -98,7 +98,7 @@ def resumed(
         if continue_work is not False:
             ctx.sessions.go_on(session_id)
 
-    return on_success(ctx.sessions.post(session_id, command), attached)
+    return on_success(ctx.post_anew(session_id, command), attached)
 
 
 def _settings(params: SessionConfig) -> SessionConfig:
