@@ -176,6 +176,15 @@ async def test_what_nobody_follows_is_read_as_others_have_left_it(tmp_path: Path
             await seen()
 
 
+async def test_an_id_that_another_daemon_has_given_free_can_be_used(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, _), pair(tmp_path) as (there, _):
+        await here.create(S)
+        await there.request("session.metadata.get", {"sessionId": S})
+        await here.request("session.delete", {"sessionId": S})
+        assert "resumed" not in await there.create(S, ifExists="resume")
+        assert (await there.turn(S, "hello"))["data"]["content"] == "answer 1 to hello"
+
+
 async def test_what_others_changed_is_known_and_told_in_the_list(tmp_path: Path) -> None:
     async with two(tmp_path) as (here, room, there, _):
         await here.request("session.name.get", {"sessionId": S})

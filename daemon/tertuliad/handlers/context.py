@@ -52,11 +52,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             self.world.credentials.keep(session_id, given)
 
     def post_anew(self, session_id: str, command: Decide) -> Reply:
-        """Have a command done by a session that the caller need not follow. What nobody follows is
-        not looked after while other daemons write to it: what is in memory of it may be old."""
+        """Have a command done by a session that the caller need not follow."""
+        self.look_anew(session_id)
+        return self.sessions.post(session_id, command)
+
+    def look_anew(self, session_id: str) -> None:
+        """What nobody follows is not looked after while other daemons write to it: what is in
+        memory of it may be old, and is let go."""
         if not self.hub.followers(session_id):
             self.sessions.release(session_id)
-        return self.sessions.post(session_id, command)
 
     def delete(self, session_id: str) -> Reply:
         """Remove a session with all that is kept in memory for it, and tell everybody; answers the
