@@ -179,10 +179,19 @@ async def test_what_waits_for_a_key_waits_for_the_resume_that_brings_it(tmp_path
         assert [item["displayText"] for item in items] == ["waits"]
         (row,) = (await client.request("session.list"))["sessions"]
         assert row["pending"] == 1
+        await send(client, "another")
+        await send(client, "first", mode="immediate")
+        inserted = {"prompt": "inserted", "mode": "immediate"}
+        await client.request(
+            "session.queue.insertAt", {"sessionId": S, "position": 0, "message": inserted}
+        )
+        (row,) = (await client.request("session.list"))["sessions"]
+        assert row["pending"] == 4, "what is sent without the key waits with the others"
         assert room.model.calls == []
 
         await client.request("session.resume", {"sessionId": S, "provider": PROVIDER})
-        assert last_words((await room.model.next_call()).request) == "waits"
+        for words in ("first", "inserted", "waits", "another"):
+            assert last_words((await room.model.next_call()).request) == words
         await client.next_event("session.idle", S)
         (row,) = (await client.request("session.list"))["sessions"]
         assert "pending" not in row

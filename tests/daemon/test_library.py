@@ -183,6 +183,7 @@ async def test_what_cannot_be_forked_is_told(both: tuple[FramesClient, Room]) ->
         ({"sessionId": "nobody"}, SessionNotFound, "not found"),
         ({"sessionId": "a", "newSessionId": "a"}, SessionExists, "exists"),
         ({"sessionId": "a", "newSessionId": "../x"}, InvalidParams, "newSessionId"),
+        ({"sessionId": "a", "newSessionId": ""}, InvalidParams, "newSessionId"),
     ):
         with pytest.raises(error, match=words):
             await client.request("sessions.fork", params)
@@ -215,6 +216,22 @@ async def test_what_was_rewound_is_gone_and_the_rest_stays(
     assert after[:gone] == before[:gone]
     assert after[gone]["parentId"] == before[gone - 1]["id"]
     assert await found(client, "four") == {"a"}
+
+
+async def test_a_message_that_is_sent_behind_a_rewind_is_kept(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await spoken(client, "a", "one", "two")
+    event_id = await message_id(client, "a", 1)
+    cut = {"sessionId": "a", "eventId": event_id}
+    asked = await client.ask("session.history.truncate", cut)
+    await client.ask("session.send", {"sessionId": "a", "prompt": "two, in other words"})
+    assert "error" not in await client.answer(asked)
+    await client.next_event("session.snapshot_rewind", "a")
+    await client.next_event("session.idle", "a")
+    assert await said(client, "a") == ["one", "two, in other words"]
+    assert model_read(room) == ["one", "answer 1 to one", "two, in other words"]
 
 
 async def test_a_seq_is_never_used_again(both: tuple[FramesClient, Room]) -> None:
@@ -365,6 +382,16 @@ async def test_a_made_title_gives_way_to_a_chosen_one(both: tuple[FramesClient, 
     assert await name() == "Mine"
     with pytest.raises(InvalidParams, match="summary"):
         await made("  ")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\u200b", "\u2060 \ufeff"])
+async def test_a_name_that_nobody_would_see_is_refused(
+    both: tuple[FramesClient, Room], name: str
+) -> None:
+    client, _ = both
+    await client.create("a")
+    with pytest.raises(InvalidParams, match="name"):
+        await client.request("session.name.set", {"sessionId": "a", "name": name})
 
 
 async def test_metadata_is_the_callers_own(both: tuple[FramesClient, Room]) -> None:

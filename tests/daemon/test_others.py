@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.errors import SessionNotFound, StoreFailed
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.base import Append
@@ -155,6 +155,34 @@ async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
         await here.next_event("session.info")
         await here.turn(S, "hello")
         assert types(here).count("session.idle") == 1
+
+
+async def test_what_nobody_follows_is_read_as_others_have_left_it(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, _), pair(tmp_path) as (there, _):
+        await here.create(S)
+
+        async def seen() -> tuple[Any, int]:
+            asked = {"sessionId": S}
+            used = await there.request("session.usage.getMetrics", asked)
+            return await there.request("session.metadata.get", asked), used["totalUserRequests"]
+
+        assert await seen() == ({"metadata": {}, "archived": False}, 0)
+        change = {"sessionId": S, "metadata": {"k": 1}, "archived": True}
+        await here.request("session.metadata.update", change)
+        await here.turn(S, "hello")
+        assert await seen() == ({"metadata": {"k": 1}, "archived": True}, 1)
+        await here.request("session.delete", {"sessionId": S})
+        with pytest.raises(SessionNotFound):
+            await seen()
+
+
+async def test_an_id_that_another_daemon_has_given_free_can_be_used(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, _), pair(tmp_path) as (there, _):
+        await here.create(S)
+        await there.request("session.metadata.get", {"sessionId": S})
+        await here.request("session.delete", {"sessionId": S})
+        assert "resumed" not in await there.create(S, ifExists="resume")
+        assert (await there.turn(S, "hello"))["data"]["content"] == "answer 1 to hello"
 
 
 async def test_what_others_changed_is_known_and_told_in_the_list(tmp_path: Path) -> None:

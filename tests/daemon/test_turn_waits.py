@@ -51,6 +51,19 @@ async def test_who_sends_again_by_a_key_gets_the_answer_of_the_first(
     assert len(room.model.calls) == 1
 
 
+async def test_who_sends_again_what_was_taken_out_learns_that_it_has_no_turn(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await client.say("a", "runs")
+    call = await room.model.next_call()
+    params = {"sessionId": "a", "prompt": "waits", "idempotencyKey": "k"}
+    waits = (await client.request("session.send", params))["messageId"]
+    await client.request("session.queue.removeAt", {"sessionId": "a", "id": waits})
+    assert await outcome(client, await stay(client, "waits", "k")) == (None, True)
+    call.finish("done")
+
+
 async def test_who_sends_again_by_a_key_learns_how_the_first_failed(
     both: tuple[FramesClient, Room],
 ) -> None:

@@ -75,6 +75,7 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
             lambda message_id: message_id,
             if_idle=bool(params.if_idle),
             expected_seq=params.expected_seq,
+            has_keys=ctx.world.has_keys(params.session_id, state.config),
         )
 
     put = put_message(ctx, params.session_id, params, command)

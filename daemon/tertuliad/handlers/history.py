@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import shapes
-from tertulia_protocol.errors import InvalidParams, SeqMoved, SessionNotFound, TurnBusy
+from tertulia_protocol.errors import Draining, InvalidParams, SessionNotFound, TurnBusy
 from tertulia_protocol.methods import library as methods
 from tertuliad import limits
 from tertuliad.clock import iso
@@ -29,60 +30,77 @@ from tertuliad.store.base import Range, Record, Row
 _encoder = msgspec.json.Encoder()
 
 
-async def truncate(
-    ctx: Context, caller: Caller, params: methods.SessionHistoryTruncateParams
-) -> methods.SessionHistoryTruncateResult:
+def truncate(ctx: Context, caller: Caller, params: methods.SessionHistoryTruncateParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
-    removed = await _rewound(ctx, params.session_id, params.event_id)
-    return methods.SessionHistoryTruncateResult(events_removed=removed)
+    removed = _rewound(ctx, params.session_id, params.event_id)
+    return mapped(removed, lambda n: methods.SessionHistoryTruncateResult(events_removed=n))
 
 
-async def _rewound(ctx: Context, session_id: str, event_id: str) -> int:
-    """Leave out the event and what is behind it; how many events that were. What another client
-    writes meanwhile goes too, and is counted."""
-    tries = 0
-    while True:
-        cut = await branching.cut_before(ctx.world.store, session_id, event_id)
+def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
+    """Leave out the event and what is behind it; how many events that were. What is sent while the
+    log is read for it comes after it."""
+    cuts: list[branching.Cut] = []
 
-        def command(state: SessionState, cut: branching.Cut = cut) -> Decision:
-            return rewinding.rewind(
-                state,
-                event_id,
-                expected_seq=cut.head,
-                kept=cut.kept,
-                removed=cut.removed,
-                first_words=cut.first_words,
-                result=cut.removed,
-            )
+    def read() -> Reply:
+        found = Reply()
 
-        try:
-            removed: int = await ctx.sessions.post(session_id, command).settled()
-            return removed
-        except SeqMoved:
-            tries += 1
-            if tries > limits.COMMIT_TRIES:
-                raise
+        async def run() -> None:
+            try:
+                cuts.append(await branching.cut_before(ctx.world.store, session_id, event_id))
+                found.give(None)
+            except Exception as error:  # noqa: BLE001 - the gate maps it
+                found.fail(error)
+            finally:
+                found.fail(Draining("The daemon is stopping, and nothing was left out."))
+
+        ctx.world.spawn(run)
+        return found
+
+    def command(state: SessionState) -> Decision:
+        rewinding.check_no_turn(state)
+        if not cuts:
+            return Decision(after=read())
+        cut = cuts.pop()
+        return rewinding.rewind(
+            state,
+            event_id,
+            expected_seq=cut.head,
+            kept=cut.kept,
+            removed=cut.removed,
+            first_words=cut.first_words,
+            result=cut.removed,
+        )
+
+    return ctx.sessions.post(session_id, command)
 
 
-async def rewind(
+def rewind(
     ctx: Context, caller: Caller, params: methods.SessionHistoryRewindParams
-) -> methods.SessionHistoryRewindResult:
+) -> Reply | methods.SessionHistoryRewindResult:
     ctx.need_attached(caller, params.session_id)
     if params.mode == "conversation-and-files":
-        return methods.SessionHistoryRewindResult(
-            outcome="file-change-tracking-disabled",
-            restored_files=[],
-            skipped_files=[],
+        return _outcome(
+            "file-change-tracking-disabled",
             error="Changes of files are not tracked; rewind the conversation alone.",
         )
-    try:
-        removed = await _rewound(ctx, params.session_id, params.event_id)
-    except TurnBusy as busy:
-        return methods.SessionHistoryRewindResult(
-            outcome="session-busy", restored_files=[], skipped_files=[], error=busy.message
-        )
+    final = Reply()
+
+    def done(removed: Future[Any]) -> None:
+        error = removed.exception()
+        if isinstance(error, TurnBusy):
+            final.give(_outcome("session-busy", error=error.message))
+        elif error is not None:
+            final.fail(error)
+        else:
+            final.give(_outcome("success", events_removed=removed.result()))
+
+    _rewound(ctx, params.session_id, params.event_id).add_done_callback(done)
+    return final
+
+
+def _outcome(outcome: Any, **more: Any) -> methods.SessionHistoryRewindResult:
     return methods.SessionHistoryRewindResult(
-        outcome="success", events_removed=removed, restored_files=[], skipped_files=[]
+        outcome=outcome, restored_files=[], skipped_files=[], **more
     )
 
 
@@ -229,7 +247,7 @@ def record_context(
 
 
 def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
-    return ctx.sessions.post(
+    return ctx.post_anew(
         params.session_id,
         lambda state: described(state, params.metadata, params.archived, "$.metadata", _metadata),
     )
@@ -256,7 +274,7 @@ def described(
 
 
 def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    return ctx.sessions.post(params.session_id, lambda state: Decision(result=_metadata(state)))
+    return ctx.post_anew(params.session_id, lambda state: Decision(result=_metadata(state)))
 
 
 def _metadata(of: Any) -> methods.SessionMetadataGetResult:
@@ -265,7 +283,7 @@ def _metadata(of: Any) -> methods.SessionMetadataGetResult:
 
 
 def usage(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    return ctx.sessions.post(params.session_id, lambda state: Decision(result=_usage(state)))
+    return ctx.post_anew(params.session_id, lambda state: Decision(result=_usage(state)))
 
 
 def _usage(state: SessionState) -> methods.SessionUsageGetMetricsResult:

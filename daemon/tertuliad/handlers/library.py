@@ -32,7 +32,7 @@ _NOTHING = methods.Nothing()
 async def fork(
     ctx: Context, caller: Caller, params: methods.SessionsForkParams
 ) -> methods.SessionsForkResult:
-    child = params.new_session_id or new_id()
+    child = new_id() if params.new_session_id is None else params.new_session_id
     if not ids.is_valid(child):
         raise InvalidParams(f"$.newSessionId: {ids.RULE}.", {"path": "$.newSessionId"})
     source = params.session_id
@@ -61,9 +61,10 @@ async def export(
 async def import_(
     ctx: Context, caller: Caller, params: methods.SessionImportParams
 ) -> methods.MaybeSession:
-    wanted = params.session_id or params.document.session_id
+    wanted, path = params.session_id, "$.sessionId"
+    if wanted is None:
+        wanted, path = params.document.session_id, "$.document.sessionId"
     if not ids.is_valid(wanted):
-        path = "$.document.sessionId"
         raise InvalidParams(f"{path}: {ids.RULE}.", {"path": path})
     try:
         return await _imported(ctx, params.document, wanted)

@@ -22,25 +22,29 @@ class _Asked(msgspec.Struct, rename="camel"):
 
 
 def end_of(store: Store, session_id: str, message_id: str) -> Reply:
-    """Completed with the `TurnEnd`; one without an answer where the message was rewound."""
+    """Completed with the `TurnEnd`: `aborted` where the log has no such message, because it was
+    taken out of the queue or rewound."""
     records = store.read(session_id, Range(types=_TYPES))
     return mapped(records, lambda found: _end(_turn(found, message_id), message_id))
 
 
-def _turn(records: list[Record], message_id: str) -> list[Record]:
-    """What the log has of the turn, behind its message."""
-    turn: list[Record] = []
+def _turn(records: list[Record], message_id: str) -> list[Record] | None:
+    """What the log has of the turn, behind its message; None: it has no such message."""
+    turn: list[Record] | None = None
     is_asked = False
     for record in records:
         if record.type == "user.message":
             data = msgspec.json.decode(record.body, type=_Event).data
             is_asked = msgspec.json.decode(data, type=_Asked).message_id == message_id
-        elif is_asked:
+            turn = [] if is_asked else turn
+        elif is_asked and turn is not None:
             turn.append(record)
     return turn
 
 
-def _end(turn: list[Record], message_id: str) -> TurnEnd:
+def _end(turn: list[Record] | None, message_id: str) -> TurnEnd:
+    if turn is None:
+        return TurnEnd(answer=None, aborted=True)
     answer, error, error_id = None, None, None
     for record in turn:
         if record.type == "assistant.message":

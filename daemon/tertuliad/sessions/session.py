@@ -196,7 +196,7 @@ class Session:
             self._busy = False
 
     def _done(self, command: Command, state: SessionState) -> bool:
-        """Do a command; False: its commit is under way, or was answered at once."""
+        """Do a command; False: what it needs is under way, or was answered at once."""
         try:
             return self._do(command, state)
         except RpcError as error:
@@ -220,6 +220,9 @@ class Session:
 
     def _do(self, command: Command, state: SessionState) -> bool:
         decision = command.decide(state)
+        if decision.after is not None:
+            decision.after.add_done_callback(partial(self._found, command))
+            return False
         if decision.starts_turn:
             decision = admitted(decision, command.decide, state, self._world)
         self._modified_ms = now_ms()
@@ -239,6 +242,16 @@ class Session:
         submit = self._world.store.create if self._is_new else self._world.store.append
         submit(append).add_done_callback(partial(self._committed, command, decision, sealed, row))
         return False
+
+    def _found(self, command: Command, done: Future[object]) -> None:
+        """What a command has to know first is known: nothing has come between."""
+        self._busy = False
+        error = done.exception()
+        if error is not None:
+            command.reply.fail(error)
+        else:
+            self._inbox.insert(0, command)
+        self._work()
 
     def _due_snapshot(self, state: SessionState, decision: Decision) -> bytes | None:
         """A snapshot every so many events, so that the session comes back quickly."""

@@ -160,14 +160,12 @@ METHODS: dict[str, Method] = {
                 "SessionHistoryTruncateParams",
                 "SessionHistoryTruncateResult",
                 "Leave out an event and all behind it.",
-                "in a task",
             ),
             (
                 "session.history.rewind",
                 "SessionHistoryRewindParams",
                 "SessionHistoryRewindResult",
                 "The same, with an outcome for people.",
-                "in a task",
             ),
             (
                 "session.history.listRewindPoints",

@@ -212,7 +212,7 @@ class SessionNameSetParams(Params, frozen=True, kw_only=True):
     name: str
 
     def check(self) -> None:
-        if not self.name.strip():
+        if not any(each.isprintable() and not each.isspace() for each in self.name):
             raise faults.invalid("$.name", "the name is empty")
 
 

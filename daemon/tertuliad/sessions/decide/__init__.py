@@ -20,6 +20,7 @@ order, and starts or stops the turn.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -39,7 +40,8 @@ class Draft(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """`drafts` in their order of publication; `result` answers the command. With `keep_to` the log
     is rewound to that seq in the same step. `taken_out` are the ids of messages that waited and get
-    no turn."""
+    no turn. With `after` nothing is decided yet: the session does nothing else until that is done,
+    and then decides again."""
 
     drafts: tuple[Draft, ...] = ()
     result: Any = None
@@ -47,6 +49,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     stops_turn: bool = False
     keep_to: int | None = None
     taken_out: tuple[str, ...] = ()
+    after: Future[Any] | None = None
 
 
 Decide = Callable[[SessionState], Decision]

@@ -64,10 +64,17 @@ def move(
     return _stored(state, [*steering(state), *after], result(True))
 
 
-def insert(state: SessionState, message: MessageQueued, position: int, result: Any) -> Decision:
-    """Put a new message at `position`. Where nothing runs, it is a turn at once."""
+def insert(
+    state: SessionState,
+    message: MessageQueued,
+    position: int,
+    result: Any,
+    *,
+    has_keys: bool = True,
+) -> Decision:
+    """Put a new message at `position`. Where nothing runs or waits, it is a turn at once."""
     if message.first or (state.turn is None and not state.pending and not state.paused):
-        return sending.send(state, message, lambda _: result)
+        return sending.send(state, message, lambda _: result, has_keys=has_keys)
     pending = waiting(state)
     pending.insert(_within(position, pending), message)
     return _stored(state, [*steering(state), *pending], result)

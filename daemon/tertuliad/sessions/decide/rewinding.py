@@ -26,12 +26,7 @@ def rewind(
     """Leave out the event and what is behind it. `kept` is the seq before it; `removed` counts the
     shown events that go, and `first_words` are those of the first message that stays, both as of
     `expected_seq`."""
-    if state.turn is not None:
-        raise TurnBusy(
-            "A turn runs in this session. Wait for session.idle, or end it with session.abort.",
-            {"sessionId": state.id},
-            retry_ms=limits.TURN_RETRY_MS,
-        )
+    check_no_turn(state)
     check_seq(state, expected_seq)
     carried = facts.Carried(
         config=state.config,
@@ -53,3 +48,13 @@ def rewind(
         events.SessionSnapshotRewind(up_to_event_id=event_id, events_removed=removed),
     )
     return Decision(drafts=drafts, result=result, keep_to=kept)
+
+
+def check_no_turn(state: SessionState) -> None:
+    """Raise `TurnBusy` where a turn runs."""
+    if state.turn is not None:
+        raise TurnBusy(
+            "A turn runs in this session. Wait for session.idle, or end it with session.abort.",
+            {"sessionId": state.id},
+            retry_ms=limits.TURN_RETRY_MS,
+        )

@@ -21,10 +21,12 @@ def send(
     *,
     if_idle: bool = False,
     expected_seq: int | None = None,
+    has_keys: bool = True,
 ) -> Decision:
     """Start a turn, or put the message behind the one that runs. `result` gets the message's id:
     that of the first one, where a message with the same key was accepted before. Where messages
-    were left waiting, sending one lets them go on."""
+    were left waiting, sending one lets them go on, unless they wait for the keys of their model:
+    without `has_keys` it waits with them."""
     if message.key is not None and message.key in state.keys:
         return Decision(result=result(state.keys[message.key]))
     if if_idle:
@@ -42,7 +44,7 @@ def send(
         return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
     check_room(state, [*state.pending, message])
     drafts = [Draft(message), Draft(events.PendingMessagesModified())]
-    if state.turn is not None or state.paused:
+    if state.turn is not None or state.paused or not has_keys:
         return Decision(drafts=tuple(drafts), result=answer)
     drafts += begin(state, with_added(state.pending, message)[0], "queued")
     return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
