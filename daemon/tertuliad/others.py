@@ -88,8 +88,8 @@ class Others:
     async def look(self) -> None:
         """Tell who follows here what others have written since the last look. Raises
         `StoreFailed`."""
-        number = await settled(self._store.commits_elsewhere())
-        if number != self._seen:
+        number = self._store.commits_elsewhere()
+        if number is None or number != self._seen:
             self._seen = number if await self._read() else None
         self._end_abandoned()
 

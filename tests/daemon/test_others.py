@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tertulia_protocol.errors import SessionNotFound, StoreFailed
+from tertulia_protocol.errors import SessionNotFound, StoreFailed, TurnBusy
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.base import Append
@@ -155,6 +155,50 @@ async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
         await here.next_event("session.info")
         await here.turn(S, "hello")
         assert types(here).count("session.idle") == 1
+
+
+async def test_what_is_asked_is_answered_as_others_have_left_it_heard_or_not(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        asked = {"sessionId": S}
+        room.model.hold = True
+        await here.request("session.queue.setDrainPaused", {**asked, "paused": True})
+        await there.request("session.queue.pendingItems", asked)
+        await here.say(S, "it waits")
+        assert (await there.request("session.queue.pendingItems", asked))["items"]
+        await there.request("session.queue.clear", asked)
+        assert not (await here.request("session.queue.pendingItems", asked))["items"]
+        await here.request("session.name.set", {**asked, "name": "herons"})
+        assert (await there.request("session.name.get", asked))["name"] == "herons"
+        await here.request("session.delete", asked)
+        with pytest.raises(SessionNotFound):
+            await there.request("session.metadata.get", asked)
+
+
+async def test_a_session_whose_turn_runs_elsewhere_is_read_and_watched_and_not_changed(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (here, room), pair(tmp_path) as (there, other):
+        await here.create(S, model="m")
+        room.model.hold = True
+        await here.say(S, "hello")
+        call = await room.model.next_call()
+        asked = {"sessionId": S}
+        await there.request("session.resume", {**asked, "disableResume": True})
+        assert (await there.request("session.name.get", asked))["name"] is None
+        for method, more in {
+            "session.abort": {},
+            "session.send": {"prompt": "from there"},
+            "session.name.set": {"name": "herons"},
+        }.items():
+            with pytest.raises(TurnBusy, match="another daemon") as refused:
+                await there.request(method, {**asked, **more})
+            assert refused.value.retry_ms is not None
+        call.finish("done")
+        await here.next_event("session.idle", S)
+        await look(other)
+        await told(there, *TURN_ENDS)
 
 
 async def test_what_nobody_follows_is_read_as_others_have_left_it(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
 from tertuliad.models import Models
 from tertuliad.replies import Reply, mapped
-from tertuliad.sessions.decide import Decide
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
 
@@ -50,17 +49,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         nothing."""
         if (given := given_providers(config)) is not None:
             self.world.credentials.keep(session_id, given)
-
-    def post_anew(self, session_id: str, command: Decide) -> Reply:
-        """Have a command done by a session that the caller need not follow."""
-        self.look_anew(session_id)
-        return self.sessions.post(session_id, command)
-
-    def look_anew(self, session_id: str) -> None:
-        """What nobody follows is not looked after while other daemons write to it: what is in
-        memory of it may be old, and is let go."""
-        if not self.hub.followers(session_id):
-            self.sessions.release(session_id)
 
     def delete(self, session_id: str) -> Reply:
         """Remove a session with all that is kept in memory for it, and tell everybody; answers the

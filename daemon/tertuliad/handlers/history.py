@@ -247,7 +247,7 @@ def record_context(
 
 
 def describe(ctx: Context, caller: Caller, params: methods.SessionMetadataUpdateParams) -> Reply:
-    return ctx.post_anew(
+    return ctx.sessions.post(
         params.session_id,
         lambda state: described(state, params.metadata, params.archived, "$.metadata", _metadata),
     )
@@ -274,7 +274,7 @@ def described(
 
 
 def metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    return ctx.post_anew(params.session_id, lambda state: Decision(result=_metadata(state)))
+    return ctx.sessions.post(params.session_id, lambda state: Decision(result=_metadata(state)))
 
 
 def _metadata(of: Any) -> methods.SessionMetadataGetResult:
@@ -283,7 +283,7 @@ def _metadata(of: Any) -> methods.SessionMetadataGetResult:
 
 
 def usage(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    return ctx.post_anew(params.session_id, lambda state: Decision(result=_usage(state)))
+    return ctx.sessions.post(params.session_id, lambda state: Decision(result=_usage(state)))
 
 
 def _usage(state: SessionState) -> methods.SessionUsageGetMetricsResult:

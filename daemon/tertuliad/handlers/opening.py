@@ -119,7 +119,9 @@ def of_task(ctx: Context, caller: Caller, params: Any) -> methods.SessionsFindBy
 
 
 def client_metadata(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    return ctx.post_anew(params.session_id, lambda state: Decision(result=_texts(state.metadata)))
+    return ctx.sessions.post(
+        params.session_id, lambda state: Decision(result=_texts(state.metadata))
+    )
 
 
 def update_client_metadata(
@@ -131,7 +133,7 @@ def update_client_metadata(
         changes = {**taken_out, **(params.set or {})}
         return history.described(state, changes, None, "$.set", lambda now: _texts(now.metadata))
 
-    return ctx.post_anew(params.session_id, command)
+    return ctx.sessions.post(params.session_id, command)
 
 
 async def client_metadata_of_many(

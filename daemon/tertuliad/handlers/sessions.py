@@ -50,7 +50,6 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
         start = iso(state.created_ms)
         return settings.create(state, config, version, start, _opened(state, config.model))
 
-    ctx.look_anew(session_id)
     reply = ctx.sessions.create(session_id, command)
     return on_success(reply, lambda: _attach(ctx, caller, session_id, config))
 
@@ -99,7 +98,7 @@ def resumed(
         if continue_work is not False:
             ctx.sessions.go_on(session_id)
 
-    return on_success(ctx.post_anew(session_id, command), attached)
+    return on_success(ctx.sessions.post(session_id, command), attached)
 
 
 def _settings(params: SessionConfig) -> SessionConfig:

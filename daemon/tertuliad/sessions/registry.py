@@ -4,6 +4,8 @@ Outlives every connection. A slot for a stored session is made by the first comm
 waits in its inbox until the log is folded. Idle slots are let go, after a time or when there are
 too many, the one used longest ago first: nobody can tell, since all that matters of a session is in
 the store. A slot stays while its turn runs, a command is under way or somebody waits for its turn.
+When another daemon has written to the home, all that are idle are let go before the next command:
+what is in memory of them may be old.
 
 One task looks at all slots from time to time, and is there only while there are slots: a session
 has neither a task nor a timer of its own.
@@ -44,12 +46,15 @@ class Sessions:
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._looking = False
         """The task that looks for idle slots is there."""
+        self._commits: int | None = None
+        """The store's number of what other daemons wrote, when it was last asked for."""
         self._answered = 0
         """Commands since idle slots were looked for. Each leaves one at most, so that there is no
         need to look behind each of them, while many are busy."""
 
     def create(self, session_id: str, command: Decide) -> Reply:
         """A new session whose first command is `command`; fails with `SessionExists`."""
+        self._let_go_old()
         session = self._slot(session_id)
         if session is None:
             session = self._taken_in(Session(session_id, self._world, is_new=True))
@@ -166,7 +171,14 @@ class Sessions:
             self._world.spawn(self._look)
         return session
 
+    def _let_go_old(self) -> None:
+        number = self._world.store.commits_elsewhere()
+        if number is None or number != self._commits:
+            self._commits = number
+            self.let_go()
+
     def _brought_back(self, session_id: str) -> Session:
+        self._let_go_old()
         session = self._live.get(session_id)
         if session is None or (session.gone and not session.deleting):
             return self._taken_in(Session(session_id, self._world, is_new=False))

@@ -345,13 +345,25 @@ class Session:
         """End a turn that nobody runs any more, before anything else is done."""
         if self._world.owners.elsewhere(loaded.owner):
             self._state = None
-            self._fail_all(runs_elsewhere(self.id))
+            self._answer_only(loaded.state)
             return
         world = self._world
         go_on = not world.leave_waiting and world.has_keys(self.id, loaded.state.config)
         reply = Reply()
         reply.add_done_callback(self._recovered)
         self._inbox.insert(0, Command(partial(turns.interrupt, go_on=go_on), reply))
+
+    def _answer_only(self, state: SessionState) -> None:
+        """Another process runs a turn: what would change something is refused."""
+        while self._inbox:
+            command = self._inbox.pop(0)
+            try:
+                decision = command.decide(state)
+                if decision != Decision(result=decision.result):
+                    raise runs_elsewhere(self.id)
+                command.reply.give(decision.result)
+            except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
+                command.reply.fail(error)
 
     def _recovered(self, done: Future[object]) -> None:
         """Where the turn's end cannot be stored, nothing else can be done either."""

@@ -180,8 +180,9 @@ class Store(Protocol):
 
     def rows(self, wanted: ListQuery) -> Future[Page]: ...
 
-    def commits_elsewhere(self) -> Future[int]:
-        """A number that another process's next commit changes, and nothing that is done here."""
+    def commits_elsewhere(self) -> int | None:
+        """A number that another process's next commit changes, and nothing that is done here; None:
+        it cannot be told at once."""
         ...
 
     def ahead(self, heads: dict[str, int]) -> Future[list[Row]]:

@@ -108,12 +108,15 @@ class SqliteStore:
     def rows(self, wanted: ListQuery) -> Future[Page]:
         return self._reader.submit(lambda db: rows.page(db, wanted))
 
-    def commits_elsewhere(self) -> Future[int]:
+    def commits_elsewhere(self) -> int | None:
         db = self._writer.at_hand
-        if db is not None:
-            with contextlib.suppress(Exception):  # as in `load`
-                return Reply.of(_commits_elsewhere(db))
-        return self._writer.submit(_commits_elsewhere, heavy=True)
+        if db is None:
+            return None
+        try:
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+        except Exception:  # noqa: BLE001 - what reads or writes next says what is wrong
+            return None
+        return int(version)  # of the writer's connection: the reader's commits do not change it
 
     def ahead(self, heads: dict[str, int]) -> Future[list[Row]]:
         durable = Reply()
@@ -163,12 +166,6 @@ class SqliteStore:
         if self._unfolded >= limits.WAL_CHANGES:
             self._unfolded = 0
             self._reader.submit(_fold_log)
-
-
-def _commits_elsewhere(db: sqlite3.Connection) -> int:
-    """Of the writer's connection: neither its own commits nor what the reader does change it."""
-    (version,) = db.execute("PRAGMA data_version").fetchone()
-    return int(version)
 
 
 def _is_large(append: Append) -> bool:
