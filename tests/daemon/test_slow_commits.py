@@ -3,6 +3,7 @@ twice, and nobody waits for ever."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -21,19 +22,19 @@ S = "a-session"
 
 
 class SlowCommits:
-    """Appends are made at once, and their answers held back while `hold` is set."""
+    """Appends are made at once, and their answers held back while `hold` is set; or they are made
+    `late`, when they are let go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.hold = False
-        self._held: list[tuple[Reply, Future[None]]] = []
+        self.hold = self.late = False
+        self._held: list[tuple[Reply, Callable[[], Future[None]]]] = []
         append = SqliteStore.append
 
         def slow(store: SqliteStore, given: Append) -> Future[None]:
-            done = append(store, given)
             if not self.hold:
-                return done
-            reply = Reply()
-            self._held.append((reply, done))
+                return append(store, given)
+            reply, made = Reply(), None if self.late else append(store, given)
+            self._held.append((reply, lambda: made or append(store, given)))
             return reply
 
         monkeypatch.setattr(SqliteStore, "append", slow)
@@ -41,7 +42,8 @@ class SlowCommits:
     async def release(self) -> None:
         self.hold = False
         held, self._held = self._held, []
-        for reply, done in held:
+        for reply, make in held:
+            done = make()
             with anyio.fail_after(PATIENCE_S):
                 while not done.done():
                     await anyio.lowlevel.checkpoint()
@@ -81,13 +83,14 @@ async def test_a_call_that_was_hung_up_on_does_not_count_for_the_next(
         await client.turn(S, "first")
         await room.model.next_call()
         await other.request("session.resume", {"sessionId": S, "disableResume": True})
-        await other.request("session.name.set", {"sessionId": S, "name": "by another daemon"})
-        room.model.hold = commits.hold = True
+        room.model.hold = commits.hold = commits.late = True
         asked = await client.ask("session.send", {"sessionId": S, "prompt": "second"})
         first = await room.model.next_call()
         first.finish("of the first call")
         with anyio.fail_after(PATIENCE_S):
             await first.ended.wait()
+        commits.hold = False
+        await other.request("session.name.set", {"sessionId": S, "name": "by another daemon"})
         await commits.release()
         assert "result" in await client.answer(asked)
         second = await room.model.next_call()

@@ -173,8 +173,6 @@ async def rewind(engine: Engine, who: int, which: int, how: int) -> None:
 
     def effect() -> int | None:
         paper = engine.of(client, session)
-        if event is None:
-            raise Refused("invalid_params")
         try:
             return paper.rewind(event)
         except Refused as refused:

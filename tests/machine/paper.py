@@ -349,13 +349,13 @@ class Paper(Written):
             self._store("session.info", text)
             self._committed()
 
-    def rewind(self, event: Event) -> int:
+    def rewind(self, event: Event | None) -> int:
         """How many events are left out."""
-        if event.seq <= 1:
-            raise Refused("invalid_params")
         self.touch()
         if self.turn is not None:
             raise Refused("turn_busy")
+        if event is None or event.seq <= 1:
+            raise Refused("invalid_params")
         removed = sum(1 for e in self.log if e.shown and e.seq >= event.seq)
         self.log = [e for e in self.log if e.seq < event.seq]
         words = [title_of(str(e.said)) for e in self.log if e.type == "user.message"]
