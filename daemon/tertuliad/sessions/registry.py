@@ -47,7 +47,7 @@ class Sessions:
         self._looking = False
         """The task that looks for idle slots is there."""
         self._commits: int | None = None
-        """The store's number of what other daemons wrote, when it was last asked for."""
+        """The store's number of what other daemons wrote, when it last told one."""
         self._answered = 0
         """Commands since idle slots were looked for. Each leaves one at most, so that there is no
         need to look behind each of them, while many are busy."""
@@ -174,7 +174,7 @@ class Sessions:
     def _let_go_old(self) -> None:
         number = self._world.store.commits_elsewhere()
         if number is None or number != self._commits:
-            self._commits = number
+            self._commits = self._commits if number is None else number
             self.let_go()
 
     def _brought_back(self, session_id: str) -> Session:
