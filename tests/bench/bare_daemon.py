@@ -23,6 +23,7 @@ import uvloop
 
 from tertulia_protocol.framing import Body, Framer, encode_frame
 from tertuliad.store.kernel_sync import offered
+from tertuliad.store.log_file import LogFile
 from tertuliad.store.writer import sync_file
 
 
@@ -36,7 +37,9 @@ class Log:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, body BLOB)")
-        self._file = os.open(f"{path}-wal", os.O_RDONLY)
+        log = LogFile(path)
+        log.lengthen()  # nobody else writes
+        self._file = log.descriptor()
         self._kernel = offered(asyncio.get_running_loop())
         self._waiting: list[tuple[bytes, Callable[[], None]]] = []
         self._busy = False

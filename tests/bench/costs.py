@@ -7,7 +7,6 @@ the table and what bounds each row. The best of several rounds is shown, as othe
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import tempfile
 import time
@@ -30,6 +29,7 @@ from tertuliad.sessions.sealed import Sealed, event_frame, seal
 from tertuliad.sessions.state import SessionState, apply
 from tertuliad.store import sqlite
 from tertuliad.store.base import Append, Record, Row
+from tertuliad.store.log_file import LogFile
 from tertuliad.store.schema import open_database
 from tertuliad.store.sqlite import SqliteStore
 from tertuliad.store.writer import commit, sync_file
@@ -148,14 +148,16 @@ def stored(folder: Path) -> Iterator[tuple[str, float]]:
     yield "two events are appended, alone in a transaction", alone
     group = cost(lambda: commit(db, [append() for _ in range(50)]), 10) / 50
     yield "the same, as one of fifty in it", group
-    log = os.open(folder / "sessions.db-wal", os.O_RDONLY)
+    log = LogFile(folder / "sessions.db")
+    commit(db, [lambda _: log.lengthen()])
+    sync_file(log.descriptor())
 
     def synced() -> None:
         commit(db, [append()])
-        sync_file(log)
+        sync_file(log.descriptor())
 
     yield "the write-ahead log is made durable (the thread)", cost(synced, 50) - alone
-    os.close(log)
+    log.close()
     db.close()
 
 

@@ -492,6 +492,10 @@ ELSEWHERE = {
         ("REMOVED_BYTES", "REMOVE_PAUSE_S"),
         D + "test_store.py::test_a_long_log_is_gone_at_once_and_removed_in_pieces",
     ),
+    **dict.fromkeys(
+        ("WAL_BYTES", "WAL_SHORT_CHANGES"),
+        D + "test_log_file.py::test_a_process_that_stores_much_has_a_log_of_full_length",
+    ),
     "INDEXED_BYTES": D + "test_store.py::test_a_long_log_is_indexed_in_pieces_and_found_whole",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
     "INDEX_LATE_S": D + "test_library.py::test_the_index_waits_for_quiet_but_not_for_ever",
@@ -520,7 +524,6 @@ REASONS = {
     "MODEL_ERROR_BODY_BYTES": "what is beyond it is not read, and nothing of it would be shown",
     "EMBEDDED_START_TIMEOUT_S": "a minute; no engine that neither starts nor ends can be had",
     "WAL_CHANGES": "a pace of SQLite's own work on its files, and no client can tell",
-    "WAL_BYTES": "SQLite's own: a size of its file, and no client can tell",
     "STORE_CACHE_KIB": "SQLite's own: a size in memory, and no client can tell",
     "SWITCH_INTERVAL_S": "a pace of two threads; the bench shows what it is for",
     "WARM_PAUSE_S": "before an import that nobody waits for",

@@ -1176,6 +1176,7 @@ async def test_the_write_ahead_log_is_folded_back_as_it_grows(
     open_store: Open, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "WAL_CHANGES", 60)
+    monkeypatch.setattr(limits, "WAL_BYTES", 1024)  # and not lengthened before
     store = open_store()
     await filled(store, "s", 1)
     longest = 0

@@ -41,6 +41,8 @@ _MEASURED = {
     "durationMs",
     "freedBytes",
 }
+_SPREAD = {"retryMs"}
+"""Said differently each time; that it is said is the same."""
 Told = dict[str, list[Any]]
 
 
@@ -62,7 +64,7 @@ def _told(frames: list[dict[str, Any]]) -> Told:
 
 
 def alike(told: list[Told]) -> str:
-    """The same text for what differs in ids and times only."""
+    """The same text for what differs in ids, times and spread waits only."""
     ids: dict[str, str] = {}
 
     def renamed(match: re.Match[str]) -> str:
@@ -74,7 +76,11 @@ def alike(told: list[Told]) -> str:
 
 def _unmeasured(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _unmeasured(v) for k, v in value.items() if k not in _MEASURED}
+        return {
+            k: "some" if k in _SPREAD else _unmeasured(v)
+            for k, v in value.items()
+            if k not in _MEASURED
+        }
     return [_unmeasured(each) for each in value] if isinstance(value, list) else value
 
 

@@ -58,6 +58,7 @@ class SqliteStore:
         )
         self._unfolded = 0
         """Changes since the write-ahead log was folded back into the database."""
+        self._log_is_short = True
 
     def create(self, append: Append) -> Future[None]:
         return self._writer.submit(lambda db: _create(db, append), heavy=_is_large(append))
@@ -163,6 +164,9 @@ class SqliteStore:
 
     def _written(self, changes: int) -> None:
         self._unfolded += changes
+        if self._log_is_short and self._unfolded >= limits.WAL_SHORT_CHANGES:
+            self._log_is_short = False
+            self._writer.lengthen_log()
         if self._unfolded >= limits.WAL_CHANGES:
             self._unfolded = 0
             self._reader.submit(_fold_log)

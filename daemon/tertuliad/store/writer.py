@@ -34,6 +34,7 @@ from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
+from tertuliad.store.log_file import LogFile
 from tertuliad.store.worker import Worker
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Writer:
         self._worker = Worker("store-writer", loop.call_soon_threadsafe)
         self._on_written = on_written
         self._db: sqlite3.Connection | None = None
-        self._log_fd = -1
+        self._log = LogFile(file.path)
         self._kernel: KernelSync | None = None
         self._kernel_asked = False
         self._waiting: deque[Change] = deque()
@@ -92,6 +93,11 @@ class Writer:
             self._busy = True
             self._loop.call_soon(self._make_next)
         return change.reply
+
+    def lengthen_log(self) -> None:
+        """Have the log's next changes written inside its file. Where that fails, they are written
+        behind its end, as before."""
+        self.submit(lambda db: self._log.lengthen(), heavy=True)
 
     def close(self) -> None:
         """What was submitted is done before."""
@@ -140,7 +146,7 @@ class Writer:
                     reply.fail(failure(error, self._file.path))
 
             try:
-                self._kernel.sync(self._log(), done)
+                self._kernel.sync(self._log.descriptor(), done)
             except OSError:
                 self._kernel.close()
                 self._kernel = None
@@ -182,7 +188,7 @@ class Writer:
     def _sync(self, outcomes: list[Any]) -> list[Any]:
         """Make durable what was made."""
         try:
-            sync_file(self._log())
+            sync_file(self._log.descriptor())
         except OSError as error:
             self._doubtful = True
             raise failure(error, self._file.path) from error
@@ -202,12 +208,6 @@ class Writer:
             )
         self._doubtful = False
 
-    def _log(self) -> int:
-        """The write-ahead log. Raises `OSError`."""
-        if self._log_fd < 0:
-            self._log_fd = os.open(f"{self._file.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        return self._log_fd
-
     def _make_whole(self, works: list[Work]) -> list[Any]:
         """Make changes and make them durable, however long it takes."""
         if self._db is None:
@@ -225,8 +225,7 @@ class Writer:
     def _end(self) -> None:
         if self._db is not None:
             self._db.close()
-        if self._log_fd >= 0:
-            os.close(self._log_fd)
+        self._log.close()
 
 
 def sync_file(fd: int) -> None:

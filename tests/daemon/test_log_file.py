@@ -1,0 +1,103 @@
+"""The write-ahead log has its full length early, and what stands in it is what SQLite wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import sqlite3
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tertuliad import limits
+from tertuliad.store.base import Append, Record, Row
+from tertuliad.store.log_file import LogFile
+from tertuliad.store.pages import Image
+from tertuliad.store.schema import FILE_NAME
+from tertuliad.store.sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+
+async def done(future: Future[Any]) -> Any:
+    with anyio.fail_after(20):
+        return await asyncio.wrap_future(future)
+
+
+def event(session_id: str, head: int) -> Append:
+    row = Row(id=session_id, created_ms=1, modified_ms=1, head=head)
+    return Append(head - 1, row, (Record(head, "type", b"{}"),))
+
+
+async def filled(store: SqliteStore, events: int) -> None:
+    await done(store.create(event("s", 1)))
+    for head in range(2, events + 1):
+        await done(store.append(event("s", head)))
+    await done(store.delete(["nobody"]))  # behind whatever was begun by then
+
+
+def log_of(folder: Path) -> Path:
+    return folder / f"{FILE_NAME}-wal"
+
+
+async def test_a_process_that_stores_much_has_a_log_of_full_length(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    await filled(store, limits.WAL_SHORT_CHANGES // 2)
+    assert log_of(tmp_path).stat().st_size < limits.WAL_BYTES
+    for head in range(limits.WAL_SHORT_CHANGES // 2 + 1, 60):
+        await done(store.append(event("s", head)))
+    assert log_of(tmp_path).stat().st_size == limits.WAL_BYTES
+    store.close()
+    assert not log_of(tmp_path).exists()
+
+
+async def test_what_a_killed_process_leaves_is_read_up_to_the_zeros(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "lives", asyncio.get_running_loop())
+    await filled(store, 50)
+    shutil.copytree(tmp_path / "lives", tmp_path / "killed")
+    store.close()
+    (tmp_path / "killed" / f"{FILE_NAME}-shm").unlink()  # SQLite makes it anew from the log
+    assert log_of(tmp_path / "killed").stat().st_size == limits.WAL_BYTES
+    image = Image(tmp_path / "killed" / FILE_NAME)
+    db = sqlite3.connect(tmp_path / "killed" / FILE_NAME)
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert db.execute("SELECT count(*) FROM events").fetchone() == (50,)
+    assert db.execute("PRAGMA page_count").fetchone() == (image.pages,)
+    db.close()
+    image.close()
+    again = SqliteStore(tmp_path / "killed", asyncio.get_running_loop())
+    log = await done(again.load("s"))
+    assert log is not None
+    assert log.row.head == 50
+    again.close()
+
+
+async def test_a_log_that_cannot_be_lengthened_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if offset > limits.WAL_BYTES // 2:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        return write(fd, data[: limits.WAL_BYTES // 2], offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    log_of(tmp_path).write_bytes(b"some")
+    log = LogFile(tmp_path / FILE_NAME)
+    with pytest.raises(OSError, match="full"):
+        log.lengthen()
+    log.close()
+    assert log_of(tmp_path).read_bytes() == b"some"
+    log_of(tmp_path).unlink()
+
+    store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    await filled(store, 50)
+    assert log_of(tmp_path).stat().st_size < limits.WAL_BYTES
+    assert (await done(store.load("s"))).row.head == 50
+    store.close()
