@@ -22,6 +22,7 @@ from tertulia_protocol.errors import InvalidParams
 NO_URL = "an address that is not a URL"
 _UNSEEN = "".join(map(chr, range(33)))
 """What `urlsplit` takes off the beginning of an address."""
+_NOT_COUNTED = str.maketrans("", "", "\t\r\n")
 
 
 def public_url(url: str) -> str:
@@ -33,7 +34,7 @@ def parted(url: str) -> tuple[str, str, str]:
     """What may be shown of `url`, its user info, and its query, before anything sees it that
     remembers what it saw: `urlsplit` does as well. Cut as it would cut (RFC 3986; tabs and line
     ends do not count)."""
-    text = url.lstrip(_UNSEEN).translate({ord(c): None for c in "\t\r\n"})
+    text = url.lstrip(_UNSEEN).translate(_NOT_COUNTED)
     before, _, query = text.partition("#")[0].partition("?")
     start, slashes, rest = before.partition("//")
     authority, slash, path = rest.partition("/")

@@ -31,10 +31,9 @@ from tertuliad.store.base import ListQuery, Row
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
     session_id = params.session_id or new_id()
-    config = _settings(params)
-    reply = created(ctx, caller, session_id, config)
+    reply = created(ctx, caller, session_id, params)
     if params.if_exists == "resume":
-        return _or_else(reply, lambda: resumed(ctx, caller, session_id, config, was_there=True))
+        return _or_else(reply, lambda: resumed(ctx, caller, session_id, params, was_there=True))
     return reply
 
 
@@ -59,7 +58,7 @@ def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
         ctx,
         caller,
         params.session_id,
-        _settings(params),
+        params,
         silent=bool(params.disable_resume),
         continue_work=params.continue_pending_work,
     )
@@ -99,13 +98,6 @@ def resumed(
             ctx.sessions.go_on(session_id)
 
     return on_success(ctx.sessions.post(session_id, command), attached)
-
-
-def _settings(params: SessionConfig) -> SessionConfig:
-    """The settings among the params of create and resume."""
-    return SessionConfig(
-        **{name: getattr(params, name) for name in SessionConfig.__struct_fields__}
-    )
 
 
 def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from urllib.parse import unquote
@@ -45,17 +46,24 @@ class OpenAIChat:
     ) -> None:
         self.name = name
         self._http = http
-        root, userinfo, query = parted(base_url.strip())
+        root, userinfo, query = self._parts = parted(base_url.strip())
         self._authorization = _bearer(bearer_token or api_key) or _basic(userinfo)
         self._chat_url = _under(root, "chat/completions", query)
-        self._models_url = _under(root, "models", query)
         self._headers = dict(headers or {})
         given = (api_key, bearer_token, self._authorization, *self._headers.values())
         self._secrets = [word for value in given if value for word in value.split()]
-        self._where = f"Provider {name!r} at {public_url(self._chat_url)}"
-        openai = public_url(root).startswith(_OPENAI)
+        openai = root.lower().startswith(_OPENAI)
         self._completion_limit = "max_completion_tokens" if openai else "max_tokens"
         self._ask_usage = True
+
+    @functools.cached_property
+    def _where(self) -> str:
+        return f"Provider {self.name!r} at {public_url(self._chat_url)}"
+
+    @functools.cached_property
+    def _models_url(self) -> str:
+        root, _, query = self._parts
+        return _under(root, "models", query)
 
     def __repr__(self) -> str:
         return f"OpenAIChat({self.name!r}, {public_url(self._chat_url)!r})"

@@ -53,12 +53,10 @@ class Telling:
         self.seq = state.seq
         if sealed:
             frames = [event_frame(state.id, item.body) for item in sealed if item.shown]
-            added = sum(1 for item in sealed if item.seq)
-            pieces = all(type(item.data) in _PIECES for item in sealed)
-            begins = any(type(item.data) is events.AssistantTurnStart for item in sealed)
-            self._world.publish(
-                state.id, frames, state.seq - added, state.seq, pieces=pieces, begins=begins
-            )
+            before = next((item.seq - 1 for item in sealed if item.seq), state.seq)
+            kinds = {type(item.data) for item in sealed}
+            pieces, begins = kinds <= _PIECES, events.AssistantTurnStart in kinds
+            self._world.publish(state.id, frames, before, state.seq, pieces=pieces, begins=begins)
 
     def live(self, state: SessionState, *data: events.EventData) -> None:
         """Events that are not stored, outside of any command."""

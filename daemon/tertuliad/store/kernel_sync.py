@@ -109,9 +109,11 @@ class KernelSync:
         """Take the outcome, waiting for it if need be."""
         one = ctypes.c_long(1)
         while True:
-            with contextlib.suppress(InterruptedError):
+            try:
                 self._call(self._getevents, self._context, one, one, self._found, None)
-                break
+            except InterruptedError:
+                continue
+            break
         done, self._done = self._done, None
         result = self._event.result
         if done is not None:

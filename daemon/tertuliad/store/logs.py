@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tertuliad import limits
 from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
-from tertuliad.store.schema import GIVEN_UP, event_id, seq_of
+from tertuliad.store.schema import GIVEN_UP, SAID_TYPES, event_id, seq_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -64,7 +64,8 @@ def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) ->
         "INSERT INTO events (id, type, body) VALUES (?, ?, ?)",
         [(event_id(segment, record.seq), record.type, record.body) for record in records],
     )
-    db.execute(_HAS_NEWS, (records[-1].seq, segment))
+    if any(record.type in SAID_TYPES for record in records):
+        db.execute(_HAS_NEWS, (records[-1].seq, segment))
 
 
 def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) -> list[Record]:

@@ -19,7 +19,6 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -123,11 +122,13 @@ class Writer:
     def _made_here(self, group: list[Change]) -> list[Any] | None:
         """The outcomes of changes that were made at once; None: the thread makes them, or finds out
         why not, and has time to wait."""
-        if self._db is not None:
-            with contextlib.suppress(Exception):
-                self._file.check()
-                return commit(self._db, [change.work for change in group])
-        return None
+        if self._db is None:
+            return None
+        try:
+            self._file.check()
+            return commit(self._db, [change.work for change in group])
+        except Exception:  # noqa: BLE001 - the thread meets it again, and tells
+            return None
 
     def _synced(self, outcomes: list[Any]) -> Future[list[Any]]:
         """`outcomes`, once they are durable."""
