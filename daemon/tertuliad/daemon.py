@@ -14,7 +14,6 @@ start.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -29,6 +28,7 @@ from tertulia_protocol.errors import Draining
 from tertulia_protocol.methods import METHODS
 from tertuliad import lifetime, limits
 from tertuliad.connection import Connection
+from tertuliad.garbage import made_to_stay
 from tertuliad.handlers import front
 from tertuliad.handlers.runtime import Front
 from tertuliad.options import Options
@@ -196,12 +196,8 @@ class Daemon:
     def _need(self) -> Engine:
         """The engine, built if it is not there yet."""
         if self._engine is None:
-            gc.disable()  # as at the start: imports make much that stays and no garbage
-            try:
+            with made_to_stay():
                 self._engine = self._built()
-            finally:
-                gc.freeze()
-                gc.enable()
         return self._engine
 
     def _need_for_request(self) -> Engine:

@@ -22,6 +22,7 @@ from tertuliad import limits
 from tertuliad.audience import Audience
 from tertuliad.connection import Connection
 from tertuliad.follow import Hub
+from tertuliad.garbage import made_to_stay
 from tertuliad.handlers import table
 from tertuliad.handlers.context import Context
 from tertuliad.models import Models
@@ -135,8 +136,9 @@ class Engine:
     async def _warm_up(self) -> None:
         while (quiet := self._opened + limits.WARM_PAUSE_S) > anyio.current_time():  # noqa: ASYNC110
             await anyio.sleep_until(quiet)
-        await self.models.warm()
-        await anyio.to_thread.run_sync(state.make_decoders)
+        with made_to_stay():
+            await self.models.warm()
+            await anyio.to_thread.run_sync(state.make_decoders)
 
     # The end
 

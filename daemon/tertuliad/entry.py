@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import sys
 
 
 def main() -> None:
     """Parse, claim standard output, run until the end; exits with 0 after a clean stop."""
-    gc.disable()  # imports make much that stays and no garbage
-    from tertuliad.options import parse
+    from tertuliad.garbage import look_seldom, made_to_stay
 
-    options = parse(sys.argv[1:])
+    with made_to_stay():
+        from tertuliad.options import parse
 
-    from tertuliad.stdio import claim_stdout
+        options = parse(sys.argv[1:])
 
-    stdout = claim_stdout()
-    from tertuliad import logs
+        from tertuliad.stdio import claim_stdout
 
-    logs.set_up(options.log_level)
-    _raise_file_limit()
-    from tertuliad.limits import SWITCH_INTERVAL_S
-    from tertuliad.run import run
+        stdout = claim_stdout()
+        from tertuliad import logs
 
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()
-    gc.enable()
+        logs.set_up(options.log_level)
+        _raise_file_limit()
+        from tertuliad.limits import SWITCH_INTERVAL_S
+        from tertuliad.run import run
+
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    look_seldom()
     status = run(options, stdout)
     # Threads of libraries must not hold up the end of a process that has nothing left to do.
     sys.stderr.flush()

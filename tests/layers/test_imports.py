@@ -172,6 +172,7 @@ RULES = (
             "tertuliad.rpc",
             "tertuliad.sessions",
             "tertuliad.store",
+            "tertuliad.garbage",
             "tertuliad.limits",
         ),
         "it works without a stream, a listener or a process of its own",
@@ -183,6 +184,7 @@ RULES = (
     ),
     Rule("tertuliad.clock", (), "everybody may know the time"),
     Rule("tertuliad.replies", (), "everybody completes replies"),
+    Rule("tertuliad.garbage", (), "it is imported before everything else"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
     Rule(
         "tertuliad.listeners",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
+from functools import partial
 
 import msgspec
 
@@ -32,27 +33,28 @@ def load(store: Store, session_id: str) -> Reply:
     """Answers a `Loaded`, None where there is no such session. Fails with `StoreFailed`, also where
     the log cannot be folded."""
     final = Reply()
-
-    def fold(done: Future[Log | None]) -> None:
-        if (error := done.exception()) is not None:
-            final.fail(error)
-            return
-        found = done.result()
-        try:
-            state = None if found is None else folded(found)
-        except (msgspec.MsgspecError, ValueError) as fault:
-            log.error("session %s cannot be folded: %s", session_id, fault)
-            final.fail(unreadable(session_id))
-            return
-        if found is None:
-            final.give(None)
-        elif state is None:
-            _whole(store, found.row).add_done_callback(fold)
-        else:
-            final.give(Loaded(state, found.row.owner, state.seq - len(found.records)))
-
-    store.load(session_id).add_done_callback(fold)
+    store.load(session_id).add_done_callback(partial(_fold, store, session_id, final))
     return final
+
+
+def _fold(store: Store, session_id: str, final: Reply, done: Future[Log | None]) -> None:
+    if (error := done.exception()) is not None:
+        final.fail(error)
+        return
+    found = done.result()
+    try:
+        state = None if found is None else folded(found)
+    except (msgspec.MsgspecError, ValueError) as fault:
+        log.error("session %s cannot be folded: %s", session_id, fault)
+        final.fail(unreadable(session_id))
+        return
+    if found is None:
+        final.give(None)
+    elif state is None:
+        whole = _whole(store, found.row)
+        whole.add_done_callback(partial(_fold, store, session_id, final))
+    else:
+        final.give(Loaded(state, found.row.owner, state.seq - len(found.records)))
 
 
 def _whole(store: Store, row: Row) -> Reply:
