@@ -7,7 +7,6 @@ repaired with U+FFFD before it is given up.
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -141,6 +140,8 @@ def decode_models(body: bytes) -> list[ListedModel]:
 
 def _repaired(body: bytes) -> bytes:
     """`body` as JSON that msgspec takes: what is no Unicode becomes U+FFFD."""
+    import json  # takes as long to import as all of this file
+
     text = json.dumps(json.loads(body.decode("utf-8", "replace")), ensure_ascii=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
