@@ -143,6 +143,7 @@ async def test_types_are_filtered_and_nobody_reads_the_daemons_own_facts(tmp_pat
         own = [*facts.INTERNAL.values()]
         assert (await read(client, types=own))["events"] == []
         assert (await read(client, types="*", agentScope="primary"))["events"] == wanted
+        assert (await read(client, types=["*"]))["events"] == wanted
         said = await read(client, types=["user.message", "assistant.message", *own])
         assert [e["type"] for e in said["events"]] == ["user.message", "assistant.message"]
         assert (await read(client, agentIds=["somebody"]))["events"] == []

@@ -77,6 +77,15 @@ async def test_a_session_without_options_gets_an_id(both: tuple[FramesClient, Ro
     assert await types(client, session_id) == ["session.start"]
 
 
+async def test_an_id_beside_the_options_is_taken_where_they_have_none(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    assert await opened(client, "create", sessionId="a") == ("created", "a")
+    options = {"sessionId": "b"}
+    assert await opened(client, "create", sessionId="c", options=options) == ("created", "b")
+
+
 async def test_a_session_is_resumed_by_the_beginning_of_its_id(
     both: tuple[FramesClient, Room],
 ) -> None:

@@ -187,6 +187,7 @@ async def test_a_session_whose_turn_runs_elsewhere_is_read_and_watched_and_not_c
         asked = {"sessionId": S}
         await there.request("session.resume", {**asked, "disableResume": True})
         assert (await there.request("session.name.get", asked))["name"] is None
+        assert await there.request("session.metadata.isProcessing", asked) == {"processing": True}
         for method, more in {
             "session.abort": {},
             "session.send": {"prompt": "from there"},

@@ -196,10 +196,12 @@ def snapshot(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
 
 def is_processing(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
-    return mapped(
-        ctx.sessions.running(params.session_id),
-        lambda running: methods.SessionMetadataIsProcessingResult(processing=running),
-    )
+
+    def answer(state: SessionState) -> Decision:
+        runs = state.turn is not None
+        return Decision(result=methods.SessionMetadataIsProcessingResult(processing=runs))
+
+    return ctx.sessions.post(params.session_id, answer)
 
 
 def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

@@ -131,4 +131,6 @@ def _made(shown: list[Record], cursor: _Cursor, *, has_more: bool) -> _Page:
 def _types(params: methods_log.SessionEventLogReadParams) -> tuple[str, ...] | None:
     if params.agent_ids is not None:
         return ()  # there are no subagents, so no event is of one
-    return tuple(params.types) if isinstance(params.types, list) else None
+    if params.types is None or "*" in params.types:
+        return None
+    return tuple(params.types)

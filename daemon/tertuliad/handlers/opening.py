@@ -52,7 +52,7 @@ async def _created(
     if params.emit_start is False:
         raise NotSupported("emitStart: every log begins with session.start: leave emitStart out.")
     options = params.options or methods.OpenOptions()
-    session_id = options.session_id or new_id()
+    session_id = options.session_id or params.session_id or new_id()
     await sessions.created(ctx, caller, session_id, options.config()).settled()
     return methods.SessionsOpenResult(status="created", session_id=session_id, startup_prompts=[])
 
