@@ -67,8 +67,8 @@ class OpenOptions(Params, frozen=True, kw_only=True):
 
 
 class SessionsOpenParams(Params, frozen=True, kw_only=True):
-    """`session_id` is for "attach", for "resume", which takes a unique beginning of one too, and for
-    "create" where the options have none. `resume` false: no `session.resume` event is written."""
+    """`session_id` is for "attach", for "resume", which takes a unique beginning of one too, and
+    for "create" where the options have none. `resume` false: no `session.resume` is written."""
 
     kind: Literal["create", "resume", "resumeLast", "attach", "remote", "cloud", "handoff"]
     session_id: str | None = None
