@@ -94,7 +94,7 @@ class Engine:
         self._spawn = spawn
         self._warmed = False
         self._opened = 0.0
-        self.handlers: dict[str, Handler] = table.bound(
+        self.handlers: dict[str, Handler] = table.Bound(
             Context(
                 world=self.world,
                 sessions=self.sessions,
@@ -139,6 +139,7 @@ class Engine:
         with made_to_stay():
             await self.models.warm()
             await anyio.to_thread.run_sync(state.make_decoders)
+            await anyio.to_thread.run_sync(table.read_all)
 
     # The end
 

@@ -16,6 +16,7 @@ from tests.support.model_thread import ModelThread
 def test_every_method_has_one_handler() -> None:
     assert front.HANDLERS.keys() | table.HANDLERS.keys() == METHODS.keys()
     assert not front.HANDLERS.keys() & table.HANDLERS.keys()
+    assert all(callable(table.found(name)) for name in table.HANDLERS)
 
 
 def test_the_front_needs_the_shapes_of_one_group() -> None:

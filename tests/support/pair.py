@@ -23,7 +23,7 @@ from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
 from tertuliad.connection import Connection
 from tertuliad.engine import Engine
-from tertuliad.handlers import front
+from tertuliad.handlers import front, table
 from tertuliad.handlers.context import Caller
 from tertuliad.handlers.runtime import Front
 from tertuliad.providers.base import Target
@@ -97,7 +97,9 @@ class Room:
         self.world = self.engine.world
         self.sessions = self.engine.sessions
         own = Front(token=token, greeted=lambda caller: None, shut_down=self._shut_down)
-        self.handlers: dict[str, Handler] = front.bound(own) | self.engine.handlers
+        self.handlers: dict[str, Handler] = front.bound(own) | {
+            name: self.engine.handlers[name] for name in table.HANDLERS
+        }
         self.ended: dict[FramesClient, anyio.Event] = {}
         self.connection_of: dict[FramesClient, Connection] = {}
         self._tasks = tasks
