@@ -3,16 +3,22 @@
 A `Reply` is the future that python-lsp-jsonrpc's endpoint waits on, and the store's answer too. It
 is completed and looked at on the event loop's thread only, so it needs no lock: the one of
 `concurrent.futures` makes up most of what a future costs, and a turn takes a dozen of them.
+
+A refusal that a reply keeps holds no frames: with their traceback, each holds the request that was
+refused, and mostly the reply, and all of that stays until the collector comes. What is a bug keeps
+its traceback for the log.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 import anyio
+
+from tertulia_protocol.errors import RpcError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +57,8 @@ class Reply(Future[Any]):
 
     def fail(self, error: BaseException) -> None:
         if self._result is _PENDING:
+            if isinstance(error, RpcError):
+                error.__traceback__ = error.__cause__ = error.__context__ = None
             self._result, self._exception = None, error
             self._tell()
 
@@ -62,9 +70,9 @@ class Reply(Future[Any]):
         else:
             self.give(source.result())
 
-    async def settled(self) -> Any:
+    def settled(self) -> Coroutine[Any, Any, Any]:
         """Wait for the outcome; raises what the reply failed with."""
-        return await settled(self)
+        return settled(self)
 
     def _tell(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
@@ -72,10 +80,14 @@ class Reply(Future[Any]):
             self._call(callback)
 
     def _call(self, callback: Callable[[Future[Any]], object]) -> None:
+        error = self._exception
+        bare = error is not None and error.__traceback__ is None
         try:
             callback(self)
         except Exception:
             log.exception("what waited for a reply failed")
+        if error is not None and bare:  # whoever raised it has added frames
+            error.__traceback__ = error.__context__ = None
 
     # What a `Future` offers
 
@@ -104,10 +116,12 @@ class Reply(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """The outcome; nobody can wait here for one that is not there."""
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        return self._result
+        if self.exception(timeout) is None:
+            return self._result
+        try:
+            raise self._exception  # type: ignore[misc]
+        finally:
+            del self  # what is raised holds this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         if self._result is _PENDING:
@@ -124,7 +138,10 @@ async def settled(source: Future[T]) -> T:
         event = anyio.Event()
         source.add_done_callback(lambda _: event.set())
         await event.wait()
-    return source.result()
+    try:
+        return source.result()
+    finally:
+        del source  # what is raised holds this frame
 
 
 def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:

@@ -7,6 +7,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -34,9 +35,14 @@ def found() -> Iterator[list[Any]]:
 def of_ours(found: list[Any]) -> Counter[str]:
     """Where what was found was made, as far as that is code of the daemon or the protocol."""
     gc.collect()
-    places = [each if callable(each) else type(each) for each in found]
-    named = [f"{place.__module__}.{place.__qualname__}" for place in places]
-    return Counter(name for name in named if name.startswith("tertulia"))
+    return Counter(name for name in map(_place, found) if name.startswith("tertulia"))
+
+
+def _place(each: Any) -> str:
+    if isinstance(each, FrameType):
+        return f"{each.f_globals['__name__']}.{each.f_code.co_qualname}"
+    kind = each if isinstance(each, FunctionType) else type(each)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 async def lives(client: FramesClient, room: Room, session_id: str) -> None:
@@ -64,6 +70,64 @@ async def test_what_sessions_do_leaves_nothing_in_cycles(
         found.clear()
         await lives(client, room, "s")
         assert not of_ours(found)
+
+
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("session.create", {"systemMessage": {"mode": "replace", "content": "long"}}),
+    ("session.create", {"model": "nobody-has-it"}),
+    ("session.resume", {"sessionId": "nobody"}),
+    ("session.resume", {"provider": {"baseUrl": "no address"}}),
+    ("session.send", {"prompt": "long", "expectedSeq": 1}),
+    ("session.send", {"prompt": "long", "ifIdle": True}),
+    ("session.send", {"prompt": 1}),
+    ("session.history.truncate", {"eventId": "no event"}),
+    ("session.history.rewind", {"eventId": "no event"}),
+    ("session.metadata.update", {"metadata": {"k": "v" * 70_000}}),
+    ("session.model.switchTo", {"modelId": "nobody-has-it"}),
+    ("session.export", {"sessionId": "nobody"}),
+    ("session.import", {"data": "nothing"}),
+    ("sessions.fork", {"toEventId": "no event"}),
+    ("sessions.open", {"kind": "create", "options": {"sessionId": "s"}}),
+    ("session.eventLog.read", {"cursor": "none", "max": 0}),
+    ("no.method", {}),
+]
+
+
+async def test_what_is_refused_leaves_nothing_in_cycles(tmp_path: Path, found: list[Any]) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("s", streaming=True)
+        room.model.hold = True
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        for _ in range(2):  # the first time, modules are read
+            of_ours(found)
+            found.clear()
+            for method, params in REFUSED:
+                asked = await client.ask(method, {"sessionId": "s", **params})
+                assert "error" in await client.answer(asked), method
+        assert not of_ours(found)
+        call.finish("done")
+        await client.next_event("session.idle", "s")
+
+
+async def test_messages_that_find_no_room_leave_nothing_in_cycles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[Any]
+) -> None:
+    monkeypatch.setattr(limits, "PENDING_MESSAGES", 1)
+    async with pair(tmp_path) as (client, room):
+        await client.create("s", streaming=True)
+        room.model.hold = True
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        await client.say("s", "waits")
+        of_ours(found)
+        found.clear()
+        asked = await client.ask("session.send", {"sessionId": "s", "prompt": "long"})
+        assert (await client.answer(asked))["error"]["data"]["kind"] == "overloaded"
+        assert not of_ours(found)
+        room.model.hold = False
+        call.finish("done")
+        await client.next_event("session.idle", "s")
 
 
 class Round:

@@ -183,7 +183,7 @@ RULES = (
         "it answers before the engine is imported",
     ),
     Rule("tertuliad.clock", (), "everybody may know the time"),
-    Rule("tertuliad.replies", (), "everybody completes replies"),
+    Rule("tertuliad.replies", (PROTOCOL,), "everybody completes replies"),
     Rule("tertuliad.garbage", (), "it is imported before everything else"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
     Rule(

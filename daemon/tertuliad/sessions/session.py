@@ -47,7 +47,7 @@ from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Row
 log = logging.getLogger(__name__)
 
 
-class Command(msgspec.Struct, gc=False):
+class Command(msgspec.Struct):
     """`decide` and who waits for it. `tries` counts commits that were refused."""
 
     decide: Decide

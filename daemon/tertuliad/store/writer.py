@@ -45,7 +45,7 @@ T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
 
 
-class Change(msgspec.Struct, gc=False):
+class Change(msgspec.Struct):
     """Work that waits for its transaction, and who waits for it."""
 
     work: Work
@@ -284,4 +284,4 @@ def _outcome(db: sqlite3.Connection, work: Work) -> Any:
     try:
         return work(db)
     except REFUSALS as refusal:
-        return refusal
+        return refusal.with_traceback(None)  # it would hold this frame, and that the refusal
