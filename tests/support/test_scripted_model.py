@@ -83,6 +83,7 @@ def test_the_books_are_kept(process: subprocess.Popen[str]) -> None:
         ("other", "hi", "w0 lo"),
         ("other", "[[fake-n2-s2]]", "w0w1"),
         ("fake-history", "hi", "first | hi"),
+        ("fake-crowd1", "hi", "w0 lo"),
         ("fake", "[[say: what I say]]", "what I say"),
         ("fake-echo", "hi", None),
     ],
