@@ -18,7 +18,8 @@ BOUND_S = 20
 
 
 @pytest.fixture
-def process() -> Iterator[subprocess.Popen[str]]:
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    monkeypatch.setenv("NO_PROXY", "*")
     with subprocess.Popen(
         [sys.executable, str(SCRIPT), "--models", "a,b"],
         stdin=subprocess.PIPE,
