@@ -61,6 +61,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Model) -
     for name in list(os.environ):
         if name.endswith("_API_KEY") or name.startswith(("TERTULIA", "COPILOT", "OPENAI")):
             monkeypatch.delenv(name)
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):  # how text is shown is the tests' affair
+        monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
     monkeypatch.setenv("TERTULIA_HOME", str(home))
     monkeypatch.setenv("COPILOT_PROVIDER_BASE_URL", model.base_url)

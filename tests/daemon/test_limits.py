@@ -24,6 +24,7 @@ from tertuliad.store.schema import FILE_NAME
 from tests.layers.test_promises import missing
 from tests.support.daemon_process import stdio_daemon
 from tests.support.frames_client import FramesClient, Message
+from tests.support.in_process_model import PATIENCE_S
 from tests.support.model_thread import ModelThread
 from tests.support.pair import Room, pair
 
@@ -255,6 +256,7 @@ async def test_what_waits_for_a_commit_is_bounded_and_an_abort_finds_room_longer
 ) -> None:
     monkeypatch.setattr(limits, "INBOX_COMMANDS", 4)
     monkeypatch.setattr(limits, "URGENT_COMMANDS", 2)
+    monkeypatch.setattr(limits, "STORE_BUSY_TIMEOUT_S", PATIENCE_S)
     async with pair(tmp_path) as (client, _):
         await client.create("s")
         await client.create("other")

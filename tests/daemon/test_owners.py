@@ -49,10 +49,10 @@ def test_a_process_that_is_not_heard_of_is_taken_for_stopped_after_its_lease(hom
     theirs = Owners(home / "run")
     theirs.claim()
     touched = (home / "run" / f"{theirs.me}{SUFFIX}").stat().st_mtime
-    mine = Owners(home / "run", lease_s=10.0, clock=lambda: now[0])
-    now[0] = touched + 9.9
+    mine = Owners(home / "run", clock=lambda: now[0])
+    now[0] = touched + limits.LEASE_S - 0.1
     assert mine.alive(theirs.me)
-    now[0] = touched + 10.1
+    now[0] = touched + limits.LEASE_S + 0.1
     assert not mine.alive(theirs.me)
     theirs.close()
 

@@ -66,7 +66,7 @@ def test_a_thousand_half_open_connections_keep_nobody_waiting(
 def test_half_open_connections_are_closed_after_a_while_and_clients_are_not(home: Path) -> None:
     """The client was there before all of them, and has been silent for longer."""
     with tcp_daemon(home, bounds={"STRANGER_S": 0.2}) as daemon:
-        client = daemon.connect("a-token")
+        client = let_in_at_last(daemon, "not_authenticated")  # once it has asked in time
         with half_open(daemon.port) as sockets:
             for stream in sockets:
                 assert b"AUTHENTICATION_FAILED" in rest_of(stream)
@@ -119,14 +119,14 @@ def first_word(wire: Wire) -> dict[str, Any]:
     return wire.until(lambda: wire.frames[0] if wire.frames else None, "a word")
 
 
-def let_in_at_last(daemon: DaemonProcess) -> Wire:
-    """A client that comes again and again until there is room."""
+def let_in_at_last(daemon: DaemonProcess, refusal: str = "overloaded") -> Wire:
+    """A client that comes again and again until it is let in; before, it hears `refusal`."""
     for _ in range(MANY_TRIES):
         wire = daemon.connect(handshake=False)
         asked = wire.ask("connect", {"token": "a-token"})
         answered = first_word(wire)
         if answered.get("id") == asked:
             return wire
-        assert answered["error"]["data"]["kind"] == "overloaded"
+        assert answered["error"]["data"]["kind"] == refusal
         wire.close()
-    raise AssertionError("there is no room, though a client left")
+    raise AssertionError("nobody is let in any more")

@@ -229,11 +229,12 @@ def test_a_turn_may_end_within_the_grace_and_what_waits_stays_waiting(
     with tcp_daemon(home, "--drain-grace", "60") as daemon:
         wire = daemon.connect("a-token")
         session = wire.create(model.provider(), streaming=True)
-        wire.call("session.send", sessionId=session, prompt="first [[fake-slowstart500-n2]]")
+        wire.call("session.send", sessionId=session, prompt="first [[fake-held-n2]]")
         wire.call("session.send", sessionId=session, prompt="second [[say:later]]")
         model.until_active(1)
         daemon.process.send_signal(signal.SIGTERM)
         assert until_refused(wire, session) == "draining"
+        model.release()
         wire.event(session, "session.idle")
         assert daemon.wait() == 0
         assert len(said(wire.events(session))) == 1

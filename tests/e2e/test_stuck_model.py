@@ -55,7 +55,7 @@ def test_a_stuck_model_keeps_none_of_fifty_others_waiting(
         wire.event(session, "session.idle")
         assert said(wire.events(session)) == [f"number {number}"]
     assert "session.idle" not in types(wire.events(held_up))
-    assert model.stats.active == 1, "it is stuck still"
+    model.until(lambda: model.stats.active == 1)  # it is stuck still
     assert wire.call("session.abort", sessionId=held_up)["success"] is True
     assert wire.event(held_up, "session.idle")["data"]["aborted"] is True
     model.until(lambda: model.stats.active == 0)

@@ -72,13 +72,14 @@ def test_messages_sent_during_a_turn_are_queued_and_an_immediate_one_goes_first(
 ) -> None:
     wire = shared.connect()
     session = wire.create(model.provider())
-    wire.call("session.send", sessionId=session, prompt="[[fake-slowstart800]]")
+    wire.call("session.send", sessionId=session, prompt="[[fake-held]]")
     model.until_active(1)
     for prompt, mode in (("second", "enqueue"), ("fourth", "enqueue"), ("third", "immediate")):
         wire.call("session.send", sessionId=session, prompt=prompt, mode=mode)
+    model.release()
     wire.event(session, "session.idle")
     asked = [e["data"]["content"] for e in wire.events(session, "user.message")]
-    assert asked == ["[[fake-slowstart800]]", "third", "second", "fourth"]
+    assert asked == ["[[fake-held]]", "third", "second", "fourth"]
     assert types(wire.events(session)).count("session.idle") == 1
 
 

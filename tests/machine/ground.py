@@ -49,10 +49,11 @@ BOUNDS: dict[str, Any] = {
     "LISTED_AT_ONCE": 3,
     "WAL_CHANGES": 1_000_000,
     "LEASE_BEAT_S": 1e6,
+    "LEASE_S": 1e6,
     "OTHERS_LOOK_S": 1e6,
     "OTHERS_AT_ONCE": 2,
 }
-"""Small, so that each is reached."""
+"""Small, so that each is reached; times so long that none of them is."""
 FILLING = BOUNDS["OUTBOX_HIGH_BYTES"] // BOUNDS["WRITE_CHUNK_BYTES"]
 """So many answers, each of which leaves in a write of its own, are as much as an outbox takes."""
 

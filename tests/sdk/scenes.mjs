@@ -95,7 +95,7 @@ const scenes = {
     const sessions = await Promise.all(
       Array.from({ length: count }, (_, i) =>
         client.createSession(
-          config({ sessionId: `user-${i}-chat`, model: "fake-history-slowstart2500" }),
+          config({ sessionId: `user-${i}-chat`, model: `fake-history-crowd${count}` }),
         ),
       ),
     );
@@ -113,7 +113,7 @@ const scenes = {
   },
 
   async streaming(client) {
-    const session = await client.createSession(config({ model: "fake-n40-d2", streaming: true }));
+    const session = await client.createSession(config({ model: "fake-n4-d100", streaming: true }));
     const deltas = [];
     const order = [];
     session.on((event) => {

@@ -63,7 +63,7 @@ async def test_many_users_are_answered_at_the_same_time(own: Way, model: ModelTh
     async with gathering(own) as client:
         sessions = await asyncio.gather(
             *(
-                create(client, model, session_id=user, model="fake-history-slowstart2500")
+                create(client, model, session_id=user, model=f"fake-history-crowd{len(users)}")
                 for user in users
             )
         )
@@ -83,7 +83,7 @@ async def test_the_same_question_goes_to_two_models(own: Way, model: ModelThread
 async def test_deltas_joined_are_the_final_message(way: Way, model: ModelThread) -> None:
     events: list[SessionEvent] = []
     async with gathering(way) as client:
-        session = await create(client, model, model="fake-n40-d2", streaming=True)
+        session = await create(client, model, model="fake-n4-d100", streaming=True)
         session.on(events.append)
         final = await ask(session, "stream, please")
     deltas = [e.data.delta_content for e in events if isinstance(e.data, AssistantMessageDeltaData)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 from collections.abc import Iterator
@@ -229,7 +230,18 @@ class Connection(asyncio.Protocol):
             self._start(call)
 
     def _start(self, call: Call) -> None:
-        if self.transport.is_closing() or "hang" in call.script.flags:
+        crowd = call.script.number("crowd", 0)
+        if "hang" in call.script.flags:
+            return
+        if not crowd and "held" not in call.script.flags:
+            self._answer(call)
+            return
+        self.server.hold(functools.partial(self._answer, call))
+        if crowd and self.server.stats.active >= crowd:
+            self.server.release()
+
+    def _answer(self, call: Call) -> None:
+        if self.transport.is_closing():
             return
         if (refused := self._refusal(call)) is not None:
             self.finish(refused)

@@ -16,7 +16,7 @@ FILL = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod te
 _SPEC_IN_TEXT = re.compile(r"\[\[(fake[^\]]*)\]\]")
 _ARGS_IN_TEXT = re.compile(r"\[\[args:(.*?)\]\]", re.DOTALL)
 _SAY_IN_TEXT = re.compile(r"\[\[say:(.*?)\]\]", re.DOTALL)
-_NUMBERED = re.compile(r"(n|d|s|e|cut|reason|stall|fail|slowstart|choices)(\d+)")
+_NUMBERED = re.compile(r"(n|d|s|e|cut|reason|stall|fail|slowstart|choices|crowd)(\d+)")
 _NAMED = re.compile(r"(tool|code)(.+)")
 
 

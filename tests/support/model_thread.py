@@ -66,6 +66,10 @@ class ModelThread:
         """Wait until so many calls are being answered at the same time."""
         self.until(lambda: self.stats.active >= calls)
 
+    def release(self) -> None:
+        """Have the calls that are held go on."""
+        self._loop.call_soon_threadsafe(self._model.release)
+
     def users(self, model: str | None = None) -> list[list[str]]:
         """What users had said in each call, or in each call for `model`."""
         return [

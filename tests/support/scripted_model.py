@@ -18,6 +18,7 @@ wins: `fake` followed by words joined with `-`:
     empty  no choices at all    nodone  end without finish or [DONE]   length  that finish reason
     choicesN  N choices (not streamed)     ndjson  the stream is answered with one JSON body
     crlf  CRLF line ends        bytes1  one byte a write              badutf8  no UTF-8
+    held  wait for `release`    crowdN  wait until N calls are being answered, then all go on
 
 Texts answered in pieces (`say`, `history`, `echo`) are cut into N parts. Chunks that are due at the
 same time leave in one write, so a late server catches up as a real one does.
@@ -102,6 +103,7 @@ class ScriptedModel:
         self._last: deque[dict[str, Any]] = deque(maxlen=KEPT_SUMMARIES)
         self._numbers = itertools.count(1)
         self._order = itertools.count()
+        self._held: list[Callable[[], None]] = []
         self._due: list[tuple[float, int, Streaming]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -150,6 +152,16 @@ class ScriptedModel:
         self.stats.active -= 1
         self.stats.aborted += aborted
         self._wake()
+
+    def hold(self, go_on: Callable[[], None]) -> None:
+        """A call waits for `release`."""
+        self._held.append(go_on)
+
+    def release(self) -> None:
+        """Every call that is held goes on."""
+        held, self._held = self._held, []
+        for go_on in held:
+            go_on()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -18,7 +18,8 @@ BOUND_S = 20
 
 
 @pytest.fixture
-def process() -> Iterator[subprocess.Popen[str]]:
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    monkeypatch.setenv("NO_PROXY", "*")
     with subprocess.Popen(
         [sys.executable, str(SCRIPT), "--models", "a,b"],
         stdin=subprocess.PIPE,
@@ -83,6 +84,7 @@ def test_the_books_are_kept(process: subprocess.Popen[str]) -> None:
         ("other", "hi", "w0 lo"),
         ("other", "[[fake-n2-s2]]", "w0w1"),
         ("fake-history", "hi", "first | hi"),
+        ("fake-crowd1", "hi", "w0 lo"),
         ("fake", "[[say: what I say]]", "what I say"),
         ("fake-echo", "hi", None),
     ],

@@ -99,9 +99,10 @@ def test_a_turn_whose_end_cannot_be_stored_ends_for_those_who_watch(
     with stdio_daemon(home) as daemon:
         wire = daemon.wire
         session = wire.create(model.provider(), streaming=True)
-        wire.call("session.send", sessionId=session, prompt="[[fake-slowstart700-n2]]")
+        wire.call("session.send", sessionId=session, prompt="[[fake-held-n2]]")
         model.until_active(1)
         with full_disk(daemon):
+            model.release()
             wire.event(session, "session.idle")
             error = wire.event(session, "session.error")
             assert error["data"]["errorType"] == "store"

@@ -28,16 +28,9 @@ Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 class Owners:
     """This process's own mark, and the look at others'. Ends with the daemon."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        lease_s: float = limits.LEASE_S,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         """`folder` is made when the mark is first needed; `clock` is that of the files' times."""
         self._folder = folder
-        self._lease_s = lease_s
         self._clock = clock
         self.me = os.urandom(16).hex()
         self._fd: int | None = None
@@ -104,7 +97,7 @@ class Owners:
             touched = path.stat().st_mtime
         except OSError:
             return False
-        return self._clock() - touched > self._lease_s
+        return self._clock() - touched > limits.LEASE_S
 
     def close(self) -> None:
         if self._fd is not None:
