@@ -17,7 +17,7 @@ import pytest
 from tertulia_protocol.errors import SessionNotFound, StoreFailed, TurnBusy
 from tertuliad import limits
 from tertuliad.replies import Reply
-from tertuliad.store.base import Append
+from tertuliad.store.base import Append, HeadMoved
 from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
@@ -219,6 +219,27 @@ async def test_what_nobody_follows_is_read_as_others_have_left_it(tmp_path: Path
         await here.request("session.delete", {"sessionId": S})
         with pytest.raises(SessionNotFound):
             await seen()
+
+
+async def test_who_is_overtaken_again_and_again_is_told_when_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create(S)
+        tries = []
+
+        def overtaken(append: Append) -> Reply:
+            tries.append(append.expected_head)
+            return Reply.failed(HeadMoved(S))
+
+        monkeypatch.setattr(room.engine.store, "append", overtaken)
+        change = {"sessionId": S, "name": "herons"}
+        with pytest.raises(StoreFailed, match="Another daemon") as refused:
+            await client.request("session.name.set", change)
+        assert refused.value.retry_ms is not None
+        assert len(tries) == limits.COMMIT_TRIES + 1
+        monkeypatch.undo()
+        await client.request("session.name.set", change)
 
 
 async def test_an_id_that_another_daemon_has_given_free_can_be_used(tmp_path: Path) -> None:

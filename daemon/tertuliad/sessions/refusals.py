@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tertulia_protocol.errors import RpcError, SessionExists, TurnBusy
+from tertulia_protocol.errors import RpcError, SessionExists, StoreFailed, TurnBusy
 from tertuliad import limits
 
 
@@ -22,6 +22,16 @@ def runs_elsewhere(session_id: str) -> TurnBusy:
         " until it ends, or talk to that daemon.",
         {"sessionId": session_id},
         retry_ms=limits.TURN_RETRY_MS,
+    )
+
+
+def overtaken(session_id: str) -> StoreFailed:
+    """Another process keeps writing to it."""
+    return StoreFailed(
+        f"Another daemon on the same data folder keeps changing session {session_id}; nothing was"
+        " done. Try again.",
+        {"sessionId": session_id},
+        retry_ms=limits.STORE_RETRY_MS,
     )
 
 

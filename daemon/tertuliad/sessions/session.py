@@ -35,7 +35,7 @@ from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.loading import Loaded, load
-from tertuliad.sessions.refusals import exists, runs_elsewhere
+from tertuliad.sessions.refusals import exists, overtaken, runs_elsewhere
 from tertuliad.sessions.running import admitted, start_turn
 from tertuliad.sessions.sealed import Sealed, fold_in, seal
 from tertuliad.sessions.state import SessionState, snapshot
@@ -380,11 +380,14 @@ class Session:
         if isinstance(error, AlreadyThere):
             self._is_new = False
             command.reply.fail(exists(self.id))
-        elif isinstance(error, HeadMoved) and command.tries < limits.COMMIT_TRIES:
-            command.tries += 1
+        elif isinstance(error, HeadMoved):
             self._lost_turn = self._lost_turn or self._turn is not None
             self._stop_turn()
-            self._inbox.insert(0, command)
+            command.tries += 1
+            if command.tries > limits.COMMIT_TRIES:
+                command.reply.fail(overtaken(self.id))
+            else:
+                self._inbox.insert(0, command)
         else:
             self.gone = was_new
             command.reply.fail(error)

@@ -34,6 +34,7 @@ from tertuliad.store.base import (
     Row,
 )
 from tertuliad.store.file import DatabaseFile
+from tertuliad.store.folding import Folding
 from tertuliad.store.reader import Reader
 from tertuliad.store.remover import Remover
 from tertuliad.store.schema import segment_of, seq_of
@@ -56,9 +57,12 @@ class SqliteStore:
             submit=partial(self._writer.submit, heavy=True),
             call_later=loop.call_later,
         )
-        self._unfolded = 0
-        """Changes since the write-ahead log was folded back into the database."""
-        self._log_is_short = True
+        self._folding = Folding(
+            self._writer.log,
+            beside=self._reader.submit,
+            alone=self._writer.submit_bare,
+            lengthen=self._writer.lengthen_log,
+        )
 
     def create(self, append: Append) -> Future[None]:
         return self._writer.submit(lambda db: _create(db, append), heavy=_is_large(append))
@@ -157,30 +161,19 @@ class SqliteStore:
 
     def close(self) -> None:
         self._remover.close()
+        self._folding.close()
         self._writer.close()
         self._reader.close()
         self._searcher.close()
         self._file.release()
 
     def _written(self, changes: int) -> None:
-        self._unfolded += changes
-        if self._log_is_short and self._unfolded >= limits.WAL_SHORT_CHANGES:
-            self._log_is_short = False
-            self._writer.lengthen_log()
-        if self._unfolded >= limits.WAL_CHANGES:
-            self._unfolded = 0
-            self._reader.submit(_fold_log)
+        self._folding.written(changes)
 
 
 def _is_large(append: Append) -> bool:
     """Whether it may take long."""
     return sum(len(record.body) for record in append.records) > limits.LIGHT_BYTES
-
-
-def _fold_log(db: sqlite3.Connection) -> None:
-    """Bring what lies in the write-ahead log into the database. Nobody has to wait for it, and
-    what others still read stays for the next time."""
-    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _create(db: sqlite3.Connection, append: Append) -> None:

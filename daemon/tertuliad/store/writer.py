@@ -46,11 +46,13 @@ Work = Callable[["sqlite3.Connection"], Any]
 
 
 class Change(msgspec.Struct):
-    """Work that waits for its transaction, and who waits for it."""
+    """Work that waits for its transaction, and who waits for it. `bare`: it is done outside of
+    one."""
 
     work: Work
-    heavy: bool
     reply: Reply
+    heavy: bool = False
+    bare: bool = False
 
 
 class Writer:
@@ -68,7 +70,7 @@ class Writer:
         self._worker = Worker("store-writer", loop.call_soon_threadsafe)
         self._on_written = on_written
         self._db: sqlite3.Connection | None = None
-        self._log = LogFile(file.path)
+        self.log = LogFile(file.path)
         self._kernel: KernelSync | None = None
         self._kernel_asked = False
         self._waiting: deque[Change] = deque()
@@ -86,17 +88,24 @@ class Writer:
         return None if self._away else self._db
 
     def submit(self, work: Callable[[sqlite3.Connection], T], *, heavy: bool = False) -> Future[T]:
-        change = Change(work, heavy, Reply())
+        return self._put(Change(work, Reply(), heavy=heavy))
+
+    def submit_bare(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Have `work` done by the thread outside of any transaction, while no change is made; it
+        does not wait for a lock."""
+        return self._put(Change(work, Reply(), heavy=True, bare=True))
+
+    def lengthen_log(self) -> None:
+        """Have the log's next changes written inside its file. Where that fails, they are written
+        behind its end, as before."""
+        self.submit(lambda db: self.log.lengthen(), heavy=True)
+
+    def _put(self, change: Change) -> Reply:
         self._waiting.append(change)
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._make_next)
         return change.reply
-
-    def lengthen_log(self) -> None:
-        """Have the log's next changes written inside its file. Where that fails, they are written
-        behind its end, as before."""
-        self.submit(lambda db: self._log.lengthen(), heavy=True)
 
     def close(self) -> None:
         """What was submitted is done before."""
@@ -147,7 +156,7 @@ class Writer:
                     reply.fail(failure(error, self._file.path))
 
             try:
-                self._kernel.sync(self._log.descriptor(), done)
+                self._kernel.sync(self.log.descriptor(), done)
             except OSError:
                 self._kernel.close()
                 self._kernel = None
@@ -158,7 +167,8 @@ class Writer:
     def _hand_over(self, group: list[Change]) -> None:
         """Have the thread make changes, and make them durable."""
         self._away = True
-        job = partial(self._make_whole, [change.work for change in group])
+        works = [change.work for change in group]
+        job = partial(self._do_bare if group[0].bare else self._make_whole, works)
         self._worker.submit(job).add_done_callback(partial(self._made, group))
 
     def _next_group(self) -> list[Change]:
@@ -189,7 +199,7 @@ class Writer:
     def _sync(self, outcomes: list[Any]) -> list[Any]:
         """Make durable what was made."""
         try:
-            sync_file(self._log.descriptor())
+            sync_file(self.log.descriptor())
         except OSError as error:
             self._doubtful = True
             raise failure(error, self._file.path) from error
@@ -223,10 +233,15 @@ class Writer:
             self._db.execute("PRAGMA busy_timeout = 0")  # the loop's thread never waits for a lock
         return self._sync(outcomes)
 
+    def _do_bare(self, works: list[Work]) -> list[Any]:
+        if self._db is None:
+            self._db = self._file.open()
+        return [work(self._db) for work in works]
+
     def _end(self) -> None:
         if self._db is not None:
             self._db.close()
-        self._log.close()
+        self.log.close()
 
 
 def sync_file(fd: int) -> None:
