@@ -29,7 +29,7 @@ from tertuliad.doctor.examination import CannotCheck, examine
 from tertuliad.doctor.findings import KINDS, counted
 from tertuliad.doctor.repair import repair
 from tertuliad.store import logs as store_logs
-from tertuliad.store import sqlite
+from tertuliad.store import pages, sqlite
 from tertuliad.store.hold import Hold
 from tertuliad.store.schema import open_database
 from tests.support import unprivileged
@@ -117,6 +117,36 @@ def test_a_look_at_what_a_kill_has_left_changes_nothing(killed: Path, tmp_path: 
     assert set(kinds(home)) <= {"index_behind", "dead_file"}
     for part in ("", "-wal"):
         assert (home / (DATABASE + part)).read_bytes() == before[DATABASE + part]
+
+
+def test_what_is_lost_with_a_damaged_log_is_told_and_copied_aside(
+    killed: Path, tmp_path: Path
+) -> None:
+    home = copy(killed, tmp_path / "home")
+    log = home / f"{DATABASE}-wal"
+    data = bytearray(log.read_bytes())
+    place = 32 + 20 * (24 + PAGE) + 100
+    data[place : place + 200] = bytes(byte ^ 0xFF for byte in data[place : place + 200])
+    log.write_bytes(data)
+    assert "changes_lost" in kinds(home)
+    assert log.read_bytes() == data
+    status, out, _ = doctor(home, "--repair")
+    assert "copied to set-aside/" in out
+    (aside,) = (home / "set-aside").iterdir()
+    assert (aside / f"{DATABASE}-wal").read_bytes() == data
+    assert "changes_lost" not in kinds(home)
+    assert status == 0
+
+
+def test_what_a_commit_that_was_cut_has_left_is_no_loss(killed: Path, tmp_path: Path) -> None:
+    home = copy(killed, tmp_path / "home")
+    log = home / f"{DATABASE}-wal"
+    data = log.read_bytes()
+    with log.open("rb") as wal:
+        end = pages._committed(wal)[3]
+    cut_short = (7).to_bytes(4, "big") + bytes(4) + data[16:24] + bytes(8 + PAGE)
+    log.write_bytes(data[:end] + 3 * cut_short + data[end + 3 * len(cut_short) :])
+    assert "changes_lost" not in kinds(home)
 
 
 def test_a_home_that_was_never_used_is_sound(tmp_path: Path) -> None:
@@ -410,7 +440,8 @@ def test_too_little_space_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_kind_of_finding_is_put_to_the_test() -> None:
     tested = {kind for kind, _ in DAMAGES.values()}
-    assert tested | {"database_empty", "space_short", "turn_left_open"} == set(KINDS)
+    alone = {"changes_lost", "database_empty", "space_short", "turn_left_open"}
+    assert tested | alone == set(KINDS)
 
 
 def test_the_document_says_what_was_found_and_what_was_done(home: Path) -> None:

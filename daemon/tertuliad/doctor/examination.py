@@ -17,6 +17,7 @@ from tertuliad.doctor.sessions import check, findings_of
 from tertuliad.store.doctor import Database, Listed, NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.owners import Owners
+from tertuliad.store.pages import lost_commits
 from tertuliad.store.schema import EMPTY_BYTES, FILE_NAME, SCHEMA_VERSION
 
 
@@ -41,16 +42,28 @@ def examine(home: Path, *, alone: bool = False) -> Examined:
         if not home.is_dir():
             raise CannotCheck(f"There is no folder {home}. Name the right one with --home.")
         left = set(files.database_files(home))
+        lost = _lost(home, alone=alone)
         try:
             found, sessions = _of_database(home)
         finally:
             _tidy(home, left, alone=alone)
-        return Examined(sorted([*found, *files.findings(home)]), sessions)
+        return Examined(sorted([*lost, *found, *files.findings(home)]), sessions)
     except (OSError, NotOpened) as error:
         raise CannotCheck(
             f"{home} cannot be looked at: {error}. Reading its database takes the right to write"
             " into the folder, too."
         ) from error
+
+
+def _lost(home: Path, *, alone: bool) -> list[Finding]:
+    """What no daemon finds any more. Beside one, it looks the same as what is being written."""
+    hold = Hold(home)
+    try:
+        commits = lost_commits(home / FILE_NAME) if alone or hold.take_alone() else 0
+    finally:
+        hold.release()
+    words = f"{counted(commits, 'commit')} behind a damaged place"
+    return [finding("changes_lost", words, where=f"{FILE_NAME}-wal")] if commits else []
 
 
 def _tidy(home: Path, before: set[Path], *, alone: bool) -> None:

@@ -29,6 +29,12 @@ class Kind(msgspec.Struct, frozen=True):
 _ASIDE = "the database is copied aside first"
 
 KINDS: dict[str, Kind] = {
+    "changes_lost": Kind(
+        "fault",
+        "The write-ahead log is damaged, or the machine stopped while it was written. What stands"
+        " behind that place is not read, and the next daemon takes it away.",
+        f"What stands before it is kept; {_ASIDE}.",
+    ),
     "database_damaged": Kind(
         "fault",
         "The file is cut, overwritten or no database, or SQLite's own check finds faults.",

@@ -43,7 +43,7 @@ class Image:
         self._file = _opened(path)
         self._wal = _opened(path.with_name(path.name + "-wal"))
         header = _at(self._file, 0, 100)
-        wal_size, self._newer, last = _committed(self._wal)
+        wal_size, self._newer, last, _ = _committed(self._wal)
         self.page_size = wal_size or _page_size(header) or PAGE_BYTES
         in_file = -(-os.fstat(self._file.fileno()).st_size // self.page_size) if self._file else 0
         self.pages = max(in_file, last, max(self._newer, default=0))
@@ -156,19 +156,37 @@ def _sound_size(size: int) -> int | None:
     return size if 512 <= size <= 65536 and size & (size - 1) == 0 else None
 
 
-def _committed(wal: BinaryIO | None) -> tuple[int | None, dict[int, int], int]:
-    """(page size, where each page lies that was committed, pages of the database then)."""
+def lost_commits(database: Path) -> int:
+    """How many commits of the write-ahead log stand behind a damaged place, which SQLite takes for
+    the log's end. What an earlier round, or a commit that was cut, has left behind the end is none.
+    Raises `OSError`."""
+    wal = _opened(database.with_name(database.name + "-wal"))
+    if wal is None:
+        return 0
+    with wal:
+        size, _, _, end = _committed(wal)
+        if size is None:
+            return 0
+        salts = _at(wal, 16, 8)
+        length = os.fstat(wal.fileno()).st_size
+        heads = (_at(wal, at, 24) for at in range(end, length - size - 23, 24 + size))
+        return sum(1 for head in heads if head[8:16] == salts and any(head[4:8]))
+
+
+def _committed(wal: BinaryIO | None) -> tuple[int | None, dict[int, int], int, int]:
+    """(page size, where each page lies that was committed, pages of the database then, where the
+    frames end that follow on each other)."""
     header = _at(wal, 0, 32)
     order = _WAL_MAGIC.get(int.from_bytes(header[:4], "big")) if len(header) == 32 else None
     size = _sound_size(int.from_bytes(header[8:12], "big")) if order else None
     if order is None or size is None:
-        return None, {}, 0
+        return None, {}, 0, 0
     newer: dict[int, int] = {}
     waiting: dict[int, int] = {}
     last, offset, salts = 0, 32, header[16:24]
     sums = _checksum(order, header[:24], (0, 0))
     if sums != struct.unpack(">II", header[24:32]):
-        return None, {}, 0
+        return None, {}, 0, 0
     while len(frame := _at(wal, offset, 24 + size)) == 24 + size:
         sums = _checksum(order, frame[:8] + frame[24:], sums)
         if frame[8:16] != salts or struct.unpack(">II", frame[16:24]) != sums:
@@ -179,7 +197,7 @@ def _committed(wal: BinaryIO | None) -> tuple[int | None, dict[int, int], int]:
             newer.update(waiting)
             waiting, last = {}, commit
         offset += 24 + size
-    return size, {n: at for n, at in newer.items() if n <= last}, last
+    return size, {n: at for n, at in newer.items() if n <= last}, last, offset
 
 
 def _checksum(order: str, data: bytes, start: tuple[int, int]) -> tuple[int, int]:
