@@ -22,7 +22,6 @@ import msgspec
 import uvloop
 
 from tertulia_protocol.framing import Body, Framer, encode_frame
-from tertuliad import limits
 from tertuliad.store.kernel_sync import offered
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.writer import sync_file
@@ -39,8 +38,7 @@ class Log:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, body BLOB)")
         log = LogFile(path)
-        while log.size() < limits.WAL_BYTES:
-            log.lengthen()  # nobody else writes
+        log.lengthen()  # nobody else writes
         self._file = log.descriptor()
         self._kernel = offered(asyncio.get_running_loop())
         self._waiting: list[tuple[bytes, Callable[[], None]]] = []

@@ -22,7 +22,6 @@ LENGTH = 256 * limits.KIB
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAL_BYTES", LENGTH)
-    monkeypatch.setattr(limits, "WAL_STEP_BYTES", LENGTH // 4)
 
 
 async def until(store: SqliteStore, condition: Callable[[], bool]) -> None:

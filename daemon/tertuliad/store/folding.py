@@ -39,7 +39,7 @@ class Folding:
         self, log: LogFile, *, beside: Submit, alone: Submit, lengthen: Callable[[], object]
     ) -> None:
         """`beside` has it done while changes go on, `alone` while none of ours is made. `lengthen`
-        has the file grow by a step."""
+        gives the file its length."""
         self._log = log
         self._beside = beside
         self._alone = alone
@@ -47,7 +47,7 @@ class Folding:
         self._unfolded = 0
         """Changes since the last fold."""
         self._behind_end = 0
-        """Changes since the file grew."""
+        """Changes since the file's length was looked at."""
         self._too_long = limits.WAL_BYTES
         """A file of more bytes has to be folded, however few the changes were."""
         self._busy = False

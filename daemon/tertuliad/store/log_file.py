@@ -1,8 +1,9 @@
 """The write-ahead log as a file: what it holds is SQLite's, how far it reaches is ours.
 
 A sync of bytes behind a file's end has the file system write down its new length too, and takes
-twice as long as one of bytes inside it. So the file grows by steps ahead of the log, in zeros,
-which SQLite takes for the log's end, as it takes what an earlier round of the log has left there.
+twice as long as one of bytes inside it. So in a process that stores more than a little, the file is
+given its full length, in zeros, which SQLite takes for the log's end, as it takes what an earlier
+round of the log has left there.
 """
 
 from __future__ import annotations
@@ -34,14 +35,13 @@ class LogFile:
             return 0
 
     def lengthen(self) -> None:
-        """By a step, up to its full length. Only under SQLite's write lock: nobody else may write
-        behind the end meanwhile. Raises `OSError`, with the length as it was."""
+        """Only under SQLite's write lock: nobody else may write behind the end meanwhile. Raises
+        `OSError`, with the length as it was."""
         fd = self.descriptor()
         end = length = os.fstat(fd).st_size
-        wanted = min(length + limits.WAL_STEP_BYTES, limits.WAL_BYTES)
         try:
-            while end < wanted:
-                end += os.pwrite(fd, bytes(wanted - end), end)
+            while end < limits.WAL_BYTES:
+                end += os.pwrite(fd, bytes(limits.WAL_BYTES - end), end)
         except OSError:
             os.ftruncate(fd, length)
             raise
