@@ -84,6 +84,7 @@ STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: 
 STORE_RETRY_MS = 1000  # whoever holds it has held it for longer than that
 WAL_CHANGES = 256  # the write-ahead log is folded back after so many
 WAL_BYTES = 4 * MIB  # its length; a longer one is folded back at once, and cut off
+WAL_CUT_BYTES = 16 * MIB  # a longer one is cut off at once, without waiting for the next change
 WAL_SHORT_CHANGES = 64  # a shorter one is given it after so many, and not for fewer
 LIGHT_BYTES = 256 * KIB  # events of a change, or a log, that the event loop's thread works on
 LIGHT_SEGMENTS = 16  # that such a log leads through: forks and rewinds make them

@@ -22,6 +22,7 @@ LENGTH = 256 * limits.KIB
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAL_BYTES", LENGTH)
+    monkeypatch.setattr(limits, "WAL_CUT_BYTES", 4 * LENGTH)
 
 
 async def until(store: SqliteStore, condition: Callable[[], bool]) -> None:

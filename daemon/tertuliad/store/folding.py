@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import sqlite3
 
 FRAME_BYTES = 24 + PAGE_BYTES
-FAR_TOO_LONG = 4
-"""Times its length."""
 
 Fold = Callable[["sqlite3.Connection"], bool]
 """Answers whether the log has outgrown its length."""
@@ -46,7 +44,7 @@ class Folding:
         self._lengthen = lengthen
         self._unfolded = 0
         """Changes since the last fold."""
-        self._behind_end = 0
+        self._unlooked = 0
         """Changes since the file's length was looked at."""
         self._too_long = limits.WAL_BYTES
         """A file of more bytes has to be folded, however few the changes were."""
@@ -55,7 +53,7 @@ class Folding:
     def written(self, changes: int) -> None:
         """So many became durable."""
         size = self._log.size()
-        self._keep_ahead(changes, size)
+        self._look_at_length(changes, size)
         self._unfolded += changes
         if size <= limits.WAL_BYTES:
             self._too_long = limits.WAL_BYTES
@@ -67,18 +65,18 @@ class Folding:
 
     def close(self) -> None:
         """Others may stay, and keep the log: what is too long is not left to them."""
-        if self._log.size() > limits.WAL_BYTES:
+        if self._unfolded and self._log.size() > limits.WAL_BYTES:
             self._beside(fold)
 
-    def _keep_ahead(self, changes: int, size: int) -> None:
-        self._behind_end += changes
-        if self._behind_end >= limits.WAL_SHORT_CHANGES:
-            self._behind_end = 0
+    def _look_at_length(self, changes: int, size: int) -> None:
+        self._unlooked += changes
+        if self._unlooked >= limits.WAL_SHORT_CHANGES:
+            self._unlooked = 0
             if size < limits.WAL_BYTES:
                 self._lengthen()
 
     def _folded(self, done: Future[bool]) -> None:
-        far = self._log.size() > FAR_TOO_LONG * limits.WAL_BYTES
+        far = self._log.size() > limits.WAL_CUT_BYTES
         if done.exception() is None and (done.result() or far):
             self._alone(cut_off if far else fold).add_done_callback(self._ended)
         else:
