@@ -16,7 +16,7 @@ from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.errors import Overloaded
 from tertulia_protocol.provider_config import ProviderConfig
 from tertuliad import limits
-from tertuliad.providers.base import ImagePart, ProviderFailed, TextPart, ToolCall
+from tertuliad.providers.base import Image, Message, ProviderFailed, RichMessage, ToolCall
 from tertuliad.sessions.decide import answering, sending, turns
 from tertuliad.sessions.decide import settings as changes
 from tertuliad.sessions.decide.answering import Progress
@@ -71,18 +71,14 @@ def test_a_call_that_was_not_run_has_a_result_before_the_next_question() -> None
     paper.send(0)
     paper.finish(ToolCall("c1", "look", '{"a":1}'), ToolCall("c2", "look", "not json"))
     paper.send(1)
-    assert [(entry.role, entry.tool_call_id) for entry in paper.history] == [
-        ("user", None),
-        ("assistant", None),
-        ("tool", "c1"),
-        ("tool", "c2"),
-        ("user", None),
+    calls = (ToolCall("c1", "look", '{"a":1}'), ToolCall("c2", "look", "not json"))
+    assert paper.history == [
+        Message("user", "message 0"),
+        RichMessage("assistant", "", tool_calls=calls),
+        RichMessage("tool", NOT_RUN, tool_call_id="c1"),
+        RichMessage("tool", NOT_RUN, tool_call_id="c2"),
+        Message("user", "message 1"),
     ]
-    assert [call.arguments for call in paper.history[1].tool_calls] == [
-        '{"a":1}',
-        "not json",
-    ]
-    assert paper.history[2].content == NOT_RUN
     assert paper.folded() == paper.state
 
 
@@ -99,10 +95,8 @@ def test_the_model_reads_attachments_with_the_message() -> None:
     ]
     assert user["data"]["content"] == "look"
     assert user["data"]["attachments"] == [image]
-    assert paper.history[0].content == [
-        TextPart("look\n\nat it"),
-        ImagePart("image/png", "aWJtZw=="),
-    ]
+    seen = RichMessage("user", "look\n\nat it", (Image("image/png", "aWJtZw=="),))
+    assert paper.history == [seen]
     assert paper.folded() == paper.state
 
 

@@ -35,22 +35,29 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class TextPart(msgspec.Struct, frozen=True, tag="text"):
-    text: str
-
-
-class ImagePart(msgspec.Struct, frozen=True, tag="image"):
+class Image(msgspec.Struct, frozen=True):
     mime_type: str
     base64: str
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One entry of the history that the model reads."""
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One entry of the history that the model reads: text alone, as most are."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str | list[TextPart | ImagePart]
+    content: str
+
+
+class RichMessage(Message, frozen=True, omit_defaults=True, gc=False):
+    """One with images behind its text, with calls, or with what a call gave."""
+
+    images: tuple[Image, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+
+
+def is_plain(messages: list[Message]) -> bool:
+    """Whether all of them are text alone. Asked with each turn, of all that was said: in C."""
+    return set(map(type, messages)) <= {Message}
 
 
 class ToolDeclaration(msgspec.Struct, frozen=True):

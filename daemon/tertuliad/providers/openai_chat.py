@@ -164,14 +164,22 @@ class OpenAIChat:
 
     def _merged(self, ours: dict[str, str], request: Mapping[str, str]) -> dict[str, str]:
         """All headers of a call; the caller's win over ours, the request's over the provider's."""
-        merged = {"accept-encoding": "identity"} | ours
+        merged = ours | self._standing
+        return merged | self._checked(request) if request else merged
+
+    @functools.cached_property
+    def _standing(self) -> dict[str, str]:
+        """The headers of every call."""
+        ours = {"accept-encoding": "identity"}
         if self._authorization:
-            merged["authorization"] = self._authorization
-        for given in (self._headers, request):
-            merged.update((name.lower(), value) for name, value in given.items())
-        for fault in _header_faults(merged):
+            ours["authorization"] = self._authorization
+        return self._checked(ours | self._headers)
+
+    def _checked(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """`headers` with their names in small letters. Raises `ProviderFailed`."""
+        for fault in _header_faults(headers):
             raise ProviderFailed("invalid_request", f"Provider {self.name!r}: {fault}")
-        return merged
+        return {name.lower(): value for name, value in headers.items()}
 
 
 async def _run_out(answer: Answer) -> None:
@@ -204,7 +212,7 @@ def _header_faults(headers: Mapping[str, str]) -> Iterator[str]:
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
             yield f"{name!r} is no name of an HTTP header."
-        elif name in _RESERVED:
+        elif name.lower() in _RESERVED:
             yield f"the header {name!r} is set by the connection and cannot be given."
         elif _CONTROL.search(value):
             yield f"the value of {name!r} holds a control character. Was it copied whole?"

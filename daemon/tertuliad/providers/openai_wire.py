@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from tertuliad.providers.base import (
-    ImagePart,
-    Message,
     ModelRequest,
+    RichMessage,
     ToolCall,
     ToolDeclaration,
     Usage,
+    is_plain,
 )
 
 
@@ -152,12 +152,11 @@ def encode_request(request: ModelRequest, *, usage: bool, completion_limit: str)
     message of text alone has the wire's form already: a long history is encoded as it is."""
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [
-            message
-            if type(message.content) is str and not message.tool_calls and not message.tool_call_id
-            else _message(message)
-            for message in request.messages
-        ],
+        "messages": (
+            request.messages
+            if is_plain(request.messages)
+            else [_rich(m) if isinstance(m, RichMessage) else m for m in request.messages]
+        ),
         "stream": request.stream,
     }
     if request.stream and usage:
@@ -171,7 +170,7 @@ def encode_request(request: ModelRequest, *, usage: bool, completion_limit: str)
     return msgspec.json.encode(body)
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _rich(message: RichMessage) -> dict[str, Any]:
     out: dict[str, Any] = {"role": message.role, "content": _content(message)}
     if message.tool_calls:
         out["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
@@ -180,14 +179,15 @@ def _message(message: Message) -> dict[str, Any]:
     return out
 
 
-def _content(message: Message) -> str | list[dict[str, Any]] | None:
-    if isinstance(message.content, str):
+def _content(message: RichMessage) -> str | list[dict[str, Any]] | None:
+    if not message.images:
         return message.content or (None if message.tool_calls else "")
     return [
-        {"type": "image_url", "image_url": {"url": f"data:{part.mime_type};base64,{part.base64}"}}
-        if isinstance(part, ImagePart)
-        else {"type": "text", "text": part.text}
-        for part in message.content
+        {"type": "text", "text": message.content},
+        *(
+            {"type": "image_url", "image_url": {"url": f"data:{i.mime_type};base64,{i.base64}"}}
+            for i in message.images
+        ),
     ]
 
 

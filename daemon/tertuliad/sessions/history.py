@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import events
-from tertuliad.providers.base import ImagePart, Message, TextPart, ToolCall
+from tertuliad.providers.base import Image, Message, RichMessage, ToolCall
 
 NOT_RUN = "This call was not run: the turn ended before it."
 
@@ -29,17 +29,13 @@ def apply(history: list[Message], data: events.EventData) -> None:
 
 def _user_message(history: list[Message], data: events.UserMessage) -> None:
     _answer_open_calls(history)
-    history.append(Message(role="user", content=_user_content(data)))
-
-
-def _user_content(data: events.UserMessage) -> str | list[TextPart | ImagePart]:
     text = data.transformed_content or data.content
     images = [
-        ImagePart(str(item["mimeType"]), str(item["data"]))
+        Image(str(item["mimeType"]), str(item["data"]))
         for item in data.attachments or ()
         if is_image(item)
     ]
-    return [TextPart(text), *images] if images else text
+    history.append(RichMessage("user", text, tuple(images)) if images else Message("user", text))
 
 
 def is_image(attachment: dict[str, object]) -> bool:
@@ -56,8 +52,10 @@ def _assistant_message(history: list[Message], data: events.AssistantMessage) ->
         ToolCall(request.tool_call_id, request.name, _arguments_text(request.arguments))
         for request in data.tool_requests or ()
     )
-    if data.content or calls:
-        history.append(Message(role="assistant", content=data.content, tool_calls=calls))
+    if calls:
+        history.append(RichMessage("assistant", data.content, tool_calls=calls))
+    elif data.content:
+        history.append(Message("assistant", data.content))
 
 
 def _arguments_text(arguments: object) -> str:
@@ -70,9 +68,9 @@ def _turn_end(history: list[Message], _: events.AssistantTurnEnd) -> None:
 
 def _answer_open_calls(history: list[Message]) -> None:
     """Every call in the history has a result, or the model's server refuses the history."""
-    if history and history[-1].tool_calls:
-        calls = history[-1].tool_calls
-        history += [Message(role="tool", content=NOT_RUN, tool_call_id=c.id) for c in calls]
+    last = history[-1] if history else None
+    if isinstance(last, RichMessage):
+        history += [RichMessage("tool", NOT_RUN, tool_call_id=c.id) for c in last.tool_calls]
 
 
 _CHANGES: dict[type[events.EventData], Callable[[list[Message], Any], None]] = {
@@ -80,10 +78,3 @@ _CHANGES: dict[type[events.EventData], Callable[[list[Message], Any], None]] = {
     events.AssistantMessage: _assistant_message,
     events.AssistantTurnEnd: _turn_end,
 }
-
-
-def text_chars(message: Message) -> int:
-    """The size of what the model reads of a message: four characters make about one token."""
-    if isinstance(message.content, str):
-        return len(message.content)
-    return sum(len(part.text) for part in message.content if isinstance(part, TextPart))

@@ -7,7 +7,9 @@ that fails before anything of its answer came is tried again, as `retry` says.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import operator
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -24,18 +26,19 @@ from tertuliad.providers.base import (
     Message,
     ModelRequest,
     ProviderFailed,
+    RichMessage,
     Target,
-    TextPart,
     ToolDeclaration,
+    is_plain,
 )
 from tertuliad.sessions import system_message
 from tertuliad.sessions.decide.answering import Outcome
-from tertuliad.sessions.history import text_chars
 from tertuliad.sessions.retry import Tried, wait_before_retry
 from tertuliad.sessions.world import World
 
 log = logging.getLogger(__name__)
 
+_content = operator.attrgetter("content")
 LEAST_BYTES_A_TOKEN = 6
 """Nothing that people write has so few tokens: a history above it is too large for certain."""
 
@@ -67,7 +70,7 @@ class Turn:
         self._plan = plan
         self._world = world
         self._events = events
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         """Of the try that is under way, or of the wait for the next."""
         self._stopped = False
         self._answered = False
@@ -77,7 +80,8 @@ class Turn:
         """Close the call to the model; nothing is posted any more."""
         self._stopped = True
         self._events.over()
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def run(self) -> None:
         started, retries = time.monotonic(), 0
@@ -92,9 +96,10 @@ class Turn:
         target: Target | None = None
         outcome: Outcome | None = None
         try:
-            with anyio.CancelScope() as self._scope:
+            with anyio.CancelScope() as scope:
+                self._scope = scope
                 target = await self._target()
-                outcome = await self._call(target, last)
+                outcome = await self._call(target, last, scope)
             if self._stopped:
                 return None
             if outcome is None:
@@ -141,16 +146,16 @@ class Turn:
             )
         return failure
 
-    async def _call(self, target: Target, last: float) -> Outcome | None:
+    async def _call(self, target: Target, last: float, scope: anyio.CancelScope) -> Outcome | None:
         """What came of the call; None: it was given up."""
         request = _request(self._plan, target, await self._plan.history())
         _check_window(request, target)
         started = time.monotonic()
         first: float | None = None
         done: Done | None = None
-        silence = _Silence(self._scope, self._world.turn_limits.patience_s(request.stream), last)
+        silence = _Silence(scope, self._world.turn_limits.patience_s(request.stream), last)
         async for piece in target.provider.stream(request):
-            if self._scope.cancel_called:
+            if scope.cancel_called:
                 return None  # it comes so fast that no cancellation gets between
             if isinstance(piece, Delta):
                 if first is None:
@@ -188,6 +193,7 @@ class _Silence:
 
     def __init__(self, scope: anyio.CancelScope, patience: float, last: float) -> None:
         self._scope = scope
+        self._clock = asyncio.get_running_loop().time  # anyio's, without the way to it
         self._late = min(patience / 8, 1.0)
         self._patience = patience + self._late
         self._last = last
@@ -196,7 +202,7 @@ class _Silence:
 
     def broken(self) -> None:
         """Something was heard."""
-        now = anyio.current_time()
+        now = self._clock()
         if now >= self._due:
             self._due = now + self._late
             self._scope.deadline = min(self._last, now + self._patience)
@@ -229,9 +235,8 @@ def _as_the_caller_knows(target: Target, config: SessionConfig) -> Target:
 def _request(plan: Plan, target: Target, history: list[Message]) -> ModelRequest:
     config = plan.config
     system = system_message.render(config)
-    head = [Message(role="system", content=system)] if system else []
-    pictured = not target.vision and any(type(m.content) is not str for m in history)
-    said = map(_without_images, history) if pictured else history
+    head = [Message("system", system)] if system else []
+    said = history if target.vision or is_plain(history) else map(_without_images, history)
     return ModelRequest(
         model=target.model,
         messages=[*head, *said],
@@ -246,13 +251,11 @@ def _request(plan: Plan, target: Target, history: list[Message]) -> ModelRequest
 
 def _without_images(message: Message) -> Message:
     """For a model that cannot see: the text says how many images there were."""
-    if isinstance(message.content, str):
+    if not isinstance(message, RichMessage) or not message.images:
         return message
-    texts = [part.text for part in message.content if isinstance(part, TextPart)]
-    left_out = len(message.content) - len(texts)
-    if left_out:
-        texts.append(f"({left_out} attached image(s) left out: this model takes no images)")
-    return msgspec.structs.replace(message, content="\n\n".join(texts))
+    left_out = f"({len(message.images)} attached image(s) left out: this model takes no images)"
+    text = f"{message.content}\n\n{left_out}"
+    return msgspec.structs.replace(message, content=text, images=())
 
 
 def _declared(config: SessionConfig) -> list[ToolDeclaration]:
@@ -270,15 +273,16 @@ def _user_agent(config: SessionConfig) -> str:
     name = config.client_name
     if not name:
         return "tertuliad"
-    printable = "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
-    return f"{printable} tertuliad"
+    if not (name.isascii() and name.isprintable()):
+        name = "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
+    return f"{name} tertuliad"
 
 
 def _check_window(request: ModelRequest, target: Target) -> None:
     """Refuse before the call what cannot fit for certain."""
     if target.context_window is None:
         return
-    size = sum(text_chars(message) for message in request.messages)
+    size = sum(map(len, map(_content, request.messages)))
     if size > target.context_window * LEAST_BYTES_A_TOKEN:
         raise ProviderFailed(
             "context_window",
