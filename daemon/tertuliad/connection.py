@@ -104,11 +104,12 @@ class Connection:
         return True
 
     def _push(self, frame: bytes | memoryview) -> None:
+        if not self._outbox:
+            self._wake.set()
         self._outbox.append(frame)
         self._outbox_bytes += len(frame)
         if self._outbox_bytes > limits.OUTBOX_HIGH_BYTES:
             self._was_high = True
-        self._wake.set()
 
     def abort(self) -> None:
         """End the connection at once; what waits in the outbox is dropped."""
@@ -207,13 +208,15 @@ class Connection:
 
     def _next_chunk(self) -> bytes:
         """The frames that leave in one write, or a piece of a large one."""
+        if self._outbox_bytes <= limits.WRITE_CHUNK_BYTES:
+            whole = b"".join(self._outbox)
+            self._outbox.clear()
+            return whole
         first = self._outbox.popleft()
         if len(first) > limits.WRITE_CHUNK_BYTES:
             view = memoryview(first)
             self._outbox.appendleft(view[limits.WRITE_CHUNK_BYTES :])
             return bytes(view[: limits.WRITE_CHUNK_BYTES])
-        if not self._outbox:
-            return bytes(first)
         frames, size = [first], len(first)
         while self._outbox and size + len(self._outbox[0]) <= limits.WRITE_CHUNK_BYTES:
             frame = self._outbox.popleft()

@@ -201,16 +201,18 @@ class Hub:
         room.elsewhere = room.elsewhere and seq == before  # who stores something owns the log
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
-            if follower.pace is Pace.LIVE and follower.seq < before:
+            if follower.pace is Pace.UNREAD:
+                self._catch_up(follower)
+            elif follower.pace is not Pace.LIVE:
+                pass
+            elif follower.seq < before:
                 # Another process has written to the log meanwhile; what is live here is dropped.
                 follower.owed = follower.owed or bool(frames)
                 self._catch_up(follower)
-            elif follower.pace is Pace.LIVE and pieces and follower.missed:
+            elif pieces and follower.missed:
                 continue
-            elif follower.pace is Pace.LIVE and (not frames or follower.offer(joined)):
+            elif not frames or follower.offer(joined):
                 follower.seq = max(seq, follower.seq)
-            elif follower.pace is Pace.UNREAD:
-                self._catch_up(follower)
             if pieces:
                 follower.missed = follower.pace is not Pace.LIVE
             elif begins:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _PENDING: Any = object()
+_NOT_TAKEN = "what waited for a reply failed"
 
 
 class Reply(Future[Any]):
@@ -51,16 +52,24 @@ class Reply(Future[Any]):
         return reply
 
     def give(self, result: Any) -> None:
-        if self._result is _PENDING:
-            self._result = result
-            self._tell()
+        if self._result is not _PENDING:
+            return
+        self._result = result
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception:
+                log.exception(_NOT_TAKEN)
 
     def fail(self, error: BaseException) -> None:
         if self._result is _PENDING:
             if isinstance(error, RpcError):
                 error.__traceback__ = error.__cause__ = error.__context__ = None
             self._result, self._exception = None, error
-            self._tell()
+            callbacks, self._callbacks = self._callbacks, None
+            for callback in callbacks or ():
+                self._call(callback)
 
     def follow(self, source: Future[Any]) -> None:
         """Take over the outcome of `source`, which is done."""
@@ -74,18 +83,13 @@ class Reply(Future[Any]):
         """Wait for the outcome; raises what the reply failed with."""
         return settled(self)
 
-    def _tell(self) -> None:
-        callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            self._call(callback)
-
     def _call(self, callback: Callable[[Future[Any]], object]) -> None:
         error = self._exception
         bare = error is not None and error.__traceback__ is None
         try:
             callback(self)
         except Exception:
-            log.exception("what waited for a reply failed")
+            log.exception(_NOT_TAKEN)
         if error is not None and bare:  # whoever raised it has added frames
             error.__traceback__ = error.__context__ = None
 

@@ -10,6 +10,7 @@ Source of the names: section 6 of the wire's reference, and what the SDKs 1.0.14
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -304,6 +305,8 @@ _REFUSED = [
     for attribute, wire in _WIRE_NAMES.items()
     if FIELDS[wire].standing == "refused"
 ]
+_refused_of = operator.attrgetter(*(attribute for attribute, _, _ in _REFUSED))
+_NONE_GIVEN = (None,) * len(_REFUSED)  # always harmless
 
 
 def given_providers(config: SessionConfig) -> SessionProviders | None:
@@ -313,9 +316,11 @@ def given_providers(config: SessionConfig) -> SessionProviders | None:
 
 def refusal(config: SessionConfig) -> str | None:
     """Why this version does not take `config`: its first refused field and what to do instead."""
-    for attribute, wire, field in _REFUSED:
-        if getattr(config, attribute) not in field.harmless:
-            return f"{wire}: {field.note}."
+    values = _refused_of(config)
+    if values != _NONE_GIVEN:
+        for value, (_, wire, field) in zip(values, _REFUSED, strict=True):
+            if value not in field.harmless:
+                return f"{wire}: {field.note}."
     for name, section in _sections(config).items():
         if section.action == "transform":
             return (
@@ -347,11 +352,12 @@ def merged(old: SessionConfig, new: SessionConfig) -> SessionConfig:
 
 
 _STORED = tuple(name for name, wire in _WIRE_NAMES.items() if FIELDS[wire].standing == "used")
+_stored_of = operator.attrgetter(*_STORED)
 
 
 def stored(config: SessionConfig) -> SessionConfig:
     """What is needed to go on later, without any secret: the form that may go to disk."""
-    kept = {name: getattr(config, name) for name in _STORED}
+    kept = dict(zip(_STORED, _stored_of(config), strict=True))
     given = given_providers(config)
     if given is not None:
         bare = provider_config.redacted(given)

@@ -60,10 +60,13 @@ def encode_frame(body: bytes) -> bytes:
     return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def frame_around(before: bytes, body: bytes, after: bytes) -> bytes:
-    """The frame whose body is these three, in one copy of them."""
-    length = len(before) + len(body) + len(after)
-    return b"Content-Length: %d\r\n\r\n%b%b%b" % (length, before, body, after)
+def frames_around(before: bytes, parts: list[bytes], after: bytes) -> list[bytes]:
+    """The frames whose bodies are `before`, one of the parts, and `after`, each in one copy."""
+    around = len(before) + len(after)
+    return [
+        b"Content-Length: %d\r\n\r\n%b%b%b" % (around + len(part), before, part, after)
+        for part in parts
+    ]
 
 
 def opening(before: bytes, length: int) -> bytes:

@@ -10,6 +10,7 @@ it lacks keys and headers, and a config that equals its redacted form held no se
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, Self
@@ -23,6 +24,8 @@ NO_URL = "an address that is not a URL"
 _UNSEEN = "".join(map(chr, range(33)))
 """What `urlsplit` takes off the beginning of an address."""
 _NOT_COUNTED = str.maketrans("", "", "\t\r\n")
+_PLAIN = re.compile(r"[^\x00-\x20#?@]*")
+"""An address without a secret, as most are."""
 
 
 def public_url(url: str) -> str:
@@ -34,6 +37,8 @@ def parted(url: str) -> tuple[str, str, str]:
     """What may be shown of `url`, its user info, and its query, before anything sees it that
     remembers what it saw: `urlsplit` does as well. Cut as it would cut (RFC 3986; tabs and line
     ends do not count)."""
+    if _PLAIN.fullmatch(url):
+        return url, "", ""
     text = url.lstrip(_UNSEEN).translate(_NOT_COUNTED)
     before, _, query = text.partition("#")[0].partition("?")
     start, slashes, rest = before.partition("//")

@@ -101,9 +101,10 @@ def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage
     )
     put = _put_with_files if message.attachments else _put
     world = ctx.world
-    if given.request_headers:
-        kept = world.request_headers.setdefault(session_id, {})
-        kept[message.message_id] = given.request_headers
+    if not given.request_headers:
+        return put(ctx, session_id, message, command)
+    kept = world.request_headers.setdefault(session_id, {})
+    kept[message.message_id] = given.request_headers
 
     def forget_unused(done: Any) -> None:
         if done.exception() is not None or done.result() != message.message_id:

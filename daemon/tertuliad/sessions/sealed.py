@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tertulia_protocol import events
-from tertulia_protocol.framing import frame_around
+from tertulia_protocol.framing import frames_around
 from tertuliad.clock import iso, now_ms
 from tertuliad.ids import new_id
 from tertuliad.sessions import facts
@@ -14,6 +14,11 @@ from tertuliad.sessions.state import SessionState, apply
 from tertuliad.store.base import Record
 
 _encoder = msgspec.json.Encoder()
+_KINDS = {
+    **{data: (row.type, not row.ephemeral, True) for data, row in events.BY_DATA.items()},
+    **{data: (name, True, False) for data, name in facts.INTERNAL.items()},
+}
+"""(type, whether it is stored, whether it is shown) by the struct of an event's data."""
 
 
 class Sealed(msgspec.Struct, frozen=True, gc=False):
@@ -34,7 +39,8 @@ def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sea
     parent, seq = state.last_event_id, state.seq
     sealed: list[Sealed] = []
     for draft in drafts:
-        kind, stored, shown = _kind(draft)
+        kind, stored, shown = _KINDS[type(draft.data)]
+        stored = stored and not draft.live_only
         event_id = draft.id or new_id()
         body = _encoder.encode(
             events.Envelope(
@@ -54,30 +60,25 @@ def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sea
     return sealed
 
 
-def _kind(draft: Draft) -> tuple[str, bool, bool]:
-    """(type, whether it is stored, whether it is shown) of a draft."""
-    row = events.BY_DATA.get(type(draft.data))
-    if row is None:
-        return facts.INTERNAL[type(draft.data)], True, False
-    return row.type, not (row.ephemeral or draft.live_only), True
-
-
 def fold_in(state: SessionState, sealed: list[Sealed]) -> tuple[Record, ...]:
     """Fold what is stored into the state; gives its records."""
-    stored = [item for item in sealed if item.seq]
-    for item in stored:
-        apply(state, item.seq, item.type, item.id, item.data)
-    return tuple(Record(item.seq, item.type, item.body) for item in stored)
+    records: list[Record] = []
+    for item in sealed:
+        if item.seq:
+            apply(state, item.seq, item.type, item.id, item.data)
+            records.append(Record(item.seq, item.type, item.body))
+    return tuple(records)
 
 
 def event_frame(session_id: str, body: bytes) -> bytes:
-    """The frame of a `session.event` notification; ids need no escaping."""
-    return frame_around(
-        b'{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"%b","event":'
-        % session_id.encode(),
-        body,
-        b"}}",
-    )
+    """The frame of a `session.event` notification."""
+    return event_frames(session_id, [body])[0]
+
+
+def event_frames(session_id: str, bodies: list[bytes]) -> list[bytes]:
+    """The frames of several; ids need no escaping."""
+    before = b'{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"%b","event":'
+    return frames_around(before % session_id.encode(), bodies, b"}}")
 
 
 def idle_frame(session_id: str, parent_id: str | None) -> bytes:

@@ -13,7 +13,7 @@ from tertulia_protocol.errors import StoreFailed
 from tertuliad.clock import now_ms
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.decide.turns import LOST
-from tertuliad.sessions.sealed import Sealed, event_frame, seal
+from tertuliad.sessions.sealed import Sealed, event_frames, seal
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import Waits
 from tertuliad.sessions.world import World
@@ -30,11 +30,15 @@ TAKEN_OVER = (
 
 
 _PIECES = {
-    events.AssistantMessageStart,
-    events.AssistantMessageDelta,
-    events.AssistantReasoningDelta,
+    events.BY_DATA[each].type
+    for each in (
+        events.AssistantMessageStart,
+        events.AssistantMessageDelta,
+        events.AssistantReasoningDelta,
+    )
 }
 """Of an answer that is told whole later."""
+_BEGIN = events.BY_DATA[events.AssistantTurnStart].type
 
 
 class Telling:
@@ -52,10 +56,10 @@ class Telling:
         self.waits.see(sealed)
         self.seq = state.seq
         if sealed:
-            frames = [event_frame(state.id, item.body) for item in sealed if item.shown]
+            frames = event_frames(state.id, [item.body for item in sealed if item.shown])
             before = next((item.seq - 1 for item in sealed if item.seq), state.seq)
-            kinds = {type(item.data) for item in sealed}
-            pieces, begins = kinds <= _PIECES, events.AssistantTurnStart in kinds
+            kinds = {item.type for item in sealed}
+            pieces, begins = kinds <= _PIECES, _BEGIN in kinds
             self._world.publish(state.id, frames, before, state.seq, pieces=pieces, begins=begins)
 
     def live(self, state: SessionState, *data: events.EventData) -> None:
