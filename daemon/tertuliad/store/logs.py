@@ -62,7 +62,11 @@ def new_segment(
 def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) -> None:
     db.executemany(
         "INSERT INTO events (id, type, body) VALUES (?, ?, ?)",
-        [(event_id(segment, record.seq), record.type, record.body) for record in records],
+        [
+            # Of other bytes sqlite3 asks each time whether they adapt themselves: that costs more.
+            (event_id(segment, record.seq), record.type, bytearray(record.body))
+            for record in records
+        ],
     )
     if any(record.type in SAID_TYPES for record in records):
         db.execute(_HAS_NEWS, (records[-1].seq, segment))
