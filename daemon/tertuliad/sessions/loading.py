@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 
 class Loaded(msgspec.Struct, frozen=True, gc=False):
-    """`owner` is the process that a turn left open belongs to; `snapshot_seq` the seq that the
-    stored snapshot is of, 0 without one."""
+    """`row` is as it is stored, with the process that a turn left open belongs to; `snapshot_seq`
+    the seq that the stored snapshot is of, 0 without one."""
 
     state: SessionState
-    owner: str | None
+    row: Row
     snapshot_seq: int
 
 
@@ -54,7 +54,7 @@ def _fold(store: Store, session_id: str, final: Reply, done: Future[Log | None])
         whole = _whole(store, found.row)
         whole.add_done_callback(partial(_fold, store, session_id, final))
     else:
-        final.give(Loaded(state, found.row.owner, state.seq - len(found.records)))
+        final.give(Loaded(state, found.row, state.seq - len(found.records)))
 
 
 def _whole(store: Store, row: Row) -> Reply:

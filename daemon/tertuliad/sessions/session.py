@@ -67,6 +67,7 @@ class Session:
         "_modified_ms",
         "_snapshot_seq",
         "_state",
+        "_stored",
         "_telling",
         "_turn",
         "_world",
@@ -87,6 +88,8 @@ class Session:
             else None
         )
         self._snapshot_seq = 0
+        self._stored: Row | None = None
+        """The row as it is in the store, if the state is that of the log."""
         self._inbox: list[Command] = []  # mostly empty, and then a tenth of an empty deque
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
@@ -234,7 +237,7 @@ class Session:
             return True
         row = self._row(state)
         due = self._due_snapshot(state, decision)
-        append = Append(known_head, row, records, decision.keep_to, due)
+        append = Append(known_head, row, records, decision.keep_to, due, self._stored)
         if decision.starts_turn and self._turn is None and state.history is not None:
             # A history that is not loaded yet has to be read from the store, message and all.
             self._early = True
@@ -289,6 +292,7 @@ class Session:
         assert self._state is not None
         self._telling.publish(self._state, sealed)
         if row is not None:
+            self._stored = row
             was_new, self._is_new = self._is_new, False
             self._telling.changed(row, is_new=was_new)
         if decision.keep_to is not None:
@@ -334,6 +338,7 @@ class Session:
             return
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq
+        self._stored = loaded.row
         self._telling.seq = loaded.state.seq
         if self._lost_turn:
             self._lost_turn = False
@@ -343,7 +348,7 @@ class Session:
 
     def _recover(self, loaded: Loaded) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
-        if self._world.owners.elsewhere(loaded.owner):
+        if self._world.owners.elsewhere(loaded.row.owner):
             self._state = None
             self._answer_only(loaded.state)
             return

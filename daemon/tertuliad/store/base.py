@@ -69,13 +69,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Append(msgspec.Struct, frozen=True, gc=False):
     """Records to add behind `expected_head`, and the row as it is then. With `keep_to` the log is
     rewound in the same step: what lies above it, up to the expected head, is left out from now
-    on. A `snapshot` is the fold of all that is stored then, in the engine's own form."""
+    on. A `snapshot` is the fold of all that is stored then, in the engine's own form. `before` is
+    the row that is stored with the expected head, where that is known."""
 
     expected_head: int
     row: Row
     records: tuple[Record, ...]
     keep_to: int | None = None
     snapshot: bytes | None = None
+    before: Row | None = None
 
 
 class Fork(msgspec.Struct, frozen=True, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -16,16 +17,15 @@ if TYPE_CHECKING:
 
 COLUMNS = Row.__struct_fields__
 LISTED = ", ".join(f"sessions.{name}" for name in COLUMNS)
-_FIXED = ("id", "created_ms", "parent")
 _INSERT = (
-    f"INSERT INTO sessions (segment, {', '.join(COLUMNS)})"  # noqa: S608 - constants
-    f" VALUES (:segment, {', '.join(f':{name}' for name in COLUMNS)})"
+    f"INSERT INTO sessions ({', '.join(COLUMNS)}, segment)"  # noqa: S608 - constants
+    f" VALUES ({'?, ' * len(COLUMNS)}?)"
 )
 _AT_HEAD = "SELECT pk, segment FROM sessions WHERE id = ? AND head = ?"
-_UPDATE = (
-    f"UPDATE sessions SET {', '.join(f'{n} = :{n}' for n in COLUMNS if n not in _FIXED)}"  # noqa: S608
-    " WHERE pk = :pk"
-)
+_MOVE = "UPDATE sessions SET modified_ms = ?, head = ?, title = ?, owner = ? WHERE pk = ?"
+_LASTING = ("named", "model", "cwd", "client_name", "archived", "metadata", "pending")
+_CHANGE = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in _LASTING)} WHERE pk = ?"  # noqa: S608
+_lasting = operator.attrgetter(*_LASTING)
 _FLAGS = ("named", "archived")
 _ORDERS: dict[Order, tuple[str, str]] = {
     "modified": ("modified_ms", "DESC"),
@@ -52,16 +52,21 @@ def exists(db: sqlite3.Connection, session_id: str) -> bool:
 
 
 def insert(db: sqlite3.Connection, row: Row, segment: int) -> None:
-    db.execute(_INSERT, {**msgspec.structs.asdict(row), "segment": segment})
+    db.execute(_INSERT, (*msgspec.structs.astuple(row), segment))
 
 
-def update(db: sqlite3.Connection, row: Row, expected_head: int) -> int | None:
-    """The session's segment; None: its head is another one, or it is gone."""
+def update(
+    db: sqlite3.Connection, row: Row, expected_head: int, before: Row | None = None
+) -> int | None:
+    """The session's segment; None: its head is another one, or it is gone. Of a row that is known
+    as it was `before`, at that head, only what changes is written: a None is costly to bind."""
     found = db.execute(_AT_HEAD, (row.id, expected_head)).fetchone()
     if found is None:
         return None
     pk, log = found  # two quick statements: RETURNING makes a table of what it returns
-    db.execute(_UPDATE, {**msgspec.structs.asdict(row), "pk": pk})
+    db.execute(_MOVE, (row.modified_ms, row.head, row.title, row.owner, pk))
+    if before is None or _lasting(row) != _lasting(before):
+        db.execute(_CHANGE, (*_lasting(row), pk))
     return int(log)
 
 

@@ -185,7 +185,7 @@ def _create(db: sqlite3.Connection, append: Append) -> None:
 
 
 def _append(db: sqlite3.Connection, append: Append) -> None:
-    segment = rows.update(db, append.row, append.expected_head)
+    segment = rows.update(db, append.row, append.expected_head, append.before)
     if segment is None:
         raise HeadMoved(append.row.id)
     _add(db, append, segment)
