@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from tertulia.interrupts import ended_at_once
+
 EPILOG = """\
 The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
 started for as long as the command runs. DIR, the folder with the sessions and config.toml, is
@@ -349,7 +351,8 @@ def _late(where: str) -> Run:
     module, _, function = where.partition(":")
 
     def run(options: argparse.Namespace) -> int:
-        found: Run = getattr(import_module(f"tertulia.{module}"), function)
+        with ended_at_once():
+            found: Run = getattr(import_module(f"tertulia.{module}"), function)
         return found(options)
 
     return run
