@@ -35,7 +35,7 @@ from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.loading import Loaded, load
-from tertuliad.sessions.refusals import exists, overtaken, runs_elsewhere
+from tertuliad.sessions.refusals import Overtaken, exists, overtaken, runs_elsewhere
 from tertuliad.sessions.running import admitted, start_turn
 from tertuliad.sessions.sealed import Sealed, fold_in, seal
 from tertuliad.sessions.state import SessionState, snapshot
@@ -213,7 +213,9 @@ class Session:
     def _looks_again(self, command: Command, error: RpcError) -> bool:
         """Before a command is refused because of where the session is, the log is folded anew:
         another process may have written to it. What runs a turn here knows where it is."""
-        if not isinstance(error, SeqMoved | TurnBusy) or command.tries or self._turn is not None:
+        most = limits.COMMIT_TRIES if isinstance(error, Overtaken) else 1
+        moved = isinstance(error, SeqMoved | TurnBusy | Overtaken)
+        if not moved or command.tries >= most or self._turn is not None:
             return False
         command.tries += 1
         self._state = None
