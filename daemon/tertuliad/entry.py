@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """Parse, claim standard output, run until the end; exits with 0 after a clean stop."""
+    _take_interrupts()
     from tertuliad.garbage import look_seldom, made_to_stay
 
     with made_to_stay():
@@ -32,6 +34,13 @@ def main() -> None:
     # Threads of libraries must not hold up the end of a process that has nothing left to do.
     sys.stderr.flush()
     os._exit(status)
+
+
+def _take_interrupts() -> None:
+    """Until the event loop takes signals, nothing was begun: Ctrl-C ends the process at once. As an
+    exception it would come with a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 def _raise_file_limit() -> None:

@@ -354,6 +354,14 @@ assert not {"asyncio", "anyio", "aiohttp"} & set(sys.modules), sorted(sys.module
     subprocess.run([sys.executable, "-c", program], timeout=BOUND_S, check=True)
 
 
+@pytest.mark.parametrize("module", ["argparse", "tertulia_protocol.errors", "subprocess"])
+def test_ctrl_c_while_it_is_imported_is_quiet(tmp_path: Path, module: str) -> None:
+    interrupting = tmp_path / f"{module.partition('.')[0]}.py"
+    interrupting.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = run("list", PYTHONPATH=f"{tmp_path}:{':'.join(sys.path)}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 class Screen:
     """A command on a terminal of its own, and what it has shown."""
 

@@ -281,6 +281,31 @@ def test_a_folder_that_may_only_be_read_cannot_be_checked(home: Path, tmp_path: 
     assert "right to write" in err
 
 
+def test_a_dead_mark_in_a_folder_that_may_only_be_read_is_no_daemon(
+    home: Path, tmp_path: Path
+) -> None:
+    if not unprivileged.is_bound(tmp_path):
+        pytest.skip("this user may write to every folder, and cannot give that right up")
+    dead_owner(home)
+    (home / "run" / "0123.owner").chmod(0o400)
+    home.chmod(0o500)
+    try:
+        status, out, err = doctor(home, "--repair", program=unprivileged.PROGRAM)
+    finally:
+        home.chmod(0o700)
+    assert (status, out) == (2, "")
+    assert "daemon works" not in err
+    assert "right to write" in err
+
+
+def test_a_mark_that_cannot_be_looked_at_is_told_and_nothing_is_repaired(home: Path) -> None:
+    (home / "run" / "0123.owner").symlink_to("0123.owner")
+    status, out, err = doctor(home, "--repair")
+    assert (status, out) == (2, "")
+    assert "cannot be told" in err
+    assert "0123.owner" in err
+
+
 # Each kind of finding, by its damage
 
 OWN = "(SELECT segment << 31 FROM sessions WHERE id = 'three')"

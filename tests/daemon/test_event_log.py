@@ -136,6 +136,41 @@ async def test_a_cursor_that_leads_nowhere_is_said_to_be_so_and_reading_begins_a
         assert (await read(client, cursor=page["cursor"]))["cursorStatus"] == "ok"
 
 
+async def test_a_cursor_beyond_the_end_is_expired(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (client, _):
+        end = await tail(client)
+        beyond = end["cursor"].replace(f"f{end['seq']}", f"f{end['seq'] + 1}")
+        page = await read(client, cursor=beyond)
+        assert (page["cursorStatus"], page["events"]) == ("expired", await stored(client))
+
+
+async def test_a_cursor_of_another_session_is_not_taken_for_a_place_here(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (client, _):
+        other = (await tail(client))["cursor"]
+        back = (await read(client, max=1, direction="backward"))["cursor"]
+        await client.create("another")
+        for cursor in (other, back):
+            page = await client.request(
+                "session.eventLog.read", {"sessionId": "another", "cursor": cursor}
+            )
+            assert page["cursorStatus"] == "expired"
+            assert page["events"][0]["type"] == "session.start"
+
+
+async def test_a_cursor_of_a_session_that_was_made_again_is_expired(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (client, _):
+        before = (await tail(client))["cursor"]
+        created = (await client.request("session.metadata.snapshot", {"sessionId": S}))["startTime"]
+        again = created
+        while again == created:  # in another millisecond
+            await client.request("session.delete", {"sessionId": S})
+            await client.create(S)
+            told = await client.request("session.metadata.snapshot", {"sessionId": S})
+            again = told["startTime"]
+        await note(client, "the log is as long as it was")
+        assert (await read(client, cursor=before))["cursorStatus"] == "expired"
+
+
 async def test_types_are_filtered_and_nobody_reads_the_daemons_own_facts(tmp_path: Path) -> None:
     async with opened(tmp_path) as (client, _):
         await client.turn(S, "one")
@@ -211,7 +246,8 @@ async def test_a_read_does_not_wait_where_something_is_there(tmp_path: Path) -> 
     async with opened(tmp_path) as (client, _):
         page = await read(client, waitMs=LONG_MS)
         assert page["events"] == await stored(client)
-        backward = await read(client, cursor="b1", waitMs=LONG_MS)
+        beginning = (await read(client, direction="backward"))["cursor"]
+        backward = await read(client, cursor=beginning, waitMs=LONG_MS)
         assert backward["events"] == []
 
 

@@ -447,6 +447,34 @@ async def test_usage_adds_up_and_survives(both: tuple[FramesClient, Room]) -> No
     assert (used["lastCallInputTokens"], used["lastCallOutputTokens"]) == (7, 3)
 
 
+async def test_a_call_is_counted_once_in_all_sessions(both: tuple[FramesClient, Room]) -> None:
+    client, room = both
+    await client.create("a", model="m")
+    await client.turn("a", "one")
+    await client.turn("a", "two")
+    document = await exported(client, "a")
+    await client.request("session.import", {"document": document, "sessionId": "b"})
+    await client.request("session.import", {"document": document, "ifExists": "rename"})
+    await resumed(client, "b")
+    await client.turn("b", "three")
+
+    async def counted() -> tuple[int, int, int]:
+        room.sessions.let_go()
+        turns = calls = tokens = 0
+        for session in await listed(client):
+            used = await client.request("session.usage.getMetrics", {"sessionId": session})
+            turns += used["totalUserRequests"]
+            calls += sum(each["requests"]["count"] for each in used["modelMetrics"].values())
+            tokens += sum(each["usage"]["inputTokens"] for each in used["modelMetrics"].values())
+        return turns, calls, tokens
+
+    assert await counted() == (3, 3, 21)
+    await client.request("session.delete", {"sessionId": "a"})
+    assert await counted() == (1, 1, 7)
+    await client.request("session.import", {"document": document})  # under its own id: as it was
+    assert await counted() == (3, 3, 21)
+
+
 async def test_a_fork_counts_its_own_turns_and_calls(both: tuple[FramesClient, Room]) -> None:
     client, room = both
     await client.create("a", model="m")

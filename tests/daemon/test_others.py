@@ -242,6 +242,47 @@ async def test_who_is_overtaken_again_and_again_is_told_when_to_come_again(
         await client.request("session.name.set", change)
 
 
+@pytest.mark.parametrize("times", [1, 2, 5, 10_000])
+async def test_a_rewind_that_is_overtaken_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(limits, "COMMIT_TRIES", 10)
+    async with two(tmp_path) as (here, room, there, _):
+        await here.turn(S, "one")
+        await here.turn(S, "two")
+        events = (await here.request("session.getMessages", {"sessionId": S}))["events"]
+        second = [e["id"] for e in events if e["type"] == "user.message"][1]
+        left = [times]
+        read = room.engine.store.row
+
+        def overtaken(session_id: str) -> Any:
+            """Somebody writes there before the log is read here."""
+            if not left[0]:
+                return read(session_id)
+            left[0] -= 1
+            found = Reply()
+
+            async def run() -> None:
+                await there.request("session.log", {"sessionId": S, "message": "in between"})
+                read(session_id).add_done_callback(found.follow)
+
+            room.world.spawn(run)
+            return found
+
+        monkeypatch.setattr(room.engine.store, "row", overtaken)
+        wanted = {"sessionId": S, "eventId": second}
+        if times > limits.COMMIT_TRIES:
+            with pytest.raises(StoreFailed, match="Another daemon") as refused:
+                await here.request("session.history.truncate", wanted)
+            assert refused.value.retry_ms is not None
+            return
+        answer = await here.request("session.history.truncate", wanted)
+        assert answer["eventsRemoved"] > times
+        assert left == [0]
+        events = (await here.request("session.getMessages", {"sessionId": S}))["events"]
+        assert [e["data"]["content"] for e in events if e["type"] == "user.message"] == ["one"]
+
+
 async def test_an_id_that_another_daemon_has_given_free_can_be_used(tmp_path: Path) -> None:
     async with pair(tmp_path) as (here, _), pair(tmp_path) as (there, _):
         await here.create(S)

@@ -15,6 +15,7 @@ from tertulia_protocol import errors
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.providers.base import Delta, Done, ModelRequest
+from tertuliad.sessions.decide import turns
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
@@ -230,6 +231,10 @@ async def test_a_full_disk_ends_the_turn_for_who_watches_and_who_waits(
         with pytest.raises(StoreFailed):
             await client.say("a", "refused")
         disk.full, room.model.hold = False, False
+        await client.request("session.name.get", {"sessionId": "a"})
+        told = (await client.next_event("session.error"))["data"]
+        assert (told["errorType"], told["message"]) == ("turn_lost", turns.UNSTORED)
+        await client.next_event("session.idle")
         assert (await client.turn("a", "again"))["data"]["content"] == "answer 2 to again"
         log = await messages(client, "a")
         assert types(log).count("assistant.turn_start") == types(log).count("assistant.turn_end")
@@ -244,7 +249,7 @@ async def test_one_refused_commit_at_the_end_interrupts_the_turn(
         disk = FullDisk(room)
         await client.create("a")
         room.model.hold = True
-        await client.say("a", "x")
+        await client.ask("session.sendAndWait", {"sessionId": "a", "prompt": "x"}, "w")
         call = await room.model.next_call()
         really = disk.append
 
@@ -259,6 +264,8 @@ async def test_one_refused_commit_at_the_end_interrupts_the_turn(
         call.finish("lost")
         error = await client.next_event("session.error")
         assert error["data"]["errorType"] == "turn_lost"
+        refusal = (await client.answer("w"))["error"]
+        assert refusal["message"] == "The turn's end could not be stored: The disk is full."
         await client.next_event("session.idle")
         assert types(await messages(client, "a"))[-2:] == ["assistant.turn_end", "session.error"]
 

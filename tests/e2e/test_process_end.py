@@ -286,3 +286,20 @@ def test_a_second_signal_ends_the_grace(home: Path, model: ModelThread) -> None:
         assert daemon.wait() == 0
         assert wire.event(session, "session.error")["data"]["errorType"] == "turn_lost"
         assert types(wire.events(session))[-1] == "session.idle"
+
+
+@pytest.mark.parametrize("module", ["msgspec", "anyio", "uvloop"])
+def test_ctrl_c_while_it_is_imported_is_quiet(tmp_path: Path, module: str) -> None:
+    (tmp_path / f"{module}.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tertuliad", "--socket", str(tmp_path / "socket")],
+        env=environment(tmp_path, {"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert not (tmp_path / "socket").exists()

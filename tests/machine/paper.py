@@ -78,6 +78,9 @@ class Paper(Written):
         ]
         if paper.turn is not None:
             paper.turn.orphan = True
+        if session != self.id:
+            paper.inherited_turns, paper.calls = paper.kept.turns, 0
+            paper._store("tertulia.copied")
         self.book.papers[session] = paper
         paper._committed()
         return paper

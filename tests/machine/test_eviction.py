@@ -30,7 +30,8 @@ SURE = [step for step in STEPS if step not in UNSURE]
 FIRST = [(keeping.create, 0, 0, 1), (talking.send_plainly, 0, 0, 0), (talking.finish, 0, 0, 0)]
 SCRIPTS = st.lists(st.tuples(st.sampled_from(SURE), WHO, WHICH, HOW), min_size=5, max_size=40)
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=[0-9]\.)[0-9a-f]{8}(?=\")")
+"""Ids, and the mark that a cursor has of its log."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _MEASURED = {
     "duration",

@@ -1,58 +1,59 @@
 """A client of `tertuliad`: blocking (`Client`) and async (`AsyncClient`), over one pure core.
 
-The async half is imported when it is asked for, so that nobody else pays for an event loop.
+A name's module is imported when the name is asked for: nobody pays for an event loop without need,
+and the command can be interrupted quietly from its first moment on.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from tertulia.client import Client
-from tertulia.errors import (
-    ConnectionLost,
-    CursorExpired,
-    DaemonFailed,
-    Draining,
-    FellBehind,
-    InvalidParams,
-    MessageRemoved,
-    ModelUnavailable,
-    Overloaded,
-    RpcError,
-    SeqMoved,
-    SessionExists,
-    SessionNotFound,
-    StoreFailed,
-    TertuliaError,
-    Timeout,
-    TurnAborted,
-    TurnBusy,
-    TurnFailed,
-)
-from tertulia.patience import patiently, patiently_async
-from tertulia.records import (
-    Answer,
-    Event,
-    LogEnd,
-    LogPage,
-    Metadata,
-    Model,
-    ModelUsage,
-    Page,
-    Pruned,
-    QueuedMessage,
-    RewindPoint,
-    SearchHit,
-    SessionInfo,
-    Snippet,
-    Usage,
-    Waiting,
-)
-from tertulia.session import Session
 
 if TYPE_CHECKING:
     from tertulia.aio import AsyncClient
     from tertulia.aio_session import AsyncSession
+    from tertulia.client import Client
+    from tertulia.errors import (
+        ConnectionLost,
+        CursorExpired,
+        DaemonFailed,
+        Draining,
+        FellBehind,
+        InvalidParams,
+        MessageRemoved,
+        ModelUnavailable,
+        Overloaded,
+        RpcError,
+        SeqMoved,
+        SessionExists,
+        SessionNotFound,
+        StoreFailed,
+        TertuliaError,
+        Timeout,
+        TurnAborted,
+        TurnBusy,
+        TurnFailed,
+    )
+    from tertulia.patience import patiently, patiently_async
+    from tertulia.records import (
+        Answer,
+        Event,
+        LogEnd,
+        LogPage,
+        Metadata,
+        Model,
+        ModelUsage,
+        Page,
+        Pruned,
+        QueuedMessage,
+        RewindPoint,
+        SearchHit,
+        SessionInfo,
+        Snippet,
+        Usage,
+        Waiting,
+    )
+    from tertulia.session import Session
 
 __all__ = [
     "Answer",
@@ -98,14 +99,12 @@ __all__ = [
     "patiently_async",
 ]
 
+_MODULES = ("errors", "patience", "records", "client", "session", "aio", "aio_session")
+"""Where the names are looked for, what loads an event loop at the end."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "AsyncClient":
-        from tertulia.aio import AsyncClient
-
-        return AsyncClient
-    if name == "AsyncSession":
-        from tertulia.aio_session import AsyncSession
-
-        return AsyncSession
+    for module in _MODULES if name in __all__ else ():
+        if hasattr(found := import_module(f"tertulia.{module}"), name):
+            return globals().setdefault(name, getattr(found, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

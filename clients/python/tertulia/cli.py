@@ -1,7 +1,8 @@
 """The command `tertulia`: runs a command line, and says what went wrong.
 
 Exit codes: 0 done, 1 failed (the reason is on stderr, without a traceback), 2 wrong usage, 130
-interrupted. The modules of the subcommands are imported when they run, and no event loop ever is.
+interrupted. The modules of the subcommands are imported when they run, and no event loop ever is;
+what this one needs is imported in `main`, where an interrupt is met.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from tertulia.errors import RpcError, TertuliaError
-from tertulia.options import Run, parse
-from tertulia.wording import said
+from tertulia.interrupts import INTERRUPTED, ended_at_once
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tertulia.options import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
+    with ended_at_once():
+        from tertulia.errors import RpcError, TertuliaError
+        from tertulia.options import parse
+        from tertulia.wording import said
+
     options = parse(sys.argv[1:] if argv is None else argv)
     _take_any_text()
     try:

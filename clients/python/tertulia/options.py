@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from tertulia.interrupts import ended_at_once
+
 EPILOG = """\
 The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
 started for as long as the command runs. DIR, the folder with the sessions and config.toml, is
@@ -29,8 +31,9 @@ LIST_EPILOG = """\
 KEY is archived (true, false or any; false where it is not given), named (true or false), prefix (of
 the id), cwd, repository, branch, git-root, or metadata.NAME."""
 USAGE_EPILOG = """\
-Calls that gave a whole answer are counted, also those that were rewound since. A fork counts its
-own alone, an imported session those of its file; what was deleted is not counted any more."""
+Calls that gave a whole answer are counted, also those that were rewound since, and each once: a
+fork counts its own alone, and so does a session imported under another id. One imported under its
+own counts those of its file; what was deleted is not counted any more."""
 PRUNE_EPILOG = """\
 AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
 attached to, or in which messages wait always stay."""
@@ -349,7 +352,8 @@ def _late(where: str) -> Run:
     module, _, function = where.partition(":")
 
     def run(options: argparse.Namespace) -> int:
-        found: Run = getattr(import_module(f"tertulia.{module}"), function)
+        with ended_at_once():
+            found: Run = getattr(import_module(f"tertulia.{module}"), function)
         return found(options)
 
     return run

@@ -11,7 +11,7 @@ from pathlib import Path
 from tertulia_protocol import layout
 from tertuliad import limits
 from tertuliad.doctor.findings import Finding, finding
-from tertuliad.store.owners import SUFFIX, nobody_holds
+from tertuliad.store.owners import SUFFIX, is_held, nobody_holds
 from tertuliad.store.schema import FILE_NAME
 
 SET_ASIDE = "set-aside"
@@ -82,10 +82,11 @@ def dead_files(home: Path) -> list[Path]:
 
 
 def someone_lives(home: Path) -> bool:
-    """Whether a process holds a mark, a token or a socket of the home."""
+    """Whether a process holds a mark, a token or a socket of the home. Raises `OSError` where that
+    cannot be told."""
     run = layout.run_folder(home)
     locked = (*run.glob(f"*{SUFFIX}"), *run.glob("*.token"), *run.glob("*.lock"))
-    return any(not nobody_holds(path) for path in locked)
+    return any(is_held(path) for path in locked)
 
 
 def _lock_of(socket: Path) -> Path:

@@ -53,15 +53,25 @@ def repair(home: Path, tell: Tell) -> Examined:
 def _alone(home: Path) -> Iterator[None]:
     hold = Hold(home)
     try:
-        if not hold.take_alone() or files.someone_lives(home):
+        if _is_worked_on(home, hold):
             raise CannotCheck(
                 f"A daemon works on {home}. End it (SIGTERM lets its turns end), then repair."
             )
         yield
-    except FileNotFoundError:
-        raise CannotCheck(f"There is no folder {home}. Name the right one with --home.") from None
     finally:
         hold.release()
+
+
+def _is_worked_on(home: Path, hold: Hold) -> bool:
+    try:
+        return not hold.take_alone() or files.someone_lives(home)
+    except FileNotFoundError:
+        raise CannotCheck(f"There is no folder {home}. Name the right one with --home.") from None
+    except OSError as error:
+        raise CannotCheck(
+            f"Whether a daemon works on {home} cannot be told: {error}. Repair it as the user whose"
+            " folder it is."
+        ) from error
 
 
 def _repair_database(home: Path, kinds: set[str], tell: Tell) -> None:

@@ -24,6 +24,7 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching
 from tertuliad.sessions.decide import Decision, rewinding, settings
+from tertuliad.sessions.refusals import overtaken
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import Range, Record, Row
 
@@ -61,6 +62,8 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
         if not cuts:
             return Decision(after=read())
         cut = cuts.pop()
+        if cut.head != state.seq:
+            raise overtaken(session_id)
         return rewinding.rewind(
             state,
             event_id,

@@ -1,13 +1,15 @@
 """Methods that read a session's log by pages, with a cursor. The caller has to be attached.
 
 A cursor is a place between two events and the direction in which it goes: `f` and the seq before
-it, or `b` and the seq behind it. Seqs are never used again, so a place stays good when what was
+it, or `b` and the seq behind it; and then a mark of the log that it is of, so that no place of
+another log is taken for one of this. Seqs are never used again, so a place stays good when what was
 around it is left out by a rewind: reading goes on from there.
 """
 
 from __future__ import annotations
 
 import re
+from binascii import crc32
 
 import anyio
 import msgspec
@@ -21,17 +23,23 @@ from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions.facts import is_internal
 from tertuliad.store.base import Range, Record, Row
 
-_CURSOR = re.compile(r"([fb])(0|[1-9][0-9]{0,15})")
+_CURSOR = re.compile(r"([fb])(0|[1-9][0-9]{0,15})\.([0-9a-f]{8})")
 
 
 class _Cursor(msgspec.Struct, frozen=True):
-    """Forward, events above `seq` follow; backward, those below it."""
+    """Forward, events above `seq` follow; backward, those below it. `mark` is that of its log."""
 
     backward: bool
     seq: int
+    mark: str
 
     def __str__(self) -> str:
-        return f"{'b' if self.backward else 'f'}{self.seq}"
+        return f"{'b' if self.backward else 'f'}{self.seq}.{self.mark}"
+
+
+def _mark(row: Row) -> str:
+    """What tells a log from others, also from an earlier one of the same id."""
+    return f"{crc32(f'{row.id} {row.created_ms}'.encode()):08x}"
 
 
 class _Page(msgspec.Struct, frozen=True):
@@ -48,7 +56,7 @@ def tail(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     def answer(row: Row | None) -> methods_log.SessionEventLogTailResult:
         if row is None:
             raise SessionNotFound.of(params.session_id)
-        cursor = _Cursor(False, row.head)
+        cursor = _Cursor(False, row.head, _mark(row))
         return methods_log.SessionEventLogTailResult(cursor=str(cursor), seq=row.head)
 
     return mapped(ctx.world.store.row(params.session_id), answer)
@@ -84,12 +92,13 @@ async def _start(
     row = await settled(ctx.world.store.row(params.session_id))
     if row is None:
         raise SessionNotFound.of(params.session_id)
+    mark = _mark(row)
     found = _CURSOR.fullmatch(params.cursor or "")
     backward = found[1] == "b" if found else params.direction == "backward"
     behind_end = row.head + 1
-    if found and int(found[2]) <= (behind_end if backward else row.head):
-        return _Cursor(backward, int(found[2])), True
-    return _Cursor(backward, behind_end if backward else 0), params.cursor is None
+    if found and found[3] == mark and int(found[2]) <= (behind_end if backward else row.head):
+        return _Cursor(backward, int(found[2]), mark), True
+    return _Cursor(backward, behind_end if backward else 0, mark), params.cursor is None
 
 
 async def _page(
@@ -105,7 +114,7 @@ async def _page(
                 if len(shown) == limit:
                     return _made(shown, cursor, has_more=True)
                 shown.append(record)
-            cursor = _Cursor(cursor.backward, record.seq)
+            cursor = _Cursor(cursor.backward, record.seq, cursor.mark)
         if len(found) <= limit:
             return _made(shown, cursor, has_more=False)
 

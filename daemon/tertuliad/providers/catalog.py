@@ -84,9 +84,12 @@ class Catalog:
     async def resolve(self, model: str | None, given: SessionProviders | None) -> Target:
         """Who answers for `model` in a session that brought `given`. Raises `ModelUnavailable`.
 
-        The embedded model is a target even where it cannot run: its turns then say why.
+        The embedded model is a target even where it cannot run: its turns then say why. What a call
+        needs is imported then: it is not part of the time that the model takes.
         """
-        return self._placed(model, given) or await self._default()
+        target = self._placed(model, given) or await self._default()
+        await self._http.warm()
+        return target
 
     def check(self, model: str | None, given: SessionProviders | None) -> None:
         """Raise `ModelUnavailable` where `resolve` would for certain; asks nobody."""

@@ -1,9 +1,11 @@
 """A session as one document, and a session made from one.
 
 The document has the log whole, the daemon's own facts included, so that what is made of it is the
-same session in every respect but its row's times. No secret is in a log; one that somebody wrote
-into a document is left out again when it is read. A document is foreign input: what is wrong with
-it is said with its JSON path.
+same session in every respect but its row's times. Made under another id it is a copy, whose source
+may be there too: it counts what it takes from then on.
+
+No secret is in a log; one that somebody wrote into a document is left out again when it is read. A
+document is foreign input: what is wrong with it is said with its JSON path.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.methods.library import Document, DocumentRecord
 from tertuliad.clock import iso, now_ms
 from tertuliad.sessions import facts
+from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.listing import row_of
+from tertuliad.sessions.sealed import fold_in, seal
 from tertuliad.sessions.state import SessionState, fold
 from tertuliad.store.base import MAX_SEQ, Append, Record, Row
 
@@ -49,6 +53,9 @@ def first_append(document: Document, session_id: str) -> Append:
     records = _records(document)
     state = SessionState(id=session_id, created_ms=_created_ms(document))
     fold(state, list(records))
+    if session_id != document.session_id:
+        copied = Draft(facts.Copied(document.session_id))
+        records += fold_in(state, seal(state, (copied,), now_ms()))
     return Append(0, row_of(state, now_ms()), records)
 
 

@@ -120,6 +120,13 @@ class Forked(EventData):
     upto: int
 
 
+class Copied(EventData):
+    """The log up to here is that of session `source`, from its document: what was counted is
+    counted there."""
+
+    source: str
+
+
 class Repaired(EventData):
     """What lay behind the event with seq `kept` could not be read any more and was cut off.
     `set_aside` names the copy of the database as it was, in the data folder."""
@@ -138,6 +145,7 @@ INTERNAL: dict[type[EventData], str] = {
     Used: "tertulia.used",
     Rewound: "tertulia.rewound",
     Forked: "tertulia.forked",
+    Copied: "tertulia.copied",
     Repaired: "tertulia.repaired",
 }
 

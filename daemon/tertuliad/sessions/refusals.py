@@ -25,9 +25,13 @@ def runs_elsewhere(session_id: str) -> TurnBusy:
     )
 
 
-def overtaken(session_id: str) -> StoreFailed:
+class Overtaken(StoreFailed):
+    """What was decided, or read for it, is of before another process's writing."""
+
+
+def overtaken(session_id: str) -> Overtaken:
     """Another process keeps writing to it."""
-    return StoreFailed(
+    return Overtaken(
         f"Another daemon on the same data folder keeps changing session {session_id}; nothing was"
         " done. Try again.",
         {"sessionId": session_id},

@@ -35,7 +35,7 @@ from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.loading import Loaded, load
-from tertuliad.sessions.refusals import exists, overtaken, runs_elsewhere
+from tertuliad.sessions.refusals import Overtaken, exists, overtaken, runs_elsewhere
 from tertuliad.sessions.running import admitted, start_turn
 from tertuliad.sessions.sealed import Sealed, fold_in, seal
 from tertuliad.sessions.state import SessionState, snapshot
@@ -48,11 +48,13 @@ log = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct):
-    """`decide` and who waits for it. `tries` counts commits that were refused."""
+    """`decide` and who waits for it. `tries` counts commits that were refused. With `ends_turn` it
+    ends the turn that nobody runs any more, and says why."""
 
     decide: Decide
     reply: Reply
     tries: int = 0
+    ends_turn: bool = False
 
 
 class Session:
@@ -214,7 +216,9 @@ class Session:
     def _looks_again(self, command: Command, error: RpcError) -> bool:
         """Before a command is refused because of where the session is, the log is folded anew:
         another process may have written to it. What runs a turn here knows where it is."""
-        if not isinstance(error, SeqMoved | TurnBusy) or command.tries or self._turn is not None:
+        most = limits.COMMIT_TRIES if isinstance(error, Overtaken) else 1
+        moved = isinstance(error, SeqMoved | TurnBusy | Overtaken)
+        if not moved or command.tries >= most or self._turn is not None:
             return False
         command.tries += 1
         self._state = None
@@ -352,11 +356,15 @@ class Session:
             self._state = None
             self._answer_only(loaded.state)
             return
+        if self._inbox and self._inbox[0].ends_turn:
+            return
         world = self._world
         go_on = not world.leave_waiting and world.has_keys(self.id, loaded.state.config)
+        message = turns.UNSTORED if loaded.owner == world.owners.me else turns.INTERRUPTED
         reply = Reply()
         reply.add_done_callback(self._recovered)
-        self._inbox.insert(0, Command(partial(turns.interrupt, go_on=go_on), reply))
+        end = partial(turns.interrupt, message=message, go_on=go_on)
+        self._inbox.insert(0, Command(end, reply))
 
     def _answer_only(self, state: SessionState) -> None:
         """Another process runs a turn: what would change something is refused."""
@@ -428,8 +436,10 @@ class Session:
         if isinstance(error, RpcError):
             message = f"The turn's end could not be stored: {error}"
         self._stop_turn()
-        end = self._enqueue(partial(turns.interrupt, message=message))
-        end.add_done_callback(self._interrupted)
+        end = Command(partial(turns.interrupt, message=message), Reply(), ends_turn=True)
+        end.reply.add_done_callback(self._interrupted)
+        self._inbox.insert(0, end)
+        self._work()
 
     def _interrupted(self, done: Future[object]) -> None:
         """Not even that: those who watch learn it, the log says it after a restart."""

@@ -36,7 +36,7 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Mutable; owned by one actor. `seq` and `last_event_id` are of the last record folded.
 
     `history` None: it is not loaded. `keys` are those of the messages accepted last, with their
-    ids. `inherited_turns` of the `turns` were begun in the session that this one was forked from.
+    ids. `inherited_turns` of the `turns` were begun in the session that this one was made of.
     `last_usage` are the tokens that the last model call took in and gave out.
     """
 
@@ -277,9 +277,18 @@ def _forked(state: SessionState, data: facts.Forked) -> None:
     state.name = None
     state.turn = None
     state.pending, state.paused = [], False
-    state.keys, state.usage = {}, {}
-    state.inherited_turns, state.last_usage = state.turns, (0, 0)
+    state.keys = {}
     state.metadata, state.archived = None, False
+    _count_anew(state)
+
+
+def _copied(state: SessionState, _: facts.Copied) -> None:
+    _count_anew(state)
+
+
+def _count_anew(state: SessionState) -> None:
+    """A call is counted once, in the session that made it."""
+    state.inherited_turns, state.usage, state.last_usage = state.turns, {}, (0, 0)
 
 
 def _rewound(state: SessionState, data: facts.Rewound) -> None:
@@ -298,6 +307,7 @@ _CHANGES: dict[type[events.EventData], Callable[[SessionState, Any], None]] = {
     facts.Accepted: _accepted,
     facts.Used: _used,
     facts.Forked: _forked,
+    facts.Copied: _copied,
     facts.Rewound: _rewound,
     events.UserMessage: _user_message,
     events.AssistantTurnStart: _turn_start,

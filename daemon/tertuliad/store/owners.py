@@ -9,6 +9,7 @@ ended. Taking over is safe at any moment: what the old owner writes later is ref
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -116,17 +117,34 @@ class Owners:
 
 
 def nobody_holds(path: Path) -> bool:
-    """Whether nobody holds the lock of `path`."""
+    """Whether nobody holds the lock of `path`. One that cannot be looked at may be held."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
+        return not is_held(path)
     except OSError:
+        return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of `path`. Raises `OSError` where that cannot be told."""
+    try:
+        fd = _opened(path)
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except BlockingIOError:
+        return True
     finally:
         os.close(fd)
-    return True
+    return False
+
+
+def _opened(path: Path) -> int:
+    """To be written to, as network file systems want it for a lock; else, if that is not allowed,
+    to be read."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

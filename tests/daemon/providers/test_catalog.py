@@ -430,3 +430,16 @@ def test_the_catalog_is_imported_without_the_http_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_what_a_call_needs_is_imported_before_its_time_is_taken() -> None:
+    code = (
+        "import anyio, sys, tertuliad.providers.catalog as c, tertuliad.config as t\n"
+        "from tertulia_protocol.provider_config import ProviderConfig, SessionProviders\n"
+        "given = SessionProviders(provider=ProviderConfig(base_url='http://127.0.0.1:9/v1'))\n"
+        "catalog = c.Catalog(t.Settings(), c.Http(), environ={})\n"
+        "assert 'aiohttp' not in sys.modules\n"
+        "anyio.run(catalog.resolve, 'm', given)\n"
+        "assert 'aiohttp' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

@@ -20,6 +20,7 @@ LOST = "turn_lost"
 INTERRUPTED = (
     "The daemon stopped while this turn ran, and its answer is lost. Send the message again."
 )
+UNSTORED = "This turn's end could not be stored, and its answer is lost. Send the message again."
 
 
 def begin(state: SessionState, message: facts.MessageQueued, delivery: Any) -> list[Draft]:
