@@ -360,7 +360,7 @@ class Session:
             return
         world = self._world
         go_on = not world.leave_waiting and world.has_keys(self.id, loaded.state.config)
-        message = turns.UNSTORED if loaded.owner == world.owners.me else turns.INTERRUPTED
+        message = turns.UNSTORED if loaded.row.owner == world.owners.me else turns.INTERRUPTED
         reply = Reply()
         reply.add_done_callback(self._recovered)
         end = partial(turns.interrupt, message=message, go_on=go_on)
