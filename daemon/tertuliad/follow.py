@@ -198,7 +198,8 @@ class Hub:
         if room is None:
             return
         room.head = max(seq, room.head)
-        room.elsewhere = room.elsewhere and seq == before  # who stores something owns the log
+        if seq > before:
+            room.elsewhere = False  # who stores something owns the log
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
             if follower.pace is Pace.UNREAD:

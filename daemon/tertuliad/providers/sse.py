@@ -33,8 +33,8 @@ class SseReader:
             # The common case: whole events, each of one line.
             events = chunk[6:-2].split(b"\n\ndata: ")
             if chunk.count(b"\n") == 2 * len(events) and b"\r" not in chunk:
-                self._grow(max(map(len, events)))
-                self._size = 0
+                if len(chunk) > self._max and max(map(len, events)) > self._max:
+                    raise EventTooLarge
                 self._started = True
                 self._after_cr = False
                 return events

@@ -53,10 +53,11 @@ def start_turn(
     state: SessionState,
     world: World,
     post: Callable[[Decide], Reply],
+    tell: Callable[[Decide], None],
     end_failed: Callable[[BaseException], None],
 ) -> Turn:
-    """Call the model for the turn that `state` has open; `post` takes what comes of it, and
-    `end_failed` the reason why the turn's end could not be done."""
+    """Call the model for the turn that `state` has open; `post` takes what comes of it, `tell` the
+    pieces of its answer, and `end_failed` the reason why the turn's end could not be done."""
     assert state.turn is not None
     plan = Plan(
         session_id=state.id,
@@ -66,7 +67,7 @@ def start_turn(
     )
     progress = Progress(turn_id=state.turn.id, message_id=new_id())
     log.debug("session %s: turn %s begins, model %s", state.id, state.turn.id, plan.config.model)
-    turn = Turn(plan, world, Reports(state.id, progress, post, end_failed))
+    turn = Turn(plan, world, Reports(state.id, progress, post, tell, end_failed))
     world.owners.beat_while(world.running, world.spawn)
     world.spawn(turn.run)
     return turn
@@ -85,18 +86,20 @@ async def _history(store: Store, state: SessionState) -> list[Message]:
 class Reports:
     """What a turn says of its model call, as commands to its session. Lives with the turn."""
 
-    __slots__ = ("_end_failed", "_post", "_progress", "_session_id")
+    __slots__ = ("_end_failed", "_post", "_progress", "_session_id", "_tell")
 
     def __init__(
         self,
         session_id: str,
         progress: Progress,
         post: Callable[[Decide], Reply],
+        tell: Callable[[Decide], None],
         end_failed: Callable[[BaseException], None],
     ) -> None:
         self._session_id = session_id
         self._progress = progress
         self._post = post
+        self._tell = tell
         self._end_failed = end_failed
 
     def delta(self, text: str, reasoning: str) -> None:
@@ -106,7 +109,7 @@ class Reports:
         progress.reasoning.append(reasoning)
         if not progress.unsent:
             progress.unsent = True
-            self._post(partial(answering.delta, progress=progress))
+            self._tell(partial(answering.delta, progress=progress))
 
     def over(self) -> None:
         """The call is hung up on: what was posted and not done yet does not count."""

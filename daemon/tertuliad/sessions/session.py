@@ -189,6 +189,14 @@ class Session:
         self._work()
         return command.reply
 
+    def _tell(self, decide: Decide) -> None:
+        """Have pieces of an answer shown: at once where nothing is under way, as nothing of them is
+        stored and nobody is answered."""
+        if self._busy or self._inbox or self._state is None:
+            self._enqueue(decide)
+        else:
+            self._telling.pieces(self._state, decide(self._state).drafts)
+
     def _work(self) -> None:
         while self._inbox and not self._busy:
             if self._state is None:
@@ -414,7 +422,7 @@ class Session:
     # The turn
 
     def _start_turn(self, state: SessionState) -> None:
-        self._turn = start_turn(state, self._world, self._enqueue, self._end_failed)
+        self._turn = start_turn(state, self._world, self._enqueue, self._tell, self._end_failed)
 
     def _forget_start(self) -> None:
         """The turn that was decided to start does not."""

@@ -62,6 +62,13 @@ class Telling:
             pieces, begins = kinds <= _PIECES, _BEGIN in kinds
             self._world.publish(state.id, frames, before, state.seq, pieces=pieces, begins=begins)
 
+    def pieces(self, state: SessionState, drafts: tuple[Draft, ...]) -> None:
+        """Parts of an answer that is told whole later, all of them live only."""
+        if drafts:
+            bodies = [item.body for item in seal(state, drafts, now_ms())]
+            frames = event_frames(state.id, bodies)
+            self._world.publish(state.id, frames, state.seq, state.seq, pieces=True)
+
     def live(self, state: SessionState, *data: events.EventData) -> None:
         """Events that are not stored, outside of any command."""
         drafts = tuple(Draft(item, live_only=True) for item in data)

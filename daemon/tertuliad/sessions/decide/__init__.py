@@ -57,4 +57,4 @@ Decide = Callable[[SessionState], Decision]
 
 
 def drafts_of(*data: events.EventData) -> tuple[Draft, ...]:
-    return tuple(Draft(item) for item in data)
+    return tuple(map(Draft, data))
