@@ -68,6 +68,7 @@ RETRY_LONGEST_WAIT_S = 16.0
 RETRY_AFTER_S = 60.0  # a server that asks to wait longer is not asked again: the turn fails
 RETRY_WINDOW_S = 120.0  # no try begins later than this after the first
 TURNS_AT_ONCE = 4096  # turns that run in the daemon; a message that would start one more: refuse
+TURNS_SHARE = 0.75  # of them; who runs most of those leaves what is above to others; refuse
 TURN_RETRY_MS = 1000  # for the end of one, in this session, this daemon or another
 
 # Models' HTTP.

@@ -435,6 +435,8 @@ ELSEWHERE = {
     "OUTBOX_LOW_BYTES": D + "test_connection.py::test_who_reads_nothing_catches_up_without_gap_or"
     "_repeat",
     "OUTBOX_MAX_BYTES": D + "test_connection.py::test_who_asks_and_reads_nothing_is_closed",
+    "TURNS_SHARE": D
+    + "test_turns.py::test_who_runs_most_of_the_turns_leaves_the_last_places_to_others",
     "FRAMES_AT_ONCE": D + "test_connection.py::test_a_client_that_floods_does_not_hold_up_another",
     "CONNECTIONS": E + "test_many_clients.py::test_one_client_too_many_is_told_so_and_room_is_used"
     "_again",

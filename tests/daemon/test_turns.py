@@ -366,6 +366,32 @@ async def test_more_turns_than_the_daemon_runs_at_once_are_refused_until_one_end
             await client.say("d", "full again")
 
 
+async def test_who_runs_most_of_the_turns_leaves_the_last_places_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TURNS_AT_ONCE", 8)
+    async with pair(tmp_path) as (greedy, room):
+        room.model.hold = True
+        modest = room.connect()
+        for number in range(7):
+            await greedy.create(f"g{number}")
+        for number in range(6):
+            await greedy.say(f"g{number}", "x")
+        with pytest.raises(Overloaded) as refused:
+            await greedy.say("g6", "x")
+        assert "for others" in refused.value.message
+        await greedy.say("g0", "it may wait behind the one that runs")
+        await modest.create("m0")
+        await modest.create("m1")
+        await modest.say("m0", "x")
+        await modest.say("m1", "x")
+        (await room.model.next_call()).finish("done")
+        (await room.model.next_call()).finish("done")
+        await greedy.next_event("session.idle", "g1")
+        await modest.create("m2")
+        await modest.say("m2", "and the place that has become free")
+
+
 async def test_a_refused_message_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,20 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 " more. Let some go with session.detach first, or open another connection."
             )
 
+    def need_turn(self, caller: Caller) -> None:
+        """Raise `Overloaded` where few turns are left, and most of those that run are of sessions
+        that the caller follows: the rest is for others."""
+        running = self.world.running
+        if len(running) < limits.TURNS_SHARE * limits.TURNS_AT_ONCE:
+            return
+        own = sum(self.hub.follows(caller, session_id) for session_id in running)
+        if own > len(running) / 2:
+            raise Overloaded(
+                f"{own} turns run in this connection's sessions, and what is left of the"
+                f" {limits.TURNS_AT_ONCE} of this daemon is for others, until one ends; try again.",
+                retry_ms=limits.TURN_RETRY_MS,
+            )
+
     def need_attached(self, caller: Caller, session_id: str) -> None:
         """Raise `SessionNotFound` unless the caller created or resumed the session."""
         if not self.hub.follows(caller, session_id):

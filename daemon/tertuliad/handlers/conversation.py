@@ -69,7 +69,7 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
     ctx.need_attached(caller, params.session_id)
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
-        return sending.send(
+        decision = sending.send(
             state,
             msgspec.structs.replace(message, key=params.idempotency_key),
             lambda message_id: message_id,
@@ -77,6 +77,9 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
             expected_seq=params.expected_seq,
             has_keys=ctx.world.has_keys(params.session_id, state.config),
         )
+        if decision.starts_turn:
+            ctx.need_turn(caller)
+        return decision
 
     put = put_message(ctx, params.session_id, params, command)
     return mapped(put, lambda accepted: methods.SessionSendResult(message_id=accepted))
