@@ -144,7 +144,9 @@ def test_a_session_is_carried_in_a_file(client: Client, home: Path, tmp_path: Pa
     assert client.import_from(file, "copy") == "copy"
     wanted = client.export_session("s")["events"]
     for session_id in (renamed, "copy"):
-        assert client.export_session(session_id)["events"] == wanted
+        *events, last = client.export_session(session_id)["events"]
+        assert events == wanted
+        assert last["event"]["type"] == "tertulia.copied"
     with Client.spawn(home=tmp_path / "elsewhere") as other:
         assert other.import_from(file) == "s"
         assert [hit.session.session_id for hit in other.search("carry")] == ["s", "s"]
