@@ -42,6 +42,7 @@ class Connection:
         authenticated: bool,
         is_socket: bool,
         is_draining: Callable[[], bool],
+        acknowledge: Callable[[], None] | None = None,
         max_body: int = limits.MAX_BODY_BYTES,
     ) -> None:
         self._authenticated = authenticated
@@ -55,6 +56,7 @@ class Connection:
         self.end_reason = "it closed its end"
         self._stream = stream
         self._is_draining = is_draining
+        self._acknowledge = acknowledge
         self._max_body = max_body
         self._framer = Framer(max_body if authenticated else min(max_body, limits.STRANGER_BYTES))
         self._gate = Gate(self, handlers, self.send, self._spawn)
@@ -153,6 +155,8 @@ class Connection:
                 return
             if not await self._take(data):
                 return
+            if self._acknowledge is not None and self._framer.mid_frame:
+                self._acknowledge()  # the peer may hold the rest back until then
 
     async def _take(self, data: bytes) -> bool:
         """Act on what came; False: the stream cannot be read on. Nothing of a large message is kept

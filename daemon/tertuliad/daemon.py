@@ -124,7 +124,13 @@ class Daemon:
             if len(self._connections) >= limits.CONNECTIONS:
                 await listeners.turn_away(stream)
                 return
-            await self._serve(stream, handlers, authenticated=authenticated, is_socket=True)
+            await self._serve(
+                stream,
+                handlers,
+                authenticated=authenticated,
+                is_socket=True,
+                acknowledge=listeners.acknowledging(stream),
+            )
 
         self._tasks.start_soon(listeners.accept, listener, client, self._tasks)
 
@@ -139,6 +145,7 @@ class Daemon:
         *,
         authenticated: bool,
         is_socket: bool,
+        acknowledge: Callable[[], None] | None = None,
     ) -> str:
         """Serve one client to its end; the reason of it."""
         connection = Connection(
@@ -147,6 +154,7 @@ class Daemon:
             authenticated=authenticated,
             is_socket=is_socket,
             is_draining=lambda: self._draining,
+            acknowledge=acknowledge,
             max_body=self._options.max_body,
         )
         self._connections.add(connection)

@@ -32,7 +32,8 @@ def main() -> None:
     look_seldom()
     status = run(options, stdout)
     # Threads of libraries must not hold up the end of a process that has nothing left to do.
-    sys.stderr.flush()
+    if sys.stderr:  # None where it was closed before the start
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -150,6 +150,21 @@ async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.Sock
     return listener
 
 
+def acknowledging(stream: anyio.abc.SocketStream) -> Callable[[], None] | None:
+    """What tells a TCP peer at once that its bytes have come. The kernel waits 40 ms for an answer
+    that could say so too, and a peer that writes a header and then a body (the TypeScript SDK)
+    holds the body back until it hears of the header."""
+    raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not a query
+    if sys.platform != "linux" or raw.family == socket.AF_UNIX:
+        return None
+
+    def acknowledge() -> None:
+        with contextlib.suppress(OSError):  # the peer is gone: the next read says so
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    return acknowledge
+
+
 async def turn_away(stream: anyio.abc.SocketStream) -> None:
     """Say that there are too many clients, and close. What the client has sent is read first:
     otherwise the kernel would take the refusal back from a client that has not read it yet."""

@@ -298,4 +298,13 @@ def _worded(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _home(given: str | None) -> str:
     folder = layout.data_folder(given, os.environ, sys.platform, os.path.expanduser("~"))
-    return os.path.join(os.getcwd(), os.path.expanduser(folder))
+    folder = os.path.expanduser(folder)
+    if os.path.isabs(folder):
+        return folder
+    try:
+        return os.path.join(os.getcwd(), folder)
+    except FileNotFoundError:
+        _parser().error(
+            f"the home {folder!r} is not a whole path, and the folder that it is looked for in was"
+            " removed: give --home with a whole one"
+        )

@@ -22,7 +22,14 @@ from tertuliad.limits import READ_AHEAD_BYTES, READ_CHUNK_BYTES
 
 
 def claim_stdout() -> int:
-    """A descriptor of the real standard output; descriptor 1 now leads to standard error."""
+    """A descriptor of the real standard output; descriptor 1 now leads to standard error. Of the
+    three, one that was closed leads nowhere: else the next file or socket would be given its
+    number, and get what is meant for it."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     real = os.dup(1)
     os.set_inheritable(real, False)
     os.dup2(2, 1)

@@ -226,6 +226,27 @@ def test_a_long_text_is_cut_in_the_log(served: Served) -> None:
     assert line.endswith("…")
 
 
+@pytest.mark.parametrize("arguments", [["send", "s", "-"], ["chat", "s"]])
+def test_who_sends_into_a_paused_queue_is_told(served: Served, arguments: list[str]) -> None:
+    said("s", "one")
+    run("queue", "s", "--pause")
+    with subprocess.Popen(
+        [*TERTULIA, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"[[say:two]]\n")
+        process.stdin.close()
+        assert b"`tertulia queue s --resume`" in process.stderr.readline()
+        ok("queue", "s", "--resume")
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"two\n"
+        assert process.wait(BOUND_S) == 0
+
+
 @pytest.mark.parametrize("first", [["--last", "1"], []])
 def test_the_log_is_followed_until_ctrl_c(served: Served, first: list[str]) -> None:
     said("s", "one")

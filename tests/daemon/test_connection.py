@@ -4,6 +4,8 @@ harms nobody else."""
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 from tertulia_protocol import errors, framing
 from tertulia_protocol.framing import encode_frame
 from tertuliad import limits
+from tertuliad.listeners import acknowledging
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import pair
@@ -242,6 +246,40 @@ async def test_half_a_frame_and_then_silence_harms_nobody(tmp_path: Path) -> Non
         assert (await other.turn("a", "hello"))["data"]["content"] == "answer 1 to hello"
         await client.send_raw(ping_frame(1)[-3:])
         assert (await client.answer(1))["result"]["message"] == "pong: x"
+
+
+async def test_half_a_frame_is_acknowledged_at_once(tmp_path: Path) -> None:
+    whole, told = ping_frame("halved"), []
+    cut = whole.index(b"{")
+    async with pair(tmp_path) as (_, room):
+        client = room.connect(acknowledge=lambda: told.append("half"))
+        await client.send_raw(whole[:cut])
+        with anyio.fail_after(PATIENCE_S):
+            while not told:
+                await anyio.lowlevel.checkpoint()
+        await client.send_raw(whole[cut:])
+        await client.answer("halved")
+        await client.request("ping", {"message": "in one piece"})
+    assert told == ["half"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel decides")
+async def test_an_acknowledgement_does_not_wait_for_an_answer() -> None:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with await anyio.connect_tcp("127.0.0.1", port) as peer:
+            first = listener.listeners[0]
+            assert isinstance(first, anyio.abc.SocketListener)
+            stream = await first.accept()
+            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            acknowledge = acknowledging(stream)
+            assert acknowledge is not None
+            acknowledge()
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+            await peer.aclose()
+            await stream.aclose()
+            acknowledge()
 
 
 async def test_who_reads_nothing_catches_up_without_gap_or_repeat(

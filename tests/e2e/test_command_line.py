@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_process import SDK_FLAGS, DaemonProcess, stdio_daemon
+from tests.support.daemon_process import SDK_FLAGS, TERTULIAD, DaemonProcess, stdio_daemon
+
+
+def shell(before: str, behind: str = "") -> list[str]:
+    """The daemon, started as somebody else by a shell."""
+    return ["sh", "-c", f'{before} exec "$0" "$@" {behind}', str(TERTULIAD)]
+
+
+IN_A_FOLDER_THAT_IS_GONE = shell("mkdir gone && cd gone && rmdir ../gone &&")
 
 
 @pytest.mark.parametrize(
@@ -71,3 +82,38 @@ def test_the_data_folder_is_where_the_environment_says(
         daemon.wire.call("session.list")
     assert other.is_dir()
     assert list(home.iterdir()) == []
+
+
+def test_a_daemon_works_on_where_its_folder_was_removed(home: Path) -> None:
+    with stdio_daemon(home, program=IN_A_FOLDER_THAT_IS_GONE) as daemon:
+        session = daemon.wire.create({"type": "openai", "baseUrl": "http://127.0.0.1:9/v1"})
+        found = daemon.wire.call("session.metadata.snapshot", sessionId=session)
+        assert found["workingDirectory"] == os.sep
+
+
+def test_a_home_in_a_folder_that_was_removed_is_refused_in_words(home: Path) -> None:
+    there = {"TERTULIA_HOME": "in/here"}
+    with DaemonProcess(home, env=there, program=IN_A_FOLDER_THAT_IS_GONE) as daemon:
+        assert daemon.wait() == 2
+        assert "'in/here'" in daemon.stderr
+        assert "--home" in daemon.stderr
+        assert "Traceback" not in daemon.stderr
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&- 2>&-"])
+def test_a_daemon_whose_client_has_closed_a_stream_ends_cleanly(home: Path, closed: str) -> None:
+    program = shell("", closed)
+    with DaemonProcess(home, "--stdio", stdin=subprocess.PIPE, program=program) as daemon:
+        assert daemon.process.stdin is not None
+        daemon.process.stdin.close()
+        assert daemon.wait() == 0
+        assert daemon.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_other_file_gets_the_place_of_a_closed_standard_error(home: Path) -> None:
+    with stdio_daemon(home, program=shell("", "2>&-")) as daemon:
+        daemon.wire.create({"type": "openai", "baseUrl": "http://127.0.0.1:9/v1"})
+        assert os.readlink(f"/proc/{daemon.pid}/fd/2") == os.devnull
+        daemon.wire.close()
+        assert daemon.wait() == 0

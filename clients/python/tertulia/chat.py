@@ -14,7 +14,7 @@ import sys
 import uuid
 
 from tertulia import limits
-from tertulia.commands.common import INTERRUPTED, one_line
+from tertulia.commands.common import INTERRUPTED, one_line, tell_of_pause
 from tertulia.commands.talking import given_for_session
 from tertulia.errors import (
     ConnectionLost,
@@ -44,6 +44,8 @@ def chat(options: argparse.Namespace) -> int:
     with LastingSession(options, session_id, given_for_session(options)) as lasting:
         if sys.stdin.isatty():
             _greet(lasting.session, lasting.new, style)
+        if not lasting.new:
+            tell_of_pause(lasting.session)
         try:
             return _converse(lasting, style)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -16,6 +17,14 @@ from tertuliad.models import Models
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
+
+
+def working_directory() -> str:
+    """Where the daemon works; the root, once that folder was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep
 
 
 class Caller(Outlet, Protocol):

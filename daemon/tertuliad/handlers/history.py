@@ -20,7 +20,7 @@ from tertulia_protocol.errors import Draining, InvalidParams, SessionNotFound, T
 from tertulia_protocol.methods import library as methods
 from tertuliad import limits
 from tertuliad.clock import iso
-from tertuliad.handlers.context import Caller, Context
+from tertuliad.handlers.context import Caller, Context, working_directory
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching
 from tertuliad.sessions.decide import Decision, rewinding, settings
@@ -184,7 +184,7 @@ def snapshot(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
             is_remote=False,
             already_in_use=others > 0,
             workspace_path=None,
-            working_directory=row.cwd or os.getcwd(),
+            working_directory=row.cwd or working_directory(),
             current_mode="interactive",
             session_limits=None,
             workspace=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from tertulia_protocol.errors import NotSupported, SessionExists
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
 from tertuliad.clock import iso, now_ms
-from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.handlers.context import Caller, Context, on_success, working_directory
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.decide import Decision, settings
@@ -42,7 +41,7 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
     ctx.need_room(caller, session_id)
     _check(ctx, config)
     if config.working_directory is None:
-        config = msgspec.structs.replace(config, working_directory=os.getcwd())
+        config = msgspec.structs.replace(config, working_directory=working_directory())
     version = ctx.world.version
 
     def command(state: SessionState) -> Decision:

@@ -130,6 +130,15 @@ def remark(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def tell_of_pause(session: Session) -> None:
+    """Before a message is sent whose answer would be waited for in vain."""
+    if session.queue.list().paused:
+        remark(
+            "The queue is paused, and what is sent waits:"
+            f" `tertulia queue {session.id} --resume` lets it go on."
+        )
+
+
 def warn_of_no_config(home: str | None) -> None:
     """A home that was named on the line was named for its configuration."""
     path = launch.home_folder(home) / layout.CONFIG_FILE

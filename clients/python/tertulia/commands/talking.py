@@ -11,7 +11,7 @@ from typing import Any
 
 from tertulia import limits
 from tertulia.client import Client
-from tertulia.commands.common import INTERRUPTED, client_for, print_json
+from tertulia.commands.common import INTERRUPTED, client_for, print_json, tell_of_pause
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.session import Session
 from tertulia.talk import opened, speak
@@ -23,6 +23,8 @@ def send(options: argparse.Namespace) -> int:
     prompt = _prompt(options.text)
     with client_for(options) as client:
         session, new = opened(client, options.session, given_for_session(options))
+        if not new:
+            tell_of_pause(session)
         with _kept_if_used(client, session, new):
             try:
                 if options.json:
