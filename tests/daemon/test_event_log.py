@@ -63,6 +63,7 @@ async def rewind(room: Room, kept: int) -> None:
             kept=kept,
             removed=0,
             first_words=None,
+            cut_turn=None,
             result=None,
         )
 

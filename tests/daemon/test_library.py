@@ -168,9 +168,33 @@ async def test_a_fork_of_a_running_turn_is_idle(both: tuple[FramesClient, Room])
     await resumed(client, "b")
     await client.turn("b", "two")
     assert await said(client, "b") == ["one", "two"]
+    assert turns_in(await stored(client, "b")) == ["start", "end", "start", "end"]
     call.finish("late")
     await client.next_event("session.idle", "a")
     assert await said(client, "a") == ["one", "waits"]
+
+
+def turns_in(events: list[dict[str, Any]]) -> list[str]:
+    """How turns begin and end in a log."""
+    kinds = [event["type"].partition(".turn_")[2] for event in events]
+    return [kind for kind in kinds if kind]
+
+
+@pytest.mark.parametrize("left_out", ["assistant.message", "assistant.turn_end"])
+async def test_a_turn_that_is_cut_by_a_fork_or_a_rewind_ends_there(
+    both: tuple[FramesClient, Room], left_out: str
+) -> None:
+    client, _ = both
+    await spoken(client, "a", "one")
+    (point,) = [e["id"] for e in await stored(client, "a") if e["type"] == left_out]
+    params = {"sessionId": "a", "toEventId": point, "newSessionId": "b"}
+    await client.request("sessions.fork", params)
+    await resumed(client, "b")
+    await client.request("session.history.truncate", {"sessionId": "a", "eventId": point})
+    for session in "ab":
+        assert turns_in(await stored(client, session)) == ["start", "end"]
+        await client.turn(session, "two")
+        assert turns_in(await stored(client, session)) == ["start", "end"] * 2
 
 
 async def test_what_cannot_be_forked_is_told(both: tuple[FramesClient, Room]) -> None:

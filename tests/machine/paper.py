@@ -53,11 +53,18 @@ class Paper(Written):
         child.log, child.head, child.parent = log, upto, self.id
         child.inherited_turns = child.kept.turns
         child._store("tertulia.forked")
+        child._end_cut_turn()
         if name is not None:
             child.name = name
             child._store("tertulia.named", name)
         child._committed()
         return child
+
+    def _end_cut_turn(self) -> None:
+        """A turn whose end was left behind does not go on here."""
+        bounds = [e.type for e in self.log if e.type.startswith("assistant.turn_")]
+        if bounds and bounds[-1] == "assistant.turn_start":
+            self._store("assistant.turn_end")
 
     def imported(self, session: str, renamed: dict[str, str]) -> Paper:
         """The session of a document that was exported as this one was, some prompts changed."""
@@ -365,6 +372,7 @@ class Paper(Written):
         self._keep(words=words[0] if words else None)
         self._store("tertulia.rewound")
         self._live("session.snapshot_rewind")
+        self._end_cut_turn()
         self._committed()
         return removed
 

@@ -71,6 +71,7 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
             kept=cut.kept,
             removed=cut.removed,
             first_words=cut.first_words,
+            cut_turn=cut.cut_turn,
             result=cut.removed,
         )
 

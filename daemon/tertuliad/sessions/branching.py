@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from tertulia_protocol import events
 from tertulia_protocol.errors import InvalidParams, SessionNotFound
 from tertuliad.clock import now_ms
 from tertuliad.replies import settled
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
+from tertuliad.sessions.decide.rewinding import CutTurn
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.refusals import exists
 from tertuliad.sessions.sealed import fold_in, seal
@@ -24,6 +26,9 @@ from tertuliad.store.base import (
     Row,
     Store,
 )
+
+_TURN_START = events.BY_DATA[events.AssistantTurnStart].type
+_TURNS = (_TURN_START, events.BY_DATA[events.AssistantTurnEnd].type)
 
 
 async def place_of(store: Store, session_id: str, event_id: str, path: str) -> int:
@@ -74,8 +79,11 @@ async def _folded_up_to(store: Store, found: Log, upto: int) -> SessionState:
 
 
 def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> Append:
-    """The fork's own first records, behind what it shares."""
+    """The fork's own first records, behind what it shares. A turn that runs there goes on in the
+    source alone."""
     drafts = [Draft(facts.Forked(source, upto))]
+    if state.turn is not None:
+        drafts.append(Draft(events.AssistantTurnEnd(turn_id=state.turn.id)))
     if name:
         drafts.append(Draft(facts.Named(name)))
     state.seq = upto
@@ -84,12 +92,14 @@ def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> 
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """What a rewind to before an event leaves and takes, as of the log's end at `head`."""
+    """What a rewind to before an event leaves and takes, as of the log's end at `head`. `cut_turn`
+    is a turn whose start stays and whose end does not."""
 
     head: int
     kept: int
     removed: int
     first_words: str | None
+    cut_turn: CutTurn | None
 
 
 async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:
@@ -107,7 +117,20 @@ async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:
         kept=kept,
         removed=sum(1 for record in removed if not facts.is_internal(record.type)),
         first_words=_words(first[0]) if first else None,
+        cut_turn=await _cut_turn(store, session_id, kept),
     )
+
+
+async def _cut_turn(store: Store, session_id: str, kept: int) -> CutTurn | None:
+    bound = Range(before=kept + 1, types=_TURNS, backward=True, limit=1)
+    last = await settled(store.read(session_id, bound))
+    if not last or last[0].type != _TURN_START:
+        return None
+    of_turn = await settled(store.read(session_id, Range(after=last[0].seq - 1, before=kept + 1)))
+    shown = [record for record in of_turn if not facts.is_internal(record.type)]
+    start = msgspec.json.decode(last[0].body, type=_Start)
+    end = msgspec.json.decode(shown[-1].body, type=_Identified)
+    return CutTurn(start.data.turn_id, end.id)
 
 
 class _Said(msgspec.Struct):
@@ -116,6 +139,14 @@ class _Said(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     data: _Said
+
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+class _Start(msgspec.Struct):
+    data: events.AssistantTurnStart
 
 
 def _words(record: Record) -> str:

@@ -33,10 +33,13 @@ class Sealed(msgspec.Struct, frozen=True, gc=False):
     shown: bool
 
 
-def seal(state: SessionState, drafts: tuple[Draft, ...], at_ms: int) -> list[Sealed]:
-    """Number and encode `drafts`, which follow on what `state` has folded."""
+def seal(
+    state: SessionState, drafts: tuple[Draft, ...], at_ms: int, behind: str | None = None
+) -> list[Sealed]:
+    """Number and encode `drafts`, which follow on what `state` has folded, or on the event `behind`
+    of it."""
     timestamp = iso(at_ms)
-    parent, seq = state.last_event_id, state.seq
+    parent, seq = behind or state.last_event_id, state.seq
     sealed: list[Sealed] = []
     for draft in drafts:
         kind, stored, shown = _KINDS[type(draft.data)]

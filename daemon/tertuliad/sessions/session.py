@@ -241,7 +241,7 @@ class Session:
         if decision.starts_turn:
             decision = admitted(decision, command.decide, state, self._world)
         self._modified_ms = now_ms()
-        sealed = seal(state, decision.drafts, self._modified_ms)
+        sealed = seal(state, decision.drafts, self._modified_ms, decision.behind)
         known_head = state.seq
         records = fold_in(state, sealed)
         if not records:

@@ -39,15 +39,17 @@ class Draft(msgspec.Struct, frozen=True):
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """`drafts` in their order of publication; `result` answers the command. With `keep_to` the log
-    is rewound to that seq in the same step. `taken_out` are the ids of messages that waited and get
-    no turn. With `after` nothing is decided yet: the session does nothing else until that is done,
-    and then decides again."""
+    is rewound to that seq in the same step; what is stored follows on the event `behind`, where
+    that is not the log's last. `taken_out` are the ids of messages that waited and get no turn.
+    With `after` nothing is decided yet: the session does nothing else until that is done, and then
+    decides again."""
 
     drafts: tuple[Draft, ...] = ()
     result: Any = None
     starts_turn: bool = False
     stops_turn: bool = False
     keep_to: int | None = None
+    behind: str | None = None
     taken_out: tuple[str, ...] = ()
     after: Future[Any] | None = None
 

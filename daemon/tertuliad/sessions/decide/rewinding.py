@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from tertulia_protocol import events
 from tertulia_protocol.errors import TurnBusy
 from tertuliad import limits
@@ -11,6 +13,13 @@ from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Decision, drafts_of
 from tertuliad.sessions.decide.sending import check_seq
 from tertuliad.sessions.state import SessionState
+
+
+class CutTurn(msgspec.Struct, frozen=True):
+    """A turn, and the id of the last of its events that stays."""
+
+    turn_id: str
+    last_event_id: str
 
 
 def rewind(
@@ -21,11 +30,12 @@ def rewind(
     kept: int,
     removed: int,
     first_words: str | None,
+    cut_turn: CutTurn | None,
     result: Any,
 ) -> Decision:
     """Leave out the event and what is behind it. `kept` is the seq before it; `removed` counts the
-    shown events that go, and `first_words` are those of the first message that stays, both as of
-    `expected_seq`."""
+    shown events that go, `first_words` are those of the first message that stays, and `cut_turn`
+    is the turn whose end goes without its start, all as of `expected_seq`."""
     check_no_turn(state)
     check_seq(state, expected_seq)
     carried = facts.Carried(
@@ -47,7 +57,10 @@ def rewind(
         facts.Rewound(kept=kept, removed=removed, carried=carried),
         events.SessionSnapshotRewind(up_to_event_id=event_id, events_removed=removed),
     )
-    return Decision(drafts=drafts, result=result, keep_to=kept)
+    if cut_turn is None:
+        return Decision(drafts=drafts, result=result, keep_to=kept)
+    drafts += drafts_of(events.AssistantTurnEnd(turn_id=cut_turn.turn_id))
+    return Decision(drafts=drafts, result=result, keep_to=kept, behind=cut_turn.last_event_id)
 
 
 def check_no_turn(state: SessionState) -> None:
