@@ -144,6 +144,18 @@ def test_what_fails_says_why_without_a_traceback(
     assert done.stdout.strip() == ""
 
 
+def test_a_folder_that_was_removed_is_what_is_the_matter(begun: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *TERTULIA, "send", "s9", "hi"]
+    done = subprocess.run(
+        line, cwd=gone, capture_output=True, text=True, timeout=BOUND_S, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("tertulia: the folder that you are in was removed.")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

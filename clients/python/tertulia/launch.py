@@ -127,7 +127,10 @@ def daemon_python() -> str:
     beside = os.path.join(os.path.dirname(os.path.realpath(program)), "python")
     found = shutil.which(beside) or _interpreter(program)
     if found is None:
-        raise DaemonFailed(f"It cannot be told which Python runs {program}.")
+        raise DaemonFailed(
+            f"It cannot be told which Python runs {program}: let TERTULIAD name the tertuliad that"
+            " was installed, or unset it."
+        )
     return found
 
 

@@ -104,8 +104,17 @@ def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """The path as a daemon that works elsewhere understands it."""
-    return os.path.abspath(path)
+    """The path as a daemon that works elsewhere understands it. Raises `FileNotFoundError` for
+    one that is to be looked for in a folder that was removed."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as error:
+        error.strerror = (
+            "the folder that you are in was removed. Change to one that is there, or name a whole"
+            " path"
+        )
+        error.filename = path
+        raise
 
 
 def _absolute(path: str | os.PathLike[str] | None) -> str | None:
