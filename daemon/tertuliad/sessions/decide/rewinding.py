@@ -35,7 +35,7 @@ def rewind(
 ) -> Decision:
     """Leave out the event and what is behind it. `kept` is the seq before it; `removed` counts the
     shown events that go, `first_words` are those of the first message that stays, and `cut_turn`
-    is the turn whose end goes without its start, all as of `expected_seq`."""
+    is a turn whose start stays and whose end goes, all as of `expected_seq`."""
     check_no_turn(state)
     check_seq(state, expected_seq)
     carried = facts.Carried(
