@@ -108,3 +108,7 @@ def __getattr__(name: str) -> Any:
         if hasattr(found := import_module(f"tertulia.{module}"), name):
             return globals().setdefault(name, getattr(found, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,7 @@ import sys
 import uuid
 
 from tertulia import limits
-from tertulia.commands.common import INTERRUPTED, one_line, tell_of_pause
+from tertulia.commands.common import one_line, tell_of_pause
 from tertulia.commands.talking import given_for_session
 from tertulia.errors import (
     ConnectionLost,
@@ -25,6 +25,7 @@ from tertulia.errors import (
     TurnAborted,
     TurnFailed,
 )
+from tertulia.interrupts import INTERRUPTED
 from tertulia.lasting import LastingSession
 from tertulia.session import Session
 from tertulia.talk import speak

@@ -22,8 +22,6 @@ from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import said
 from tertulia_protocol import layout
 
-INTERRUPTED = 130
-
 
 def client_for(options: argparse.Namespace) -> Client:
     """The daemon that was named, the shared one of the home if it runs, or one of its own.

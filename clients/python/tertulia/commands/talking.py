@@ -11,8 +11,9 @@ from typing import Any
 
 from tertulia import limits
 from tertulia.client import Client
-from tertulia.commands.common import INTERRUPTED, client_for, print_json, tell_of_pause
+from tertulia.commands.common import client_for, print_json, tell_of_pause
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
+from tertulia.interrupts import INTERRUPTED
 from tertulia.session import Session
 from tertulia.talk import opened, speak
 from tertulia.terminal import Stopped, aborting
