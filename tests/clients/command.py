@@ -5,10 +5,32 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.clients.conftest import BOUND_S
 
 TERTULIA = [sys.executable, "-m", "tertulia"]
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One that the test writes to, reads from, and waits for. It is killed after `BOUND_S`, so that
+    a read of what never comes ends, and where the test fails before."""
+    with subprocess.Popen(
+        [*TERTULIA, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        bound = threading.Timer(BOUND_S, process.kill)
+        bound.start()
+        try:
+            yield process
+        finally:
+            bound.cancel()
+            process.kill()
 
 
 def run(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:

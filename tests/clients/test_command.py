@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tertulia import Client, limits
-from tests.clients.command import TERTULIA, ok, run
+from tests.clients.command import TERTULIA, ok, run, running
 from tests.clients.conftest import BOUND_S, Model, Served, announced, listening_port
 
 PIECE = 65_536
@@ -297,12 +297,7 @@ def test_a_refused_message_leaves_no_empty_session(home: Path) -> None:
 
 
 def test_a_chat_whose_session_is_deleted_elsewhere_ends(served: Served) -> None:
-    with subprocess.Popen(
-        [*TERTULIA, "chat", "s1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as chat:
+    with running("chat", "s1") as chat:
         assert chat.stdin is not None
         assert chat.stdout is not None
         chat.stdin.write(b"[[say:one]]\n")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tertulia import Client, DaemonFailed, launch
-from tests.clients.command import TERTULIA, ok, run
+from tests.clients.command import TERTULIA, ok, run, running
 from tests.clients.conftest import BOUND_S, Model, Served
 
 
@@ -230,19 +230,14 @@ def test_a_long_text_is_cut_in_the_log(served: Served) -> None:
 def test_who_sends_into_a_paused_queue_is_told(served: Served, arguments: list[str]) -> None:
     said("s", "one")
     run("queue", "s", "--pause")
-    with subprocess.Popen(
-        [*TERTULIA, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
+    with running(*arguments) as process:
         assert process.stdin is not None
+        assert process.stdout is not None
         assert process.stderr is not None
         process.stdin.write(b"[[say:two]]\n")
         process.stdin.close()
         assert b"`tertulia queue s --resume`" in process.stderr.readline()
         ok("queue", "s", "--resume")
-        assert process.stdout is not None
         assert process.stdout.readline() == b"two\n"
         assert process.wait(BOUND_S) == 0
 

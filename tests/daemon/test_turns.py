@@ -380,6 +380,9 @@ async def test_who_runs_most_of_the_turns_leaves_the_last_places_to_others(
         with pytest.raises(Overloaded) as refused:
             await greedy.say("g6", "x")
         assert "for others" in refused.value.message
+        asked = {"sessionId": "g6", "message": {"prompt": "x"}, "position": 0}
+        with pytest.raises(Overloaded):
+            await greedy.request("session.queue.insertAt", asked)
         await greedy.say("g0", "it may wait behind the one that runs")
         await modest.create("m0")
         await modest.create("m1")

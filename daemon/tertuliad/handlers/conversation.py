@@ -69,7 +69,7 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
     ctx.need_attached(caller, params.session_id)
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
-        decision = sending.send(
+        return sending.send(
             state,
             msgspec.structs.replace(message, key=params.idempotency_key),
             lambda message_id: message_id,
@@ -77,11 +77,8 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
             expected_seq=params.expected_seq,
             has_keys=ctx.world.has_keys(params.session_id, state.config),
         )
-        if decision.starts_turn:
-            ctx.need_turn(caller)
-        return decision
 
-    put = put_message(ctx, params.session_id, params, command)
+    put = put_message(ctx, caller, params.session_id, params, command)
     return mapped(put, lambda accepted: methods.SessionSendResult(message_id=accepted))
 
 
@@ -90,8 +87,18 @@ PutMessage = Callable[[SessionState, MessageQueued], Decision]
 """What accepting a message makes of the state; its result is the id that stands for it."""
 
 
-def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage) -> Reply:
-    """Have a new message accepted; answers the id that stands for it."""
+def put_message(
+    ctx: Context, caller: Caller, session_id: str, given: Given, command: PutMessage
+) -> Reply:
+    """Have a new message accepted; answers the id that stands for it. Where it would start a turn,
+    the caller has to have room for one."""
+
+    def with_room(state: SessionState, message: MessageQueued) -> Decision:
+        decision = command(state, message)
+        if decision.starts_turn:
+            ctx.need_turn(caller)
+        return decision
+
     _check_size(given)
     message = MessageQueued(
         message_id=new_id(),
@@ -105,7 +112,7 @@ def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage
     put = _put_with_files if message.attachments else _put
     world = ctx.world
     if not given.request_headers:
-        return put(ctx, session_id, message, command)
+        return put(ctx, session_id, message, with_room)
     kept = world.request_headers.setdefault(session_id, {})
     kept[message.message_id] = given.request_headers
 
@@ -113,7 +120,7 @@ def put_message(ctx: Context, session_id: str, given: Given, command: PutMessage
         if done.exception() is not None or done.result() != message.message_id:
             world.forget_headers(session_id, message.message_id)
 
-    reply = put(ctx, session_id, message, command)
+    reply = put(ctx, session_id, message, with_room)
     reply.add_done_callback(forget_unused)
     return reply
 

@@ -80,7 +80,7 @@ def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertA
         has_keys = ctx.world.has_keys(params.session_id, state.config)
         return queue.insert(state, message, params.position, message.message_id, has_keys=has_keys)
 
-    reply = put_message(ctx, params.session_id, params.message, command)
+    reply = put_message(ctx, caller, params.session_id, params.message, command)
     return mapped(reply, lambda accepted: methods_log.ItemId(id=accepted))
 
 

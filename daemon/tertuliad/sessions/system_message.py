@@ -25,8 +25,6 @@ ORDER = (
     "runtime_instructions",
     "last_instructions",
 )
-IDENTITY = "You are a helpful assistant in a conversation with one person."
-TONE = "Answer briefly and to the point. Say so when you do not know."
 IDENTITY_GROUP = ("preamble", "tone", "tool_efficiency")
 """Sections that `identity` stands for as well: removing or replacing it takes them along."""
 
@@ -35,7 +33,7 @@ def render(config: SessionConfig) -> str | None:
     """The text of the system message; None where there is none to send."""
     given = config.system_message
     if given is None:
-        return "\n\n".join((IDENTITY, TONE, _environment(config)))
+        return _joined(_default(config).values())
     content = given.content or ""
     if given.mode == "replace":
         return content or None
@@ -87,14 +85,10 @@ def _wrapped(name: str, content: str) -> str:
 def _default(config: SessionConfig) -> dict[str, str]:
     """Our own sections, in their order."""
     sections = dict.fromkeys(ORDER, "")
-    sections["identity"] = IDENTITY
-    sections["tone"] = TONE
-    sections["environment_context"] = _environment(config)
+    sections["identity"] = "You are a helpful assistant in a conversation with one person."
+    sections["tone"] = "Answer briefly and to the point. Say so when you do not know."
+    environment = [f"Operating System: {platform.system()}"]
+    if config.working_directory:
+        environment.insert(0, f"Current working directory: {config.working_directory}")
+    sections["environment_context"] = "\n".join(environment)
     return sections
-
-
-def _environment(config: SessionConfig) -> str:
-    system = f"Operating System: {platform.system()}"
-    if not config.working_directory:
-        return system
-    return f"Current working directory: {config.working_directory}\n{system}"
