@@ -101,6 +101,7 @@ OTHERS_AT_ONCE = 1000  # followed sessions that the store is asked for at once, 
 CATCH_UP_EVENTS = 512  # events read from the log at once for a follower that fell behind
 
 FREE_BYTES = 64 * MIB  # with less on its disk, a home is in danger: the doctor says so
+UNUSED_BYTES = 16 * MIB  # so much of the database, and half of it, unused: the doctor gives it back
 
 # Many sessions.
 LISTED_AT_ONCE = 1000  # rows of a page, where a limit is given; a higher one is this one

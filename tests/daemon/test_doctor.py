@@ -340,6 +340,10 @@ def lost_words(home: Path) -> None:
     change(home, "DELETE FROM said_docsize WHERE id = (SELECT min(id) FROM said_docsize)")
 
 
+def unused_space(home: Path) -> None:
+    change(home, f"CREATE TABLE much AS SELECT zeroblob({limits.UNUSED_BYTES})", "DROP TABLE much")
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no database at all": ("database_damaged", lambda h: overwrite(h / DATABASE, 0, garbage(99))),
     "only its log": ("database_missing", no_database),
@@ -406,6 +410,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a database for everybody": ("mode_too_open", lambda h: (h / DATABASE).chmod(0o644)),
     "a home for everybody": ("mode_too_open", lambda h: h.chmod(0o777)),
     "a home that others may look into": ("home_visible", lambda h: h.chmod(0o755)),
+    "what was deleted": ("space_unused", unused_space),
 }
 LOSES = {"database_damaged", "database_missing", "log_damaged", "log_lost"}
 LOSES |= {"segment_orphaned", "segment_unknown"}
@@ -461,6 +466,32 @@ def test_what_is_being_removed_is_no_fault_and_does_not_come_back(
 def test_too_little_space_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FREE_BYTES", shutil.disk_usage(home).total + 1)
     assert kinds(home) == ["space_short"]
+
+
+def test_a_repair_gives_back_what_deleted_sessions_have_left(home: Path) -> None:
+    before, there = logs(home), names(home)
+    size = (home / DATABASE).stat().st_size
+    unused_space(home)
+    assert (home / DATABASE).stat().st_size > limits.UNUSED_BYTES
+    (told,) = repaired(home)
+    assert told == "sessions.db has 1 MiB now; it had 17."
+    assert (home / DATABASE).stat().st_size <= size
+    assert names(home) == there
+    assert logs(home) == before
+
+
+def test_a_disk_without_room_for_it_keeps_the_file_as_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused_space(home)
+    before = (home / DATABASE).read_bytes()
+    monkeypatch.setattr(limits, "FREE_BYTES", 0)
+    usage = shutil.disk_usage(home)._replace(free=limits.KIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    done: list[str] = []
+    assert [found.kind for found in repair(home, done.append).findings] == ["space_unused"]
+    assert done == ["sessions.db keeps its size: to write it anew takes 1 MiB, and 0 MiB are free."]
+    assert (home / DATABASE).read_bytes() == before
 
 
 def test_every_kind_of_finding_is_put_to_the_test() -> None:

@@ -490,6 +490,7 @@ ELSEWHERE = {
     "_again",
     "OTHERS_AT_ONCE": D + "test_others.py::test_sessions_are_asked_for_in_pieces",
     "FREE_BYTES": D + "test_doctor.py::test_too_little_space_is_told",
+    "UNUSED_BYTES": D + "test_doctor.py::test_a_repair_gives_back_what_deleted_sessions_have_left",
     **dict.fromkeys(
         ("LARGE_BODY_BYTES", "STEP_PAUSE_S"),
         D + "test_connection.py::test_others_are_served_between_the_steps_of_a_large_message",

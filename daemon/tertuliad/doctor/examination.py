@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tertulia_protocol import layout
+from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.findings import Finding, counted, finding
 from tertuliad.doctor.sessions import check, findings_of
@@ -106,6 +107,7 @@ def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
     try:
         _refuse_others(home / FILE_NAME, db.version())
         found = [_damaged(words) for words in db.faults()]
+        found += _of_size(db)
         sessions = 0
         try:
             for some in _of_sessions(home, db):
@@ -118,6 +120,13 @@ def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
         return found, sessions
     finally:
         db.close()
+
+
+def _of_size(db: Database) -> Iterator[Finding]:
+    size, unused = db.size()
+    if unused >= limits.UNUSED_BYTES and unused >= size / 2:
+        words = f"{unused // limits.MIB} of {size // limits.MIB} MiB"
+        yield finding("space_unused", words, where=FILE_NAME)
 
 
 def _refuse_others(path: Path, version: int | None) -> None:

@@ -84,6 +84,11 @@ KINDS: dict[str, Kind] = {
         "fault", "It says something else than the log.", "It is removed; the log is enough."
     ),
     "space_short": Kind("fault", "The disk is nearly full. Free some space."),
+    "space_unused": Kind(
+        "note",
+        "Deleted sessions have left it. New ones take it; the file keeps its size.",
+        "The file is written anew without it.",
+    ),
     "turn_left_open": Kind(
         "note", "Its process is gone; the next daemon that opens the session ends it."
     ),

@@ -44,6 +44,8 @@ def repair(home: Path, tell: Tell) -> Examined:
         try:
             _repair_database(home, kinds, tell)
             _repair_files(home, tell)
+            if "space_unused" in kinds:
+                _pack(home / FILE_NAME, tell)
         except (OSError, StoreFailed, Unreadable, NotOpened) as error:
             raise CannotCheck(f"The repair of {home} did not come to its end: {error}") from error
     return examine(home)
@@ -147,6 +149,26 @@ def _repair_files(home: Path, tell: Tell) -> None:
     for path in files.open_to_others(home):
         files.close_to_others(path)
         tell(f"{os.path.relpath(path, home)} is closed to others now.")
+
+
+def _pack(path: Path, tell: Tell) -> None:
+    db = Database.to_mend(path)
+    try:
+        before, unused = db.size()
+        takes, free = 2 * (before - unused), shutil.disk_usage(path.parent).free
+        if free < takes:
+            tell(
+                f"{FILE_NAME} keeps its size: to write it anew takes {takes // limits.MIB + 1} MiB,"
+                f" and {free // limits.MIB} MiB are free."
+            )
+            return
+        db.pack()
+        after, _ = db.size()
+        tell(
+            f"{FILE_NAME} has {after // limits.MIB + 1} MiB now; it had {before // limits.MIB + 1}."
+        )
+    finally:
+        db.close()
 
 
 def _remove(paths: list[Path]) -> None:

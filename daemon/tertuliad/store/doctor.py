@@ -162,6 +162,14 @@ class Database:
             found = self._db.execute(f"PRAGMA integrity_check({FAULTS_TOLD})").fetchall()
         return [str(text) for (text,) in found if text != "ok"]
 
+    def size(self) -> tuple[int, int]:
+        """The bytes of the database, and how many of them nothing uses."""
+        with _told():
+            (page,) = self._db.execute("PRAGMA page_size").fetchone()
+            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+            (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return pages * page, unused * page
+
     def sessions(self) -> Iterator[Listed]:
         """Every session, the oldest first. Those behind a row that cannot be read are not seen."""
         after = 0
@@ -350,3 +358,8 @@ class Database:
         """Index some of what waits; whether more is left."""
         with _told():
             return search.index(self._db)
+
+    def pack(self) -> None:
+        """Write the file anew without what nothing uses. On the way it is on the disk thrice."""
+        with _told():
+            self._db.execute("VACUUM")
