@@ -146,8 +146,12 @@ class Hub:
         for follower in self._by_outlet.get(outlet, {}).values():
             follower.tell_news()
 
-    def close_room(self, session_id: str) -> None:
-        """The session is gone."""
+    def close_room(self, session_id: str, *, ran: bool = False) -> None:
+        """The session is gone. Where its turn `ran`, or runs elsewhere, it is over with it."""
+        room = self._rooms.get(session_id)
+        if room is not None and (ran or room.elsewhere):
+            frame = idle_frame(session_id, None, aborted=True)
+            self.publish(session_id, [frame], room.head, room.head)
         for follower in self._in(session_id):
             self.detach(follower.outlet, session_id)
 

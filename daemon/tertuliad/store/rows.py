@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from tertulia_protocol.errors import InvalidParams
-from tertuliad.store.base import ListQuery, Order, Page, Row
+from tertuliad.store.base import ListQuery, News, Order, Page, Row
 from tertuliad.store.logs import chain_of
 from tertuliad.store.schema import SEQ_BITS
 
@@ -166,15 +166,23 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     return conditions, arguments
 
 
-def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> list[Row]:
-    """Rows with a higher head than the one given, or with an owner."""
+def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> News:
+    """Rows with a higher head than the one given, or with an owner; ids without a row, or with a
+    lower head."""
     found = db.execute(
-        f"SELECT {LISTED} FROM json_each(?) AS known"  # noqa: S608 - constants
-        " CROSS JOIN sessions ON sessions.id = known.key"
-        " WHERE sessions.head > known.value OR sessions.owner IS NOT NULL",
+        f"SELECT known.key, known.value, {LISTED} FROM json_each(?) AS known"  # noqa: S608
+        " LEFT JOIN sessions ON sessions.id = known.key"
+        " WHERE sessions.head IS NOT known.value OR sessions.owner IS NOT NULL",
         (msgspec.json.encode(heads).decode(),),
     )
-    return [made(values) for values in found]
+    news = News([], [])
+    for session_id, head, *values in found:
+        row = None if values[0] is None else made(tuple(values))
+        if row is None or row.head < head:
+            news.gone.append(session_id)
+        else:
+            news.rows.append(row)
+    return news
 
 
 def last_id(db: sqlite3.Connection) -> str | None:
