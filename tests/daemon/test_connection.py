@@ -282,6 +282,13 @@ async def test_an_acknowledgement_does_not_wait_for_an_answer() -> None:
             acknowledge()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel decides")
+def test_an_acknowledgement_on_a_closed_stream_is_nothing_on_the_daemons_own_loop() -> None:
+    anyio.run(
+        test_an_acknowledgement_does_not_wait_for_an_answer, backend_options={"use_uvloop": True}
+    )
+
+
 async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

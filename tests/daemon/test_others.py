@@ -582,3 +582,24 @@ async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
         assert said == ["new"]
         await look(room)
         assert (await here.request("session.name.get", {"sessionId": S}))["name"] is None
+
+
+async def test_a_turn_that_outlives_its_session_writes_nothing_to_the_next_of_its_id(
+    tmp_path: Path,
+) -> None:
+    """Though that one's log has come just as far."""
+    async with two(tmp_path) as (here, room, there, _):
+        room.model.hold = True
+        await here.say(S, "old")
+        late = await room.model.next_call()
+        at = {"sessionId": S}
+        head = (await here.request("session.eventLog.tail", at))["seq"]
+        await there.request("session.delete", at)
+        await there.create(S, model="m")
+        while (await there.request("session.eventLog.tail", at))["seq"] < head:
+            await there.request("session.log", {**at, "message": "new"})
+        assert (await there.request("session.eventLog.tail", at))["seq"] == head
+        before = (await there.request("session.getMessages", at))["events"]
+        late.finish("to the old")
+        await told(here, "session.idle")
+        assert (await there.request("session.getMessages", at))["events"] == before

@@ -335,6 +335,18 @@ async def test_a_closed_store_says_so(open_store: Open) -> None:
         await done(store.load("a"))
 
 
+async def test_an_append_to_a_session_of_the_same_id_that_was_made_later_is_refused(
+    open_store: Open,
+) -> None:
+    store, other = open_store(), open_store()
+    await filled(store, "a")
+    await done(other.delete(["a"]))
+    await done(other.create(append("a", 0, 2, created_ms=1001)))
+    with pytest.raises(HeadMoved):
+        await done(store.append(append("a", 2)))
+    await done(other.append(append("a", 2, created_ms=1001)))
+
+
 async def test_two_writers_of_one_session_make_one_log(open_store: Open) -> None:
     stores = [open_store(), open_store()]
     await filled(stores[0], "a", 1)

@@ -21,7 +21,7 @@ _INSERT = (
     f"INSERT INTO sessions ({', '.join(COLUMNS)}, segment)"  # noqa: S608 - constants
     f" VALUES ({'?, ' * len(COLUMNS)}?)"
 )
-_AT_HEAD = "SELECT pk, segment FROM sessions WHERE id = ? AND head = ?"
+_AT_HEAD = "SELECT pk, segment FROM sessions WHERE id = ? AND head = ? AND created_ms = ?"
 _MOVE = "UPDATE sessions SET modified_ms = ?, head = ?, title = ?, owner = ? WHERE pk = ?"
 _LASTING = ("named", "model", "cwd", "client_name", "archived", "metadata", "pending")
 _CHANGE = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in _LASTING)} WHERE pk = ?"  # noqa: S608
@@ -58,9 +58,10 @@ def insert(db: sqlite3.Connection, row: Row, segment: int) -> None:
 def update(
     db: sqlite3.Connection, row: Row, expected_head: int, before: Row | None = None
 ) -> int | None:
-    """The session's segment; None: its head is another one, or it is gone. Of a row that is known
+    """The session's segment; None: its head is another one, or it is gone, and one that was made
+    later may have its id. Of a row that is known
     as it was `before`, at that head, only what changes is written: a None is costly to bind."""
-    found = db.execute(_AT_HEAD, (row.id, expected_head)).fetchone()
+    found = db.execute(_AT_HEAD, (row.id, expected_head, row.created_ms)).fetchone()
     if found is None:
         return None
     pk, log = found  # two quick statements: RETURNING makes a table of what it returns
