@@ -89,6 +89,7 @@ class Engine:
             self.sessions,
             self.owners,
             changed=lambda row: self._audience.tell_changed("session.updated", row),
+            deleted=self._deleted,
             spawn=spawn,
         )
         self._spawn = spawn
@@ -101,7 +102,7 @@ class Engine:
                 hub=self.hub,
                 models=models,
                 opened=self._session_opened,
-                deleted=self._audience.tell_deleted,
+                deleted=self._deleted,
             )
         )
         for connection in connections:
@@ -123,6 +124,13 @@ class Engine:
         """Something of a session was stored."""
         self._audience.tell_changed(kind, row)
         self._indexer.changed()
+
+    def _deleted(self, session_id: str) -> None:
+        """A session is gone, with all that is kept in memory for it."""
+        self.world.credentials.forget(session_id)
+        self.world.request_headers.pop(session_id, None)
+        self.hub.close_room(session_id)
+        self._audience.tell_deleted(session_id)
 
     def _session_opened(self) -> None:
         """What turns and sessions that come back need is made ready, once no more are opened for a

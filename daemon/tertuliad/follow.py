@@ -7,7 +7,8 @@ The rules of this file:
 - What was published is durable, and nobody is told more: the log is read no further than that.
 - A follower whose connection lags takes no more frames. What was only live is gone for it; what is
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
-  gets a fresh `session.idle`, since the real one is gone too.
+  gets a fresh `session.idle`, since the real one is gone too; where the session is deleted by then
+  it gets that alone.
 - What another process on the same data folder wrote (`others`) is read from the log as well, once
   it is durable. Who reads the end of a turn there gets a fresh `session.idle`, and nobody else: it
   would be taken for the end of the turn that is just being asked for.
@@ -37,6 +38,7 @@ class Outlet(Protocol):
     """What a follower needs of its connection."""
 
     def offer(self, frame: bytes) -> bool: ...
+    def send(self, frame: bytes) -> None: ...
 
 
 class Pace(enum.Enum):
@@ -146,9 +148,15 @@ class Hub:
         for follower in self._by_outlet.get(outlet, {}).values():
             follower.tell_news()
 
-    def close_room(self, session_id: str) -> None:
-        """The session is gone."""
-        for follower in self._in(session_id):
+    def close_room(self, session_id: str, *, ran: bool = False) -> None:
+        """The session is gone. Where its turn `ran`, or runs elsewhere, it is over with it. Whoever
+        lags is told so behind what waits: there will be no log to catch up from."""
+        room = self._rooms.get(session_id)
+        if room is None:
+            return
+        for follower in room.followers:
+            if ran or room.elsewhere or follower.owed:
+                follower.outlet.send(idle_frame(session_id, None, aborted=True))
             self.detach(follower.outlet, session_id)
 
     def follows(self, outlet: Outlet, session_id: str) -> bool:

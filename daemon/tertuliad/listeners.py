@@ -159,7 +159,8 @@ def acknowledging(stream: anyio.abc.SocketStream) -> Callable[[], None] | None:
         return None
 
     def acknowledge() -> None:
-        with contextlib.suppress(OSError):  # the peer is gone: the next read says so
+        # The peer is gone, or the stream was closed under us: the next read says so.
+        with contextlib.suppress(OSError, ValueError):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     return acknowledge

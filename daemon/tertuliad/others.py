@@ -9,6 +9,7 @@ The rules of this file:
 - What has something under way here tells itself: its actor is fenced, and finds out.
 - A turn whose process is gone is ended here, as by any command. One whose process is only silent is
   left alone: nobody has asked for anything.
+- What others have deleted is gone here too: its turn is over, and nobody follows it any more.
 """
 
 from __future__ import annotations
@@ -45,14 +46,17 @@ class Others:
         owners: Owners,
         *,
         changed: Callable[[Row], None],
+        deleted: Callable[[str], None],
         spawn: Spawn,
     ) -> None:
-        """`changed` learns of followed sessions that others have written to."""
+        """`changed` learns of followed sessions that others have written to, `deleted` of those
+        that they have deleted."""
         self._store = store
         self._hub = hub
         self._sessions = sessions
         self._owners = owners
         self._changed = changed
+        self._deleted = deleted
         self._spawn = spawn
         self._watching = False
         self._failing = False
@@ -99,8 +103,11 @@ class Others:
         self._turns, whole = {}, True
         for start in range(0, len(heads), limits.OTHERS_AT_ONCE):
             asked = dict(heads[start : start + limits.OTHERS_AT_ONCE])
-            for row in await settled(self._store.ahead(asked)):
+            news = await settled(self._store.ahead(asked))
+            for row in news.rows:
                 whole = self._take(row) and whole
+            for session_id in news.gone:
+                whole = self._lose(session_id, asked[session_id]) and whole
         return whole
 
     def _take(self, row: Row) -> bool:
@@ -113,6 +120,16 @@ class Others:
         if self._hub.heard(row.id, row.head, elsewhere=elsewhere):
             self._sessions.release(row.id)  # what is in memory is old
             self._changed(row)
+        return True
+
+    def _lose(self, session_id: str, head: int) -> bool:
+        """A session whose log was followed up to `head` is gone; False: something of it is under
+        way here, or has come in its place."""
+        ran = self._sessions.works(session_id)
+        if self._hub.head(session_id) != head or not self._sessions.lose(session_id):
+            return False
+        self._hub.close_room(session_id, ran=ran)
+        self._deleted(session_id)
         return True
 
     def _end_abandoned(self) -> None:

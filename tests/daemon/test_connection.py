@@ -282,6 +282,13 @@ async def test_an_acknowledgement_does_not_wait_for_an_answer() -> None:
             acknowledge()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel decides")
+def test_an_acknowledgement_on_a_closed_stream_is_nothing_on_the_daemons_own_loop() -> None:
+    anyio.run(
+        test_an_acknowledgement_does_not_wait_for_an_answer, backend_options={"use_uvloop": True}
+    )
+
+
 async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +315,29 @@ async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
         assert watcher.events("a")[-1]["type"] == "session.idle"
         live = await watcher.turn("a", "and live again")
         assert live["data"]["content"] == "answer 13 to and live again"
+
+
+async def test_who_reads_nothing_is_told_that_a_turn_is_over_whose_session_is_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 8_000)
+    monkeypatch.setattr(limits, "OUTBOX_LOW_BYTES", 1_000)
+    monkeypatch.setattr(limits, "WRITE_CHUNK_BYTES", 1_000)
+    async with pair(tmp_path) as (watcher, room):
+        speaker = room.connect()
+        await watcher.create("a", streaming=True)
+        await speaker.request("session.resume", {"sessionId": "a"})
+        watcher.stop_reading()
+        room.model.hold = True
+        await speaker.say("a", "hello")
+        call = await room.model.next_call()
+        while not any(connection.outbox_bytes > 8_000 for connection in room.connections):
+            call.say("x" * 500)
+            await call.taken()
+        await speaker.request("session.delete", {"sessionId": "a"})
+        await speaker.next_event("session.idle", "a")
+        watcher.read_on()
+        assert (await watcher.next_event("session.idle", "a"))["data"]["aborted"] is True
 
 
 async def test_who_asks_and_reads_nothing_is_closed(

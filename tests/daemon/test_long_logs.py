@@ -194,3 +194,26 @@ async def test_a_log_of_tens_of_megabytes_comes_back_whole(tmp_path: Path) -> No
         await client.turn("s", "and then?")
         contents = [message.content for message in room.model.calls[-1].request.messages]
         assert contents[-3:] == [said, answer, "and then?"]
+
+
+@pytest.mark.parametrize("where", ["metadata", "tools"])
+async def test_a_number_beyond_64_bits_is_kept_however_long_the_log_becomes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 4)
+    large = {"most": 10**23}
+    async with pair(tmp_path) as (client, _):
+        tools = [{"name": "count", "parameters": large}] if where == "tools" else None
+        await client.create("a", **({"tools": tools} if tools else {}))
+        if where == "metadata":
+            await client.request("session.metadata.update", {"sessionId": "a", "metadata": large})
+        for number in range(4):
+            await client.turn("a", f"message {number}")
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": "a"})
+        await client.turn("a", "once more")
+        if where == "tools":
+            assert room.model.calls[-1].request.tools[0].parameters == large
+        else:
+            kept = await client.request("session.metadata.get", {"sessionId": "a"})
+            assert kept["metadata"] == large

@@ -473,3 +473,133 @@ async def test_a_store_that_fails_is_asked_again(
             await room.engine.others._look_again()
         await told(here, *TURN_STARTS, *TURN_ENDS)
         assert caplog.text.count("what other daemons write cannot be seen") == 1
+
+
+async def lifecycle(client: FramesClient, kind: str) -> Message:
+    """Wait until the client was told this of the session."""
+    return await client.wait_for(
+        lambda message: (
+            message.get("method") == "session.lifecycle"
+            and (message["params"]["type"], message["params"]["sessionId"]) == (kind, S)
+        )
+    )
+
+
+async def test_a_turn_whose_session_another_daemon_deletes_is_over_for_who_watches_and_who_waits(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        room.model.hold = True
+        waits = [
+            await here.ask("session.sendAndWait", {"sessionId": S, "prompt": "one"}),
+            await here.ask("session.sendAndWait", {"sessionId": S, "prompt": "two"}),
+            await here.ask("session.send", {"sessionId": S, "prompt": "three", "wait": True}),
+        ]
+        call = await room.model.next_call()
+        await here.until(lambda: types(here)[-1:] == ["pending_messages.modified"])
+        await there.request("session.delete", {"sessionId": S})
+        await look(room)
+        for asked in waits[:2]:
+            assert (await here.answer(asked))["error"]["data"]["kind"] == "session_not_found"
+        await here.answer(waits[2])
+        await told(here, "session.idle")
+        await lifecycle(here, "session.deleted")
+        with anyio.fail_after(PATIENCE_S):
+            await call.ended.wait()
+
+
+async def test_a_turn_that_ends_after_its_session_was_deleted_elsewhere_is_over_at_once(
+    tmp_path: Path,
+) -> None:
+    """It is found out by the turn's end, before anybody looks."""
+    async with two(tmp_path) as (here, room, there, _):
+        room.model.hold = True
+        waits = [
+            await here.ask("session.sendAndWait", {"sessionId": S, "prompt": "one"}),
+            await here.ask("session.sendAndWait", {"sessionId": S, "prompt": "two"}),
+        ]
+        call = await room.model.next_call()
+        await here.until(lambda: types(here)[-1:] == ["pending_messages.modified"])
+        await there.request("session.delete", {"sessionId": S})
+        call.finish("too late")
+        for asked in waits:
+            assert (await here.answer(asked))["error"]["data"]["kind"] == "session_not_found"
+        await told(here, "session.idle")
+        await look(room)
+        await lifecycle(here, "session.deleted")
+        assert types(here).count("session.idle") == 1
+
+
+async def test_a_turn_elsewhere_whose_session_is_deleted_there_is_over_for_who_watches(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, other):
+        other.model.hold = True
+        await there.say(S, "hello")
+        await other.model.next_call()
+        await look(room)
+        await told(here, *TURN_STARTS)
+        cursor = (await here.request("session.eventLog.tail", {"sessionId": S}))["cursor"]
+        wanted = {"sessionId": S, "cursor": cursor, "waitMs": limits.READ_WAIT_MS}
+        asked = await here.ask("session.eventLog.read", wanted)
+        await there.request("session.delete", {"sessionId": S})
+        await look(room)
+        await told(here, *TURN_STARTS, "session.idle")
+        await lifecycle(here, "session.deleted")
+        assert (await here.answer(asked))["result"]["events"] == []
+        with pytest.raises(SessionNotFound):
+            await here.request("session.getMessages", {"sessionId": S})
+
+
+async def test_who_followed_what_another_daemon_deleted_does_not_follow_the_next_of_its_id(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        for number in range(3):
+            await here.turn(S, f"old {number}")
+        await there.request("session.delete", {"sessionId": S})
+        await there.create(S, model="m")
+        await look(room)
+        await lifecycle(here, "session.deleted")
+        await there.turn(S, "new")
+        await look(room)
+        await here.request("session.list", {})
+        said = [e["data"]["content"] for e in here.events(S) if e["type"] == "user.message"]
+        assert said == ["old 0", "old 1", "old 2"]
+
+
+async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        for number in range(3):
+            await here.turn(S, f"old {number}")
+        await there.request("session.delete", {"sessionId": S})
+        await here.create(S, model="m")
+        await look(room)
+        await here.turn(S, "new")
+        said = [e["data"]["content"] for e in await stored(here) if e["type"] == "user.message"]
+        assert said == ["new"]
+        await look(room)
+        assert (await here.request("session.name.get", {"sessionId": S}))["name"] is None
+
+
+async def test_a_turn_that_outlives_its_session_writes_nothing_to_the_next_of_its_id(
+    tmp_path: Path,
+) -> None:
+    """Though that one's log has come just as far."""
+    async with two(tmp_path) as (here, room, there, _):
+        room.model.hold = True
+        await here.say(S, "old")
+        late = await room.model.next_call()
+        at = {"sessionId": S}
+        head = (await here.request("session.eventLog.tail", at))["seq"]
+        await there.request("session.delete", at)
+        await there.create(S, model="m")
+        while (await there.request("session.eventLog.tail", at))["seq"] < head:
+            await there.request("session.log", {**at, "message": "new"})
+        assert (await there.request("session.eventLog.tail", at))["seq"] == head
+        before = (await there.request("session.getMessages", at))["events"]
+        late.finish("to the old")
+        await told(here, "session.idle")
+        assert (await there.request("session.getMessages", at))["events"] == before

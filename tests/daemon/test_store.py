@@ -35,6 +35,7 @@ from tertuliad.store.base import (
     HeadMoved,
     ListQuery,
     Log,
+    News,
     NotThere,
     Page,
     Range,
@@ -125,19 +126,24 @@ async def test_only_a_commit_elsewhere_changes_the_number_that_tells_of_it(
     assert store.commits_elsewhere() != number
 
 
-async def test_sessions_that_went_on_are_found_and_those_that_run_a_turn(open_store: Open) -> None:
+async def test_sessions_that_went_on_are_found_and_those_that_run_a_turn_or_are_gone(
+    open_store: Open,
+) -> None:
     store, other = open_store(), open_store()
     for name in ("a", "b", "c", "unasked"):
         await filled(store, name)
-    heads = {"a": 2, "b": 2, "c": 2, "gone": 1}
-    assert await done(other.ahead(heads)) == []
+    heads = {"a": 2, "b": 2, "c": 2}
+    assert await done(other.ahead(heads)) == News()
     await done(store.append(append("a", 2)))
     await done(store.append(append("b", 2, owner="somebody")))
     await done(store.append(append("unasked", 2)))
     found = [row("a", 3), row("b", 3, owner="somebody")]
-    assert await done(other.ahead(heads)) == found
-    assert await done(other.ahead({**heads, "a": 3, "b": 3})) == found[1:]
-    assert await done(other.ahead({})) == []
+    assert await done(other.ahead(heads)) == News(found)
+    assert await done(other.ahead({**heads, "a": 3, "b": 3})) == News(found[1:])
+    await done(store.delete(["a"]))
+    assert await done(other.ahead({"a": 3, "c": 2})) == News(gone=["a"])
+    assert await done(other.ahead({"b": 3, "c": 3})) == News(found[1:], ["c"]), "it is another log"
+    assert await done(other.ahead({})) == News()
 
 
 async def test_what_was_created_is_there(open_store: Open) -> None:
@@ -327,6 +333,18 @@ async def test_a_closed_store_says_so(open_store: Open) -> None:
         await done(store.append(append("a", 2)))
     with pytest.raises(StoreFailed, match="closed"):
         await done(store.load("a"))
+
+
+async def test_an_append_to_a_session_of_the_same_id_that_was_made_later_is_refused(
+    open_store: Open,
+) -> None:
+    store, other = open_store(), open_store()
+    await filled(store, "a")
+    await done(other.delete(["a"]))
+    await done(other.create(append("a", 0, 2, created_ms=1001)))
+    with pytest.raises(HeadMoved):
+        await done(store.append(append("a", 2)))
+    await done(other.append(append("a", 2, created_ms=1001)))
 
 
 async def test_two_writers_of_one_session_make_one_log(open_store: Open) -> None:

@@ -177,6 +177,43 @@ async def test_a_silent_model_is_called_again_and_then_the_turn_ends(tmp_path: P
         assert error["data"]["errorType"] == "timeout"
 
 
+async def test_a_model_that_is_heard_is_not_silent_though_it_says_nothing_yet(
+    tmp_path: Path,
+) -> None:
+    bounds = TurnLimits(retries=0, idle_timeout_s=0.5)
+    async with pair(tmp_path, turn_limits=bounds) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        late = anyio.current_time() + 3 * 0.5
+        while anyio.current_time() < late:
+            call.say()  # as the pieces of a tool call come
+            await call.taken()
+        call.finish("at last")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert of(client, "session.error") == []
+        assert [e["data"]["deltaContent"] for e in of(client, "assistant.message_delta")] == [
+            "at last"
+        ]
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_what_was_heard_and_not_shown_does_not_keep_a_call_from_being_tried_again(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path, turn_limits=PROMPT_RETRIES) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        call = await room.model.next_call()
+        call.say()
+        call.fail("server_error", "it broke", retryable=True)
+        (await room.model.next_call()).finish("better")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        assert len(of(client, "assistant.turn_retry")) == 1
+
+
 async def test_a_turn_that_takes_too_long_in_all_ends_though_the_model_goes_on(
     tmp_path: Path,
 ) -> None:

@@ -51,7 +51,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """Have ready what the first turn will need, without waiting for it, and look for what others
     write."""
     deleted: Callable[[str], None]
-    """Tell every connection that a session is gone."""
+    """Forget what is kept in memory for a session that is gone, and tell everybody."""
 
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
         """Keep in memory what the settings say of endpoints and keys; nothing said changes
@@ -65,9 +65,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
         def forget(freed: int | None) -> int | None:
             if freed is not None:
-                self.world.credentials.forget(session_id)
-                self.world.request_headers.pop(session_id, None)
-                self.hub.close_room(session_id)
                 self.deleted(session_id)
             return freed
 

@@ -48,8 +48,12 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
         start = iso(state.created_ms)
         return settings.create(state, config, version, start, _opened(state, config.model))
 
-    reply = ctx.sessions.create(session_id, command)
-    return on_success(reply, lambda: _attach(ctx, caller, session_id, config))
+    def attached() -> None:
+        if ctx.hub.followers(session_id):
+            ctx.deleted(session_id)  # by another daemon, and not heard of yet
+        _attach(ctx, caller, session_id, config)
+
+    return on_success(ctx.sessions.create(session_id, command), attached)
 
 
 def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:

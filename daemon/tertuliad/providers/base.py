@@ -91,10 +91,15 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What arrived in one read, joined: text, reasoning text, or both."""
+    """What arrived in one read, joined: text, reasoning text, or both. Neither: something arrived,
+    and the model is at work."""
 
     text: str = ""
     reasoning: str = ""
+
+
+HEARD = Delta()
+"""A piece of a tool call, a comment that keeps the connection, or less than a whole event."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

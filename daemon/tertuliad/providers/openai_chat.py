@@ -18,7 +18,7 @@ import anyio
 
 from tertulia_protocol.provider_config import parted, public_url
 from tertuliad.limits import MODEL_ERROR_BODY_BYTES, MODEL_LINE_BYTES, MODELS_LIST_TIMEOUT_S
-from tertuliad.providers.base import Delta, Done, ModelRequest, ProviderFailed
+from tertuliad.providers.base import HEARD, Delta, Done, ModelRequest, ProviderFailed
 from tertuliad.providers.http import Answer, Http
 from tertuliad.providers.openai_answer import StreamedAnswer, whole_answer
 from tertuliad.providers.openai_errors import refused
@@ -80,9 +80,7 @@ class OpenAIChat:
             self._expect_events(answer)
             reader = StreamedAnswer(self._where, self._secrets_of(request))
             while not reader.complete and (data := await answer.read()):
-                delta = reader.feed(data)
-                if delta is not None:
-                    yield delta
+                yield reader.feed(data) or HEARD
             delta, done = reader.end()
             if delta is not None:
                 yield delta

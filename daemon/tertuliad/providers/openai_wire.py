@@ -20,6 +20,9 @@ from tertuliad.providers.base import (
     is_plain,
 )
 
+MOST_TOKENS = 10**12
+"""More than any call takes: sums of it stay exact in every client's numbers."""
+
 
 class Function(msgspec.Struct, gc=False):
     name: str | None = None
@@ -66,24 +69,31 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class CachedTokens(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: Any = None
+    reasoning_tokens: Any = None
 
 
 class TokenCounts(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    """Whatever a server counts: a count that is none does not spoil the answer."""
+
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
     prompt_tokens_details: CachedTokens | None = None
     completion_tokens_details: CachedTokens | None = None
 
     def usage(self) -> Usage:
         prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
         return Usage(
-            input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
-            cached_tokens=prompt.cached_tokens if prompt else None,
-            reasoning_tokens=completion.reasoning_tokens if completion else None,
+            input_tokens=_count(self.prompt_tokens),
+            output_tokens=_count(self.completion_tokens),
+            cached_tokens=_count(prompt.cached_tokens) if prompt else None,
+            reasoning_tokens=_count(completion.reasoning_tokens) if completion else None,
         )
+
+
+def _count(told: Any) -> int | None:
+    """A number of tokens that can be one; None otherwise."""
+    return int(told) if isinstance(told, int | float) and 0 <= told <= MOST_TOKENS else None
 
 
 class Chunk(msgspec.Struct, gc=False):

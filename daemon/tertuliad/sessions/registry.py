@@ -91,6 +91,12 @@ class Sessions:
         session = self._brought_back(session_id)
         return self._watched(session, session.delete())
 
+    def lose(self, session_id: str) -> bool:
+        """Let go of a session that another process has deleted, with the turn that runs here.
+        False: a command is under way, which will find it out."""
+        session = self._slot(session_id)
+        return session is None or session.lose()
+
     def when_idle(self, session_id: str) -> Reply:
         """Completed when the session has nothing more to do; at once where it is not live."""
         session = self._slot(session_id)

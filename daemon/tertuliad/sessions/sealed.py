@@ -84,14 +84,15 @@ def event_frames(session_id: str, bodies: list[bytes]) -> list[bytes]:
     return frames_around(before % session_id.encode(), bodies, b"}}")
 
 
-def idle_frame(session_id: str, parent_id: str | None) -> bytes:
-    """A fresh `session.idle` for a follower that caught up after the real one was sent."""
+def idle_frame(session_id: str, parent_id: str | None, *, aborted: bool = False) -> bytes:
+    """A fresh `session.idle` for a follower that caught up after the real one was sent, or where
+    there is none."""
     body = events.Envelope(
         id=new_id(),
         timestamp=iso(now_ms()),
         parent_id=parent_id,
         type="session.idle",
-        data=events.SessionIdle(),
+        data=events.SessionIdle(aborted=aborted),
         ephemeral=True,
     )
     return event_frame(session_id, _encoder.encode(body))

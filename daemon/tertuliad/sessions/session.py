@@ -178,6 +178,15 @@ class Session:
         self._world.store.delete([self.id]).add_done_callback(deleted)
         return reply
 
+    def lose(self) -> bool:
+        """Another process has deleted it; False: a command is under way, which finds that out."""
+        if self._busy or self._inbox or self.deleting:
+            return False
+        self.gone = True
+        self._stop_turn()
+        self._telling.waits.fail(SessionNotFound.of(self.id))
+        return True
+
     # Doing commands
 
     def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
@@ -345,7 +354,8 @@ class Session:
         error = done.exception()
         loaded = None if error is not None else done.result()
         if loaded is None:
-            self.gone = error is None
+            if error is None:
+                self._not_there()
             self._fail_all(error or SessionNotFound.of(self.id))
             return
         self._state = loaded.state
@@ -357,6 +367,13 @@ class Session:
             self._telling.lost(loaded.state)
         if loaded.state.turn is not None and self._turn is None:
             self._recover(loaded)
+
+    def _not_there(self) -> None:
+        """There is no such session, or another process has deleted it."""
+        self.gone = True
+        if self._lost_turn:
+            self._telling.live(self._nowhere(), events.SessionIdle(aborted=True))
+        self._telling.waits.fail(SessionNotFound.of(self.id))
 
     def _recover(self, loaded: Loaded) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
@@ -453,6 +470,8 @@ class Session:
         """Not even that: those who watch learn it, the log says it after a restart."""
         error = done.exception()
         if error is not None:
-            told = self._telling.seq
-            nowhere = SessionState(id=self.id, created_ms=self._modified_ms, seq=told)
-            self._telling.stuck(self._state or nowhere, str(error))
+            self._telling.stuck(self._state or self._nowhere(), str(error))
+
+    def _nowhere(self) -> SessionState:
+        """Stands for a state that was forgotten."""
+        return SessionState(id=self.id, created_ms=self._modified_ms, seq=self._telling.seq)

@@ -94,10 +94,14 @@ def _snapshots() -> msgspec.msgpack.Decoder[_Snapshot]:
     return msgspec.msgpack.Decoder(_Snapshot)
 
 
-def snapshot(state: SessionState) -> bytes:
-    """The state without its history, for the store."""
+def snapshot(state: SessionState) -> bytes | None:
+    """The state without its history, for the store; None where a client's own members hold what
+    MessagePack does not take, such as whole numbers above 64 bits: its log is folded whole then."""
     bare = msgspec.structs.replace(state, history=None)
-    return _packer.encode(_Snapshot(SNAPSHOT_FORM, bare))
+    try:
+        return _packer.encode(_Snapshot(SNAPSHOT_FORM, bare))
+    except (OverflowError, RecursionError):
+        return None
 
 
 def from_snapshot(data: bytes) -> SessionState | None:

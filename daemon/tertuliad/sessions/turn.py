@@ -21,7 +21,6 @@ import msgspec
 from tertulia_protocol.config import SessionConfig, given_providers, offered_tools
 from tertulia_protocol.errors import RpcError
 from tertuliad.providers.base import (
-    Delta,
     Done,
     Message,
     ModelRequest,
@@ -157,14 +156,15 @@ class Turn:
         async for piece in target.provider.stream(request):
             if scope.cancel_called:
                 return None  # it comes so fast that no cancellation gets between
-            if isinstance(piece, Delta):
+            if isinstance(piece, Done):
+                done = piece
+                continue
+            silence.broken()
+            if piece.text or piece.reasoning:
                 if first is None:
                     first = time.monotonic()
                 self._answered = True
                 self._events.delta(piece.text, piece.reasoning)
-                silence.broken()
-            else:
-                done = piece
         if done is None:
             raise ProviderFailed("bad_response", "The model's answer has no end.", retryable=True)
         return Outcome(

@@ -146,6 +146,14 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
     snippet: str
 
 
+class News(msgspec.Struct, frozen=True):
+    """`rows` of sessions whose log goes on, or that a process runs a turn of; ids of those that are
+    `gone`, or whose log is another one: it is shorter, and no seq is used again."""
+
+    rows: list[Row] = []
+    gone: list[str] = []
+
+
 class Store(Protocol):
     """See the module's rules. Closing waits for what was submitted."""
 
@@ -187,9 +195,9 @@ class Store(Protocol):
         it cannot be told at once."""
         ...
 
-    def ahead(self, heads: dict[str, int]) -> Future[list[Row]]:
-        """Those of the sessions named whose log goes on behind the seq that is given for each, and
-        those that a process runs a turn of; all of it durable, whoever has written it."""
+    def ahead(self, heads: dict[str, int]) -> Future[News]:
+        """What is new of the sessions named, whose logs are known up to the seq that is given for
+        each; all of it durable, whoever has written it."""
         ...
 
     def search(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from tertulia_protocol.errors import InvalidParams
-from tertuliad.store.base import ListQuery, Order, Page, Row
+from tertuliad.store.base import ListQuery, News, Order, Page, Row
 from tertuliad.store.logs import chain_of
 from tertuliad.store.schema import SEQ_BITS
 
@@ -21,7 +21,7 @@ _INSERT = (
     f"INSERT INTO sessions ({', '.join(COLUMNS)}, segment)"  # noqa: S608 - constants
     f" VALUES ({'?, ' * len(COLUMNS)}?)"
 )
-_AT_HEAD = "SELECT pk, segment FROM sessions WHERE id = ? AND head = ?"
+_AT_HEAD = "SELECT pk, segment FROM sessions WHERE id = ? AND head = ? AND created_ms = ?"
 _MOVE = "UPDATE sessions SET modified_ms = ?, head = ?, title = ?, owner = ? WHERE pk = ?"
 _LASTING = ("named", "model", "cwd", "client_name", "archived", "metadata", "pending")
 _CHANGE = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in _LASTING)} WHERE pk = ?"  # noqa: S608
@@ -58,9 +58,10 @@ def insert(db: sqlite3.Connection, row: Row, segment: int) -> None:
 def update(
     db: sqlite3.Connection, row: Row, expected_head: int, before: Row | None = None
 ) -> int | None:
-    """The session's segment; None: its head is another one, or it is gone. Of a row that is known
+    """The session's segment; None: its head is another one, or it is gone, and one that was made
+    later may have its id. Of a row that is known
     as it was `before`, at that head, only what changes is written: a None is costly to bind."""
-    found = db.execute(_AT_HEAD, (row.id, expected_head)).fetchone()
+    found = db.execute(_AT_HEAD, (row.id, expected_head, row.created_ms)).fetchone()
     if found is None:
         return None
     pk, log = found  # two quick statements: RETURNING makes a table of what it returns
@@ -166,15 +167,23 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     return conditions, arguments
 
 
-def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> list[Row]:
-    """Rows with a higher head than the one given, or with an owner."""
+def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> News:
+    """Rows with a higher head than the one given, or with an owner; ids without a row, or with a
+    lower head."""
     found = db.execute(
-        f"SELECT {LISTED} FROM json_each(?) AS known"  # noqa: S608 - constants
-        " CROSS JOIN sessions ON sessions.id = known.key"
-        " WHERE sessions.head > known.value OR sessions.owner IS NOT NULL",
+        f"SELECT known.key, known.value, {LISTED} FROM json_each(?) AS known"  # noqa: S608
+        " LEFT JOIN sessions ON sessions.id = known.key"
+        " WHERE sessions.head IS NOT known.value OR sessions.owner IS NOT NULL",
         (msgspec.json.encode(heads).decode(),),
     )
-    return [made(values) for values in found]
+    news = News([], [])
+    for session_id, head, *values in found:
+        row = None if values[0] is None else made(tuple(values))
+        if row is None or row.head < head:
+            news.gone.append(session_id)
+        else:
+            news.rows.append(row)
+    return news
 
 
 def last_id(db: sqlite3.Connection) -> str | None:

@@ -27,6 +27,7 @@ from tertuliad.store.base import (
     Hit,
     ListQuery,
     Log,
+    News,
     NotThere,
     Page,
     Range,
@@ -123,11 +124,11 @@ class SqliteStore:
             return None
         return int(version)  # of the writer's connection: the reader's commits do not change it
 
-    def ahead(self, heads: dict[str, int]) -> Future[list[Row]]:
+    def ahead(self, heads: dict[str, int]) -> Future[News]:
         durable = Reply()
 
-        def found(done: Future[list[Row]]) -> None:
-            if done.exception() is not None or not done.result():
+        def found(done: Future[News]) -> None:
+            if done.exception() is not None or done.result() == News():
                 durable.follow(done)
             else:  # a change that changes nothing: what lies in the log is synced with it
                 synced = self._writer.submit(lambda db: done.result())

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from tertuliad.limits import MODEL_LINE_BYTES
@@ -28,6 +29,7 @@ from tertuliad.providers.base import (
 )
 from tertuliad.providers.http import Http
 from tertuliad.providers.openai_chat import OpenAIChat
+from tertuliad.providers.openai_wire import decode_chunk
 from tests.support.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -117,9 +119,22 @@ async def test_several_choices_are_one_message(chat: OpenAIChat) -> None:
 
 async def test_a_tool_call_is_put_together(chat: OpenAIChat) -> None:
     deltas, done = await collect(chat, ask("fake-toolgrep", 'x [[args:{"q":"é"}]]'))
-    assert deltas == []
+    assert deltas  # its pieces are heard, so that a long call is not taken for silence
+    assert set(map(msgspec.structs.astuple, deltas)) == {("", "")}
     assert done.finish_reason == "tool_calls"
     assert done.tool_calls == (ToolCall("call_1", "grep", '{"q":"é"}'),)
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [("12", 12), ("12.0", 12), ("0", 0), ("-5", None), ("1e30", None), ('"many"', None)],
+)
+def test_a_count_of_tokens_that_is_none_does_not_spoil_the_answer(
+    told: str, count: int | None
+) -> None:
+    chunk = decode_chunk(b'{"choices": [], "usage": {"prompt_tokens": %b}}' % told.encode())
+    assert chunk.usage is not None
+    assert chunk.usage.usage().input_tokens == count
 
 
 async def test_the_finish_reason_is_the_providers_word(chat: OpenAIChat) -> None:
