@@ -8,10 +8,10 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import events, shapes
+from tertulia_protocol import events, faults, shapes
 from tertulia_protocol.attachments import echoed
 from tertulia_protocol.config import given_providers, refusal
-from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
+from tertulia_protocol.errors import INTERNAL_ERROR, NotSupported, RpcError
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
@@ -128,10 +128,10 @@ def put_message(
 def _check_size(given: Given) -> None:
     size = len(given.prompt) + sum(len(item.get("data") or "") for item in given.attachments or ())
     if size > limits.PROMPT_BYTES:
-        raise InvalidParams(
-            f"$.prompt: the message has {size} characters, more than the {limits.PROMPT_BYTES}"
-            " that are taken. Make it shorter, or send it in parts.",
-            {"path": "$.prompt"},
+        raise faults.invalid(
+            "$.prompt",
+            f"the message has {size} characters, more than the {limits.PROMPT_BYTES} that are"
+            " taken. Make it shorter, or send it in parts",
         )
 
 
@@ -262,10 +262,9 @@ def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     if len(params.name) > limits.NAME_CHARS:
-        raise InvalidParams(
-            f"$.name: a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter"
-            " one.",
-            {"path": "$.name"},
+        raise faults.invalid(
+            "$.name",
+            f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
         )
     decision = settings.rename(params.name.strip(), None)
     return ctx.sessions.post(params.session_id, lambda _: decision)

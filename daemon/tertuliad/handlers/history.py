@@ -15,8 +15,8 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import shapes
-from tertulia_protocol.errors import Draining, InvalidParams, SessionNotFound, TurnBusy
+from tertulia_protocol import faults, shapes
+from tertulia_protocol.errors import Draining, SessionNotFound, TurnBusy
 from tertulia_protocol.methods import library as methods
 from tertuliad import limits
 from tertuliad.clock import iso
@@ -161,7 +161,7 @@ def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAu
     ctx.need_attached(caller, params.session_id)
     summary = params.summary
     if not summary.strip():
-        raise InvalidParams("$.summary: the summary is empty.", {"path": "$.summary"})
+        raise faults.invalid("$.summary", "the summary is empty")
 
     def applied(was: bool) -> methods.SessionNameSetAutoResult:
         return methods.SessionNameSetAutoResult(applied=was)
@@ -230,9 +230,8 @@ async def set_working_directory(
     folder = params.working_directory
     there = os.path.isabs(folder) and await anyio.to_thread.run_sync(os.path.isdir, folder)
     if not there:
-        raise InvalidParams(
-            "$.workingDirectory: this is not the absolute path of a folder that is there.",
-            {"path": "$.workingDirectory"},
+        raise faults.invalid(
+            "$.workingDirectory", "this is not the absolute path of a folder that is there"
         )
     result = methods.SessionMetadataSetWorkingDirectoryResult(working_directory=folder)
     moved = ctx.sessions.post(
@@ -271,10 +270,10 @@ def described(
     decision = settings.describe(state, metadata, archived, None)
     now: Any = decision.drafts[0].data if decision.drafts else state
     if len(_encoder.encode(now.metadata)) > limits.METADATA_BYTES:
-        raise InvalidParams(
-            f"{path}: a session's metadata has at most {limits.METADATA_BYTES} bytes."
-            " Make it smaller, or take members out of it by null.",
-            {"path": path},
+        raise faults.invalid(
+            path,
+            f"a session's metadata has at most {limits.METADATA_BYTES} bytes."
+            " Make it smaller, or take members out of it by null",
         )
     return msgspec.structs.replace(decision, result=result(now))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from tertulia_protocol import events
-from tertulia_protocol.errors import InvalidParams, SessionNotFound
+from tertulia_protocol import events, faults
+from tertulia_protocol.errors import SessionNotFound
 from tertuliad.clock import now_ms
 from tertuliad.replies import settled
 from tertuliad.sessions import facts
@@ -36,13 +36,13 @@ async def place_of(store: Store, session_id: str, event_id: str, path: str) -> i
     nothing would be left before it."""
     seq = await settled(store.find(session_id, event_id))
     if seq is None:
-        raise InvalidParams(
-            f"{path}: event {event_id[:100]} not found in session {session_id}."
-            " session.getMessages lists its events.",
-            {"path": path},
+        raise faults.invalid(
+            path,
+            f"event {event_id[:100]} not found in session {session_id}. session.getMessages lists"
+            " its events",
         )
     if seq <= 1:
-        raise InvalidParams(f"{path}: this is the session's first event, which stays.")
+        raise faults.invalid(path, "this is the session's first event, which stays")
     return seq
 
 
