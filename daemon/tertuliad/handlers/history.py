@@ -40,7 +40,7 @@ def truncate(ctx: Context, caller: Caller, params: methods.SessionHistoryTruncat
 def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
     """Leave out the event and what is behind it; how many events that were. What is sent while the
     log is read for it comes after it."""
-    cuts: list[branching.Cut] = []
+    cuts: list[rewinding.Cut] = []
 
     def read() -> Reply:
         found = Reply()
@@ -64,16 +64,7 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
         cut = cuts.pop()
         if cut.head != state.seq:
             raise overtaken(session_id)
-        return rewinding.rewind(
-            state,
-            event_id,
-            expected_seq=cut.head,
-            kept=cut.kept,
-            removed=cut.removed,
-            first_words=cut.first_words,
-            cut_turn=cut.cut_turn,
-            result=cut.removed,
-        )
+        return rewinding.rewind(state, event_id, cut, cut.removed)
 
     return ctx.sessions.post(session_id, command)
 

@@ -10,7 +10,7 @@ from tertuliad.clock import now_ms
 from tertuliad.replies import settled
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
-from tertuliad.sessions.decide.rewinding import CutTurn
+from tertuliad.sessions.decide.rewinding import Cut, CutTurn
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.refusals import exists
 from tertuliad.sessions.sealed import fold_in, seal
@@ -91,19 +91,9 @@ def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> 
     return Append(upto, row_of(state, state.created_ms), records)
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """What a rewind to before an event leaves and takes, as of the log's end at `head`. `cut_turn`
-    is a turn whose start stays and whose end does not."""
-
-    head: int
-    kept: int
-    removed: int
-    first_words: str | None
-    cut_turn: CutTurn | None
-
-
 async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:
-    """Raises `SessionNotFound` and `InvalidParams`."""
+    """What a rewind to before an event means for the log as it is now. Raises `SessionNotFound` and
+    `InvalidParams`."""
     row = await settled(store.row(session_id))
     if row is None:
         raise SessionNotFound.of(session_id)
