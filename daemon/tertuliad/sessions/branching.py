@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from tertulia_protocol import events, faults
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad.clock import now_ms
@@ -14,7 +12,7 @@ from tertuliad.sessions.decide.rewinding import Cut, CutTurn
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.refusals import exists
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.sessions.state import SessionState, fold, folded, title_of
+from tertuliad.sessions.state import SessionState, decoded, fold, folded, title_of
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -118,26 +116,13 @@ async def _cut_turn(store: Store, session_id: str, kept: int) -> CutTurn | None:
         return None
     of_turn = await settled(store.read(session_id, Range(after=last[0].seq - 1, before=kept + 1)))
     shown = [record for record in of_turn if not facts.is_internal(record.type)]
-    start = msgspec.json.decode(last[0].body, type=_Start)
-    end = msgspec.json.decode(shown[-1].body, type=_Identified)
-    return CutTurn(start.data.turn_id, end.id)
-
-
-class _Said(msgspec.Struct):
-    content: str
-
-
-class _Message(msgspec.Struct):
-    data: _Said
-
-
-class _Identified(msgspec.Struct):
-    id: str
-
-
-class _Start(msgspec.Struct):
-    data: events.AssistantTurnStart
+    _, start = decoded(last[0])
+    assert isinstance(start, events.AssistantTurnStart)
+    last_id, _ = decoded(shown[-1])
+    return CutTurn(start.turn_id, last_id)
 
 
 def _words(record: Record) -> str:
-    return title_of(msgspec.json.decode(record.body, type=_Message).data.content)
+    _, message = decoded(record)
+    assert isinstance(message, events.UserMessage)
+    return title_of(message.content)
