@@ -15,7 +15,6 @@ from tertulia_protocol.errors import INTERNAL_ERROR, NotSupported, RpcError
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
-from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
@@ -279,18 +278,10 @@ def update_options(
     if refused is not None:
         raise NotSupported(refused)
 
-    def command(state: SessionState) -> Decision:
-        return settings.resume(
-            state,
-            patch,
-            resume_time=iso(now_ms()),
-            was_active=True,
-            continue_work=False,
-            silent=True,
-            result=shapes.Success(success=True),
-        )
-
-    reply = ctx.sessions.post(params.session_id, command)
+    result = shapes.Success(success=True)
+    reply = ctx.sessions.post(
+        params.session_id, lambda state: settings.configure(state, patch, result)
+    )
     return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))
 
 

@@ -16,7 +16,7 @@ order, and starts or stops the turn.
 | turn | done, failed | the next pending message's turn, else no turn | `answering` |
 | turn | abort, interrupt | the next pending message's turn, else no turn | `turns` |
 | any | suspend, shutdown | no turn, the pending messages stay | `turns` |
-| any | log, rename, switch model, resume | the same, with other settings | `settings` |
+| any | log, rename, switch model, configure, resume | the same, with other settings | `settings` |
 | no turn | rewind | no turn, an earlier conversation | `rewinding` |
 """
 
