@@ -30,7 +30,7 @@ from tertuliad.others import Others
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
 from tertuliad.sessions import left_over, state
-from tertuliad.sessions.credentials import Credentials
+from tertuliad.sessions.credentials import Credentials, RequestHeaders
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.sessions.world import World
@@ -74,7 +74,7 @@ class Engine:
             lifecycle=self._changed,
             spawn=spawn,
             credentials=Credentials(),
-            request_headers={},
+            request_headers=RequestHeaders(),
             version=VERSION,
             turn_limits=turn_limits,
             draining=draining,

@@ -66,7 +66,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         def forget(freed: int | None) -> int | None:
             if freed is not None:
                 self.world.credentials.forget(session_id)
-                self.world.request_headers.pop(session_id, None)
+                self.world.request_headers.forget_session(session_id)
                 self.hub.close_room(session_id)
                 self.deleted(session_id)
             return freed

@@ -109,15 +109,14 @@ def put_message(
         first=given.mode == "immediate" or bool(given.prepend),
     )
     put = _put_with_files if message.attachments else _put
-    world = ctx.world
     if not given.request_headers:
         return put(ctx, session_id, message, with_room)
-    kept = world.request_headers.setdefault(session_id, {})
-    kept[message.message_id] = given.request_headers
+    headers = ctx.world.request_headers
+    headers.keep(session_id, message.message_id, given.request_headers)
 
     def forget_unused(done: Any) -> None:
         if done.exception() is not None or done.result() != message.message_id:
-            world.forget_headers(session_id, message.message_id)
+            headers.forget(session_id, message.message_id)
 
     reply = put(ctx, session_id, message, with_room)
     reply.add_done_callback(forget_unused)

@@ -128,9 +128,8 @@ def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams)
         return decision
 
     def with_headers() -> None:
-        headers = ctx.world.request_headers.get(params.session_id, {})
-        if params.id in headers:
-            headers[copy_id] = headers[params.id]
+        headers = ctx.world.request_headers
+        headers.keep(params.session_id, copy_id, headers.of(params.session_id, params.id))
 
     return on_success(_post(ctx, caller, params.session_id, command), with_headers)
 

@@ -318,9 +318,9 @@ class Session:
             if not self._early and not self.gone:
                 self._start_turn(self._state)
             self._early = False
-            self._world.forget_headers(self.id, self._state.last_message_id)
+            self._world.request_headers.forget(self.id, self._state.last_message_id)
         for message_id in decision.taken_out:
-            self._world.forget_headers(self.id, message_id)
+            self._world.request_headers.forget(self.id, message_id)
 
     def _row(self, state: SessionState) -> Row:
         owner = self._world.owners.me if state.turn is not None else None

@@ -11,7 +11,7 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.providers.base import Target
-from tertuliad.sessions.credentials import Credentials
+from tertuliad.sessions.credentials import Credentials, RequestHeaders
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
@@ -46,9 +46,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
     """Start a task that outlives every connection."""
     credentials: Credentials
-    request_headers: dict[str, dict[str, dict[str, str]]]
-    """Headers for one message's model call, by session and message id; in memory only, as they may
-    hold secrets."""
+    request_headers: RequestHeaders
     version: str
     turn_limits: TurnLimits = TurnLimits()
     running: set[str] = msgspec.field(default_factory=set)
@@ -58,17 +56,6 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     leave_waiting: bool = False
     """What an earlier process left waiting waits for a client, also behind a turn of its that is
     ended here: this daemon may end before the answer does."""
-
-    def headers_of(self, session_id: str, message_id: str | None) -> dict[str, str]:
-        """What a client gave for one message."""
-        return self.request_headers.get(session_id, {}).get(message_id or "", {})
-
-    def forget_headers(self, session_id: str, message_id: str | None) -> None:
-        kept = self.request_headers.get(session_id)
-        if kept is not None:
-            kept.pop(message_id or "", None)
-            if not kept:
-                del self.request_headers[session_id]
 
     def has_keys(self, session_id: str, config: SessionConfig) -> bool:
         """Whether a waiting message's turn can begin unasked: the keys that a client gave to an
