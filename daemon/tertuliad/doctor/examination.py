@@ -14,7 +14,7 @@ from tertulia_protocol import layout
 from tertuliad.doctor import files
 from tertuliad.doctor.findings import Finding, counted, finding
 from tertuliad.doctor.sessions import check, findings_of
-from tertuliad.store.doctor import Database, Listed, NotOpened, Unreadable
+from tertuliad.store.examination import Database, Listed, NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.owners import Owners
 from tertuliad.store.pages import lost_commits
@@ -93,7 +93,7 @@ def _of_database(home: Path) -> tuple[list[Finding], int]:
     if size <= EMPTY_BYTES:
         return [finding("database_empty", "nothing is in it", where=FILE_NAME)], 0
     try:
-        return _looked_into(home, Database.to_look_at(path))
+        return _looked_into(home, Database.opened(path))
     except Unreadable as error:
         return [_damaged(str(error))], 0
 
