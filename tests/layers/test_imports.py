@@ -192,10 +192,10 @@ RULES = (
         "a listener yields byte streams",
     ),
     Rule("tertuliad.stdio", ("tertuliad.limits",), "it is imported before anything may print"),
-    Rule("tertuliad.logs", ("tertuliad.limits",), "it is imported before anything may log"),
+    Rule("tertuliad.logs", (), "it is imported before anything may log"),
     Rule(
         "tertuliad.embedded_child",
-        ("tertuliad.limits", "tertuliad.stdio"),
+        (),
         "it is a process of its own, and has to start without the daemon's parts",
     ),
 )
