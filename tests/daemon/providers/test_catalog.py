@@ -200,7 +200,6 @@ async def test_the_pass_through_takes_any_name_that_nobody_declared(http: Http) 
     assert (await cat.resolve("anything/else", None)).provider.name == "copilot-env"
     assert (await cat.resolve("m", None)).provider.name == "a"
     assert (await cat.resolve(None, None)).model == "usual"
-    assert cat.default_model() == "usual"
 
 
 async def test_a_sole_provider_takes_any_name_only_if_it_declares_none(http: Http) -> None:
@@ -247,7 +246,6 @@ async def test_without_a_declared_model_the_endpoint_is_asked_once(
 ) -> None:
     model.models = ["text-embedding-3", {"id": "m1", "context_window": 77}, "m2"]
     cat = catalog(http, settings(endpoint("a", model.base_url)))
-    assert cat.default_model() is None
     for _ in range(2):
         target = await cat.resolve(None, None)
         assert (target.model, target.context_window) == ("m1", 77)
@@ -284,7 +282,6 @@ async def test_the_embedded_model_is_the_last_resort_even_if_it_cannot_run(http:
         cat = catalog(http, Settings(), embedded)
         assert (await cat.resolve(None, None)).provider is embedded.chat
         assert (await cat.resolve("local/tiny", None)).provider is embedded.chat
-        assert cat.default_model() == "local/tiny"
     with pytest.raises(ModelUnavailable, match="No model is configured"):
         await catalog(http, Settings()).resolve(None, None)
 
