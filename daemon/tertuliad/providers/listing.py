@@ -103,13 +103,15 @@ class Listing:
         return self._usual_row(models) if wanted is None else self._configured_row(wanted, models)
 
     def _usual_row(self, models: Sequence[ModelInfo]) -> ModelInfo | None:
-        """Where no default is configured: the first provider's first model, or the one that is
-        preferred of what it lists. Without a provider, a server of this machine that runs, else the
-        embedded model."""
+        """Where no default is configured: the first provider's first model, unless it declares none
+        and lists one that is preferred. Without a provider, a server of this machine that runs,
+        else the embedded model."""
         provider = next(iter(self._endpoints.configured.values()), None)
         if provider is None:
             return next(iter(models), None)
-        names = [provider.models[0].id] if provider.models else provider.preferred
+        names = [model.id for model in self._offers[provider.name].models]
+        if not provider.models:
+            names = [*provider.preferred, *names]
         found = (_row_of(self._endpoints.id_of(provider, name), models) for name in names)
         return next((row for row in found if row is not None), None)
 

@@ -45,7 +45,9 @@ class EmbeddedStub:
         return self.fault
 
     def target(self) -> Target:
-        return Target(provider=self.chat, model="tiny", display_name="Tiny", tools=False)
+        return Target(
+            provider=self.chat, model="tiny", id=self.model_id, display_name="Tiny", tools=False
+        )
 
 
 @pytest.fixture
@@ -328,6 +330,29 @@ async def test_a_configured_endpoint_that_lists_nothing_is_listed_with_its_reaso
     for model_id, reason in reasons.items():
         assert not told[model_id].available
         assert reason in (told[model_id].reason or "")
+
+
+async def test_the_first_of_the_list_is_what_a_session_without_a_model_gets(
+    http: Http, closed_url: str
+) -> None:
+    async with ScriptedModel(models=["m1", "m2", "m3"]) as open_to_all:
+        asked = endpoint("a", open_to_all.base_url)
+        preferring = msgspec.structs.replace(asked, preferred=("gone", "m2"))
+        declaring = msgspec.structs.replace(preferring, models=(ModelSettings("m3"),))
+        local = ProviderSettings(name="vllm", base_url=open_to_all.base_url, source="found")
+        silent = ProviderSettings(name="ollama", base_url=closed_url, source="found")
+        for given, first in (
+            (settings(asked), "a/m1"),
+            (settings(preferring), "a/m2"),
+            (settings(declaring), "a/m3"),
+            (settings(local_servers=(silent, local)), "vllm/m1"),
+            (settings(local_servers=(silent,)), "local/tiny"),
+        ):
+            cat = catalog(http, given, EmbeddedStub(http))
+            taken = await cat.resolve(None, None)
+            told = [(m.id, m.tertulia and m.tertulia.default) for m in await listed(cat)]
+            assert (taken.id, told[0]) == (first, (first, True))
+            assert not any(default for _, default in told[1:])
 
 
 @pytest.mark.parametrize(
