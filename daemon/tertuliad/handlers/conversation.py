@@ -1,4 +1,4 @@
-"""Methods about what is said in a session, and its settings. The caller has to be attached."""
+"""Methods about what is said in a session. The caller has to be attached."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import msgspec
 
 from tertulia_protocol import events, faults, shapes
 from tertulia_protocol.attachments import echoed
-from tertulia_protocol.config import given_providers, refusal
-from tertulia_protocol.errors import INTERNAL_ERROR, NotSupported, RpcError
+from tertulia_protocol.errors import INTERNAL_ERROR, RpcError
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
-from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached
@@ -219,69 +218,6 @@ def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Repl
         data, event_id, bool(params.ephemeral), methods.SessionLogResult(event_id=event_id)
     )
     return ctx.sessions.post(params.session_id, lambda _: decision)
-
-
-def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    model = params.model_id
-    result = methods.SessionModelSwitchToResult(
-        model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
-    )
-
-    def command(state: SessionState) -> Decision:
-        ctx.models.check(model, given_providers(state.config))
-        return settings.switch_model(state, model, params.reasoning_effort, result)
-
-    return ctx.sessions.post(params.session_id, command)
-
-
-def current_model(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-
-    def answer(state: SessionState) -> Decision:
-        config = state.config
-        return Decision(
-            result=methods.SessionModelGetCurrentResult(
-                model_id=config.model, reasoning_effort=config.reasoning_effort
-            )
-        )
-
-    return ctx.sessions.post(params.session_id, answer)
-
-
-def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    return ctx.sessions.post(
-        params.session_id,
-        lambda state: Decision(result=methods.SessionNameGetResult(name=state.given_name)),
-    )
-
-
-def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    if len(params.name) > limits.NAME_CHARS:
-        raise faults.invalid(
-            "$.name",
-            f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
-        )
-    decision = settings.rename(params.name.strip(), None)
-    return ctx.sessions.post(params.session_id, lambda _: decision)
-
-
-def update_options(
-    ctx: Context, caller: Caller, params: methods.SessionOptionsUpdateParams
-) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    patch = params.patch()
-    refused = refusal(patch)
-    if refused is not None:
-        raise NotSupported(refused)
-
-    result = shapes.Success(success=True)
-    reply = ctx.sessions.post(
-        params.session_id, lambda state: settings.configure(state, patch, result)
-    )
-    return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))
 
 
 def register_interest(

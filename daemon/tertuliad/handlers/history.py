@@ -1,4 +1,4 @@
-"""Methods about one session as a whole: gone back, named, described, measured.
+"""Methods about one session as a whole: gone back, described, measured.
 
 The caller has to be attached, but for the caller's own metadata and for what was used: whoever
 keeps a list of sessions archives one, and adds them up, without opening them.
@@ -145,20 +145,6 @@ async def preview_rewind(
     await branching.place_of(ctx.world.store, params.session_id, params.event_id, "$.eventId")
     return methods.SessionHistoryPreviewRewindResult(
         available=False, reason="file-change-tracking-disabled", file_count=0, files=[]
-    )
-
-
-def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAutoParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    summary = params.summary
-    if not summary.strip():
-        raise faults.invalid("$.summary", "the summary is empty")
-
-    def applied(was: bool) -> methods.SessionNameSetAutoResult:
-        return methods.SessionNameSetAutoResult(applied=was)
-
-    return ctx.sessions.post(
-        params.session_id, lambda state: settings.auto_name(state, summary, applied)
     )
 
 
