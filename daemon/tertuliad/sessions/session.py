@@ -161,22 +161,21 @@ class Session:
             self._telling.live(self._state, events.SessionIdle(aborted=True))
         self._stop_turn()
         reply = Reply()
-
-        def deleted(done: Future[dict[str, int]]) -> None:
-            error = done.exception()
-            self.deleting = False
-            if error is not None:
-                self.gone, self._state = False, None
-                reply.fail(error)
-                return
-            self.gone = True
-            self._fail_all(SessionNotFound.of(self.id))
-            self._telling.waits.fail(SessionNotFound.of(self.id))
-            log.debug("session %s was deleted", self.id)
-            reply.give(done.result().get(self.id))
-
-        self._world.store.delete([self.id]).add_done_callback(deleted)
+        self._world.store.delete([self.id]).add_done_callback(partial(self._deleted, reply))
         return reply
+
+    def _deleted(self, reply: Reply, done: Future[dict[str, int]]) -> None:
+        error = done.exception()
+        self.deleting = False
+        if error is not None:
+            self.gone, self._state = False, None
+            reply.fail(error)
+            return
+        self.gone = True
+        self._fail_all(SessionNotFound.of(self.id))
+        self._telling.waits.fail(SessionNotFound.of(self.id))
+        log.debug("session %s was deleted", self.id)
+        reply.give(done.result().get(self.id))
 
     # Doing commands
 
