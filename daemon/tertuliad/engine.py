@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -39,11 +39,12 @@ from tertuliad.store.indexer import Indexer
 from tertuliad.store.owners import Owners
 from tertuliad.store.sqlite import SqliteStore
 
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
+
 log = logging.getLogger(__name__)
 
 STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
-
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class Engine:

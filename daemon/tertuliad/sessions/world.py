@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from tertuliad.sessions.credentials import Credentials, RequestHeaders
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
+
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
 
 
 class Publish(Protocol):
@@ -43,8 +46,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     publish: Publish
     lifecycle: Callable[[LifecycleType, Row], None]
     """Tell every connection that the session was created or updated."""
-    spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
-    """Start a task that outlives every connection."""
+    spawn: Spawn
     credentials: Credentials
     request_headers: RequestHeaders
     version: str
