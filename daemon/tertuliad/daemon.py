@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tertuliad.config import Settings
     from tertuliad.engine import Engine
     from tertuliad.handlers.context import Caller
+    from tertuliad.listeners import Door
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,8 @@ class Daemon:
         self._watch()
         await anyio.lowlevel.checkpoint()  # who learns of us below may end us at once
         with contextlib.ExitStack() as cleanup:
-            if options.socket is not None:
-                await self._listen_unix(stdout, cleanup)
-            if options.port is not None:
-                await self._listen_tcp(stdout, cleanup)
+            if options.socket is not None or options.port is not None:
+                await self._listen(stdout, cleanup)
             if options.stdio:
                 stream = StdioStream(0, stdout)
                 self._tasks.start_soon(self._serve_stdio, stream, self._handlers(None))
@@ -82,43 +81,30 @@ class Daemon:
             await self._drain()
         self._tasks.cancel_scope.cancel()
 
-    async def _listen_unix(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
-        from pathlib import Path
-
-        from tertuliad import listeners
-
-        assert self._options.socket is not None
-        bound = cleanup.enter_context(listeners.unix_socket(Path(self._options.socket)))
-        listener = await listeners.listen_unix(bound)
-        self._accept(listener, self._handlers(None), authenticated=True)
-        _announce(stdout, f"tertuliad listening on {self._options.socket}", self._options)
-
-    async def _listen_tcp(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
+    async def _listen(self, stdout: int, cleanup: contextlib.ExitStack) -> None:
         from pathlib import Path
 
         from tertuliad import listeners
 
         options = self._options
-        assert options.port is not None
-        listener = await listeners.listen_tcp(options.host, options.port)
-        port = listeners.port_of(listener)
-        token, told = options.token, ""
-        if options.allow_anonymous:
-            token = None
-        elif token is None:
-            token, path = cleanup.enter_context(listeners.token_file(Path(options.home), port))
-            told = f" (the token is in {path})"
-        self._accept(listener, self._handlers(token), authenticated=token is None)
-        _announce(stdout, f"tertuliad listening on port {port}{told}", options)
+        if options.socket is not None:
+            self._open(await listeners.unix_door(options.socket, cleanup), stdout)
+        if options.port is not None:
+            door = await listeners.tcp_door(
+                options.host,
+                options.port,
+                cleanup,
+                home=Path(options.home),
+                token=options.token,
+                allow_anonymous=options.allow_anonymous,
+            )
+            self._open(door, stdout)
 
-    def _accept(
-        self,
-        listener: anyio.abc.Listener[anyio.abc.SocketStream],
-        handlers: dict[str, Handler],
-        *,
-        authenticated: bool,
-    ) -> None:
+    def _open(self, door: Door, stdout: int) -> None:
+        """Let clients in, and say where."""
         from tertuliad import listeners
+
+        handlers = self._handlers(door.token)
 
         async def client(stream: anyio.abc.SocketStream) -> None:
             if len(self._connections) >= limits.CONNECTIONS:
@@ -127,12 +113,13 @@ class Daemon:
             await self._serve(
                 stream,
                 handlers,
-                authenticated=authenticated,
+                authenticated=door.token is None,
                 is_socket=True,
                 acknowledge=listeners.acknowledging(stream),
             )
 
-        self._tasks.start_soon(listeners.accept, listener, client, self._tasks)
+        self._tasks.start_soon(listeners.accept, door.listener, client, self._tasks)
+        _announce(stdout, f"tertuliad listening on {door.place}", self._options)
 
     async def _serve_stdio(self, stream: StdioStream, handlers: dict[str, Handler]) -> None:
         reason = await self._serve(stream, handlers, authenticated=True, is_socket=False)

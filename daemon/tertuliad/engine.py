@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -30,7 +30,7 @@ from tertuliad.others import Others
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
 from tertuliad.sessions import left_over, state
-from tertuliad.sessions.credentials import Credentials
+from tertuliad.sessions.credentials import Credentials, RequestHeaders
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.sessions.world import World
@@ -39,11 +39,12 @@ from tertuliad.store.indexer import Indexer
 from tertuliad.store.owners import Owners
 from tertuliad.store.sqlite import SqliteStore
 
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
+
 log = logging.getLogger(__name__)
 
 STOPPED = "The daemon was stopped while this turn ran; its answer is lost. Send the message again."
-
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class Engine:
@@ -74,7 +75,7 @@ class Engine:
             lifecycle=self._changed,
             spawn=spawn,
             credentials=Credentials(),
-            request_headers={},
+            request_headers=RequestHeaders(),
             version=VERSION,
             turn_limits=turn_limits,
             draining=draining,
@@ -128,7 +129,7 @@ class Engine:
     def _deleted(self, session_id: str) -> None:
         """A session is gone, with all that is kept in memory for it."""
         self.world.credentials.forget(session_id)
-        self.world.request_headers.pop(session_id, None)
+        self.world.request_headers.forget_session(session_id)
         self.hub.close_room(session_id)
         self._audience.tell_deleted(session_id)
 

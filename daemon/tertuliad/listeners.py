@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import anyio.abc
@@ -38,7 +38,44 @@ class ListenFailed(Exception):
     """The address cannot be listened on; the message says why and what to do."""
 
 
-async def listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStream]:
+class Door(NamedTuple):
+    """Where clients come in. `token` is what they have to say first, None: nothing; `place` is for
+    people."""
+
+    listener: anyio.abc.Listener[anyio.abc.SocketStream]
+    token: str | None
+    place: str
+
+
+async def unix_door(path: str, cleanup: contextlib.ExitStack) -> Door:
+    """Listen on a unix socket, until `cleanup`. Raises `ListenFailed`."""
+    bound = cleanup.enter_context(_unix_socket(Path(path)))
+    return Door(await _listen_unix(bound), None, path)
+
+
+async def tcp_door(
+    host: str,
+    port: int,
+    cleanup: contextlib.ExitStack,
+    *,
+    home: Path,
+    token: str | None,
+    allow_anonymous: bool,
+) -> Door:
+    """Listen on TCP. Where anybody may not come in and no token is given, one is made, and lies in
+    the home until `cleanup`. Raises `ListenFailed`."""
+    listener = await _listen_tcp(host, port)
+    bound = _port_of(listener)
+    place = f"port {bound}"
+    if allow_anonymous:
+        return Door(listener, None, place)
+    if token is None:
+        token, path = cleanup.enter_context(_token_file(home, bound))
+        place += f" (the token is in {path})"
+    return Door(listener, token, place)
+
+
+async def _listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStream]:
     """Listen on every address of `host`, on one port. Raises `ListenFailed`."""
     try:
         return await anyio.create_tcp_listener(local_host=host, local_port=port)
@@ -53,13 +90,13 @@ async def listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStre
         ) from error
 
 
-def port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:
+def _port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:
     """The port that the listener is bound to."""
     return int(listener.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not a query
 
 
 @contextlib.contextmanager
-def token_file(home: Path, port: int) -> Iterator[tuple[str, Path]]:
+def _token_file(home: Path, port: int) -> Iterator[tuple[str, Path]]:
     """A token for a port, in a file that only the user can read; removed at the end. It is locked
     for as long as it is good for something."""
     path = layout.token_file(home, port)
@@ -106,7 +143,7 @@ def _locked(lock: Path) -> int:
 
 
 @contextlib.contextmanager
-def unix_socket(path: Path) -> Iterator[socket.socket]:
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
     """A bound unix socket, not yet listening, that is removed at the end. Raises `ListenFailed`."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
@@ -143,7 +180,7 @@ def _bind(unbound: socket.socket, path: Path) -> None:
         os.close(folder)
 
 
-async def listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.SocketStream]:
+async def _listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.SocketStream]:
     """Listen on a bound unix socket."""
     bound.listen(1024)
     listener: anyio.abc.SocketListener = await anyio.abc.SocketListener.from_socket(bound)

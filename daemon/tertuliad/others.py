@@ -15,9 +15,9 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -30,9 +30,10 @@ from tertuliad.sessions.registry import Sessions
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
 
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+log = logging.getLogger(__name__)
 
 
 class Others:

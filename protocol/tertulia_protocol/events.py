@@ -27,6 +27,8 @@ ModelChangeSource = Literal[
     "sdk",
 ]
 AbortReason = Literal["user_initiated", "remote_command", "user_abort", "autopilot_credit_limit"]
+Delivery = Literal["idle", "steering", "queued"]
+ShutdownType = Literal["routine", "error"]
 
 
 class EventData(msgspec.Struct, omit_defaults=True, rename="camel", gc=False):
@@ -136,7 +138,7 @@ class UserMessage(EventData):
     attachments: list[dict[str, Any]] | None = None
     agent_mode: AgentMode | None = None
     source: str | None = None
-    delivery: Literal["idle", "steering", "queued"] | None = None
+    delivery: Delivery | None = None
     message_id: str | None = None
     interaction_id: str | None = None
     turn_id: str | None = None
@@ -250,7 +252,7 @@ class CodeChanges(EventData):
 class SessionShutdown(EventData):
     """The daemon lets the session go. `session_start_time` is in ms since 1970."""
 
-    shutdown_type: Literal["routine", "error"]
+    shutdown_type: ShutdownType
     session_start_time: int
     total_api_duration_ms: float
     code_changes: CodeChanges

@@ -48,5 +48,5 @@ def explain(text: str) -> tuple[str, str]:
 
 
 def invalid(path: str, fault: str) -> InvalidParams:
-    """The refusal of params: where the fault is, and what it is."""
+    """The refusal of params: where the fault is, and what it is, without the last full stop."""
     return InvalidParams(f"{path}: {fault}.", {"path": path})

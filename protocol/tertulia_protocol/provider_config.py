@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tertulia_protocol.errors import InvalidParams
+from tertulia_protocol import faults
 
 NO_URL = "an address that is not a URL"
 _UNSEEN = "".join(map(chr, range(33)))
@@ -169,7 +169,7 @@ def refusal(given: SessionProviders) -> str | None:
     Raises `InvalidParams` for a value that is wrong whatever the version does.
     """
     for path, fault in _wrong(given):
-        raise InvalidParams(f"{path}: {fault}.", {"path": path})
+        raise faults.invalid(path, fault)
     return next(_not_done(given), None)
 
 

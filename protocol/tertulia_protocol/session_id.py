@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from tertulia_protocol.errors import InvalidParams
+from tertulia_protocol import faults
 
 PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 RULE = (
@@ -27,4 +27,4 @@ def is_valid(session_id: str) -> bool:
 def check(session_id: str) -> None:
     """Raise `InvalidParams` with path `$.sessionId` unless `session_id` keeps the rule."""
     if not is_valid(session_id):
-        raise InvalidParams(f"$.sessionId: {RULE}.", {"path": "$.sessionId"})
+        raise faults.invalid("$.sessionId", RULE)

@@ -18,7 +18,7 @@ from tertulia import (
     LogPage,
     SessionNotFound,
 )
-from tertulia.reading import LogReader, Patience
+from tertulia.reading import LogReader
 from tests.clients.conftest import BOUND_S, Counted, Served, daemon_on
 
 
@@ -183,15 +183,3 @@ def test_a_cursor_within_a_page_misses_nothing() -> None:
     reader.take(LogPage(events[:2], "c2", False))
     assert reader.cursor == "c1"
     assert reader.page().params["cursor"] == "c2"
-
-
-def test_patience_ends_at_its_time() -> None:
-    patience = Patience(10.0)
-    waits = []
-    now = 0.0
-    while (wait := patience.wait(now)) is not None:
-        waits.append(wait)
-        now += wait
-    assert waits == sorted(waits[:-1]) + waits[-1:]
-    assert sum(waits) == pytest.approx(10.0)
-    assert max(waits) <= 2.0

@@ -17,6 +17,7 @@ from tertulia import (
     patiently,
     patiently_async,
 )
+from tertulia.patience import Backoff
 from tests.clients.conftest import BOUND_S
 
 
@@ -96,3 +97,15 @@ def test_a_message_for_an_idle_session_is_sent_once_it_is_idle(home: Path) -> No
         session = client.create_session("s", "fake-history")
         session.send("[[fake-hang]]")
         assert patiently(lambda: send(session), within=BOUND_S)
+
+
+def test_a_backoff_waits_longer_each_time_and_ends_at_its_time() -> None:
+    backoff = Backoff(10.0)
+    waits = []
+    now = 0.0
+    while (wait := backoff.wait(now)) is not None:
+        waits.append(wait)
+        now += wait
+    assert waits == sorted(waits[:-1]) + waits[-1:]
+    assert sum(waits) == pytest.approx(10.0)
+    assert max(waits) <= 2.0

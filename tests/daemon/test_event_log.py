@@ -56,16 +56,8 @@ async def rewind(room: Room, kept: int) -> None:
     """Leave out what is behind the event with seq `kept`."""
 
     def command(state: SessionState) -> Decision:
-        return rewinding.rewind(
-            state,
-            "an-event",
-            expected_seq=state.seq,
-            kept=kept,
-            removed=0,
-            first_words=None,
-            cut_turn=None,
-            result=None,
-        )
+        cut = rewinding.Cut(state.seq, kept, removed=0, first_words=None, cut_turn=None)
+        return rewinding.rewind(state, "an-event", cut, None)
 
     await room.sessions.post(S, command).settled()
 

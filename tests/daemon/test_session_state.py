@@ -116,7 +116,6 @@ def test_no_secret_is_in_the_log() -> None:
             resume_time="t",
             was_active=False,
             continue_work=False,
-            silent=False,
             result=None,
         )
     )
@@ -294,18 +293,22 @@ class Conversation(RuleBasedStateMachine):
     def rename(self, name: str | None) -> None:
         self._took(self.paper.do(changes.rename(name, None)))
 
-    @rule(streaming=st.none() | st.just(True), silent=st.booleans())
-    def resume(self, streaming: bool | None, silent: bool) -> None:
+    @rule(streaming=st.none() | st.just(True))
+    def resume(self, streaming: bool | None) -> None:
         decision = changes.resume(
             self.paper.state,
             SessionConfig(streaming=streaming),
             resume_time="t",
             was_active=False,
             continue_work=False,
-            silent=silent,
             result=None,
         )
         self._took(self.paper.do(decision))
+
+    @rule(streaming=st.none() | st.just(True))
+    def configure(self, streaming: bool | None) -> None:
+        given = SessionConfig(streaming=streaming)
+        self._took(self.paper.do(changes.configure(self.paper.state, given, None)))
 
     @rule()
     def crash(self) -> None:

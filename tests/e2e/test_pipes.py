@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.daemon_process import SDK_FLAGS, DaemonProcess, tcp_daemon
 from tests.support.model_thread import ModelThread
-from tests.support.wire import BOUND_S, Event, Wire, frame, types
+from tests.support.wire import BOUND_S, Wire, frame, types
 
 SESSIONS = 20
 SMALL_OUTBOX = {"OUTBOX_HIGH_BYTES": 2**18, "OUTBOX_LOW_BYTES": 2**15}
@@ -30,10 +30,6 @@ def ask(ident: int, method: str) -> bytes:
 
 
 LARGE = frame({"jsonrpc": "2.0", "id": 2, "method": "ping", "params": {"message": "x" * 2**16}})
-
-
-def stored(wire: Wire, session: str) -> list[Event]:
-    return [event for event in wire.events(session) if not event.get("ephemeral")]
 
 
 @contextlib.contextmanager
@@ -81,7 +77,7 @@ def test_a_pipe_that_is_not_read_holds_up_no_other_client_and_catches_up(
         may_read.set()
         for name in names:
             owner.event(name, "session.idle")
-            assert [event["id"] for event in stored(owner, name)] == told[name]
+            assert [event["id"] for event in owner.stored(name)] == told[name]
             assert types(owner.events(name))[-1] == "session.idle"
         heard = sum(len(owner.events(name, "assistant.message_delta")) for name in names)
         everything = sum(len(other.events(name, "assistant.message_delta")) for name in names)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.daemon_process import DaemonProcess, stdio_daemon
 from tests.support.model_thread import ModelThread
-from tests.support.wire import Event, Wire, types
+from tests.support.wire import types
 
 TURN = [
     "user.message",
@@ -25,10 +25,6 @@ def pair(home: Path) -> Iterator[tuple[DaemonProcess, DaemonProcess]]:
     """Two daemons on one home, as two editors start them."""
     with stdio_daemon(home) as one, stdio_daemon(home) as other:
         yield one, other
-
-
-def stored(wire: Wire, session: str) -> list[Event]:
-    return [event for event in wire.events(session) if not event.get("ephemeral")]
 
 
 def test_a_client_of_one_daemon_hears_a_turn_of_another(
@@ -52,7 +48,7 @@ def test_a_client_of_one_daemon_hears_a_turn_of_another(
     here.turn(session, "[[say:from here]]")
     there.event(session, "session.idle", 3)
     for wire in (here, there):
-        seen = stored(wire, session)
+        seen = wire.stored(session)
         assert seen == wire.history(session)[-len(seen) :], "in order, without gap or repeat"
         assert types(seen)[-len(TURN) * 3 :] == TURN * 3
         assert len(wire.events(session, "session.idle")) == 3

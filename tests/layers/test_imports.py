@@ -91,6 +91,7 @@ RULES = (
             "tertuliad.clock",
             "tertuliad.ids",
             "tertuliad.limits",
+            "tertuliad.tasks",
         ),
         "a session cannot tell who is watching, which store keeps it, or which model answers",
     ),
@@ -101,7 +102,7 @@ RULES = (
     ),
     Rule(
         "tertuliad.store",
-        (PROTOCOL, "tertuliad.limits", "tertuliad.replies"),
+        (PROTOCOL, "tertuliad.limits", "tertuliad.replies", "tertuliad.tasks"),
         "a store keeps rows and bytes and does not know what they mean",
     ),
     Rule(
@@ -155,6 +156,7 @@ RULES = (
             "tertuliad.store.owners",
             "tertuliad.replies",
             "tertuliad.limits",
+            "tertuliad.tasks",
         ),
         "what others write concerns sessions and who follows them, not connections",
     ),
@@ -174,6 +176,7 @@ RULES = (
             "tertuliad.store",
             "tertuliad.garbage",
             "tertuliad.limits",
+            "tertuliad.tasks",
         ),
         "it works without a stream, a listener or a process of its own",
     ),
@@ -185,6 +188,7 @@ RULES = (
     Rule("tertuliad.clock", (), "everybody may know the time"),
     Rule("tertuliad.replies", (PROTOCOL,), "everybody completes replies"),
     Rule("tertuliad.garbage", (), "it is imported before everything else"),
+    Rule("tertuliad.tasks", (), "everybody may be given a task"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
     Rule(
         "tertuliad.listeners",
@@ -192,10 +196,10 @@ RULES = (
         "a listener yields byte streams",
     ),
     Rule("tertuliad.stdio", ("tertuliad.limits",), "it is imported before anything may print"),
-    Rule("tertuliad.logs", ("tertuliad.limits",), "it is imported before anything may log"),
+    Rule("tertuliad.logs", (), "it is imported before anything may log"),
     Rule(
         "tertuliad.embedded_child",
-        ("tertuliad.limits", "tertuliad.stdio"),
+        (),
         "it is a process of its own, and has to start without the daemon's parts",
     ),
 )

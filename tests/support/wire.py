@@ -169,6 +169,10 @@ class Wire:
         events = [n["event"] for n in self.notes("session.event") if n["sessionId"] == session]
         return [e for e in events if not types or e["type"] in types]
 
+    def stored(self, session: str) -> list[Event]:
+        """The session's events so far, without those that are only live."""
+        return [event for event in self.events(session) if not event.get("ephemeral")]
+
     def event(self, session: str, kind: str, nth: int = 1) -> Event:
         """Wait for the session's `nth` event of that type."""
 

@@ -31,9 +31,9 @@ from tertulia.aio_link import (
 from tertulia.aio_session import AsyncSession
 from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
+from tertulia.params import Path
 from tertulia.records import Model
 
-Path = str | os.PathLike[str]
 OpenLink = Callable[[], Awaitable[AsyncLink]]
 T = TypeVar("T")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, TypeVar, Unpack
@@ -11,6 +10,7 @@ import anyio.to_thread
 
 from tertulia import calls, documents, limits
 from tertulia.calls import Call
+from tertulia.params import Path
 from tertulia.records import (
     Filter,
     Metadata,
@@ -22,7 +22,6 @@ from tertulia.records import (
     Usage,
 )
 
-Path = str | os.PathLike[str]
 T = TypeVar("T")
 
 

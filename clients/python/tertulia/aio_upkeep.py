@@ -11,8 +11,9 @@ from tertulia import calls, limits, params
 from tertulia.aio_library import AsyncDoer
 from tertulia.aio_waiting import AsyncMessageQueue
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
-from tertulia.library import Path
-from tertulia.reading import LogReader, Patience
+from tertulia.params import Path
+from tertulia.patience import Backoff
+from tertulia.reading import LogReader
 from tertulia.records import Event, LogEnd, LogPage, Metadata, RewindPoint, Usage
 
 
@@ -142,13 +143,13 @@ class AsyncEventLog(AsyncIterator[Event]):
 
     async def _page_again(self) -> LogPage:
         session = self._session
-        patience = Patience(anyio.current_time() + self._patience)
+        backoff = Backoff(anyio.current_time() + self._patience)
         while True:
             try:
                 await session.attach()
                 return await session._client.do(self._reader.page())
             except (ConnectionLost, DaemonFailed, Draining):
-                wait = patience.wait(anyio.current_time())
+                wait = backoff.wait(anyio.current_time())
                 if wait is None or session._client.closed:
                     raise
                 await anyio.sleep(wait)

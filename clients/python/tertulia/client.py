@@ -21,12 +21,12 @@ from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
 from tertulia.library import Library
 from tertulia.link import EventQueue, Link
+from tertulia.params import Path
 from tertulia.process import DaemonProcess
 from tertulia.records import Model
 from tertulia.session import Session
 from tertulia.streams import SocketStream
 
-Path = str | os.PathLike[str]
 T = TypeVar("T")
 
 

@@ -27,6 +27,7 @@ from tertulia.errors import RpcError, SessionNotFound, TertuliaError
 from tertulia.records import Model
 from tertulia.session import Session
 from tertulia.terminal import Progress, Style, colours_wanted
+from tertulia_protocol import layout
 
 EMBEDDED_PROVIDER = "local"
 MAX_OUTPUT_TOKENS = 120
@@ -117,7 +118,7 @@ def demo(options: argparse.Namespace) -> int:
 
 def _configured(home: str | None) -> list[str]:
     """The option that has the daemon read the home's configuration, where there is one."""
-    config = launch.home_folder(home) / "config.toml"
+    config = launch.home_folder(home) / layout.CONFIG_FILE
     return ["--config", str(config)] if config.exists() else []
 
 

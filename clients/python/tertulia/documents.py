@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from tertulia.errors import TertuliaError
-
-Path = str | os.PathLike[str]
+from tertulia.params import Path
 
 
 def write(path: Path, document: dict[str, Any], *, overwrite: bool) -> None:

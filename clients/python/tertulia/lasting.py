@@ -17,7 +17,7 @@ from tertulia.client import Client
 from tertulia.commands.common import own_client, shared_client
 from tertulia.errors import ConnectionLost, Draining, RpcError, TertuliaError
 from tertulia.params import SILENT
-from tertulia.reading import Patience
+from tertulia.patience import Backoff
 from tertulia.talk import opened
 
 
@@ -46,8 +46,8 @@ class LastingSession:
         where no daemon comes back in time."""
         self._client.close()
         seconds = limits.RECONNECT_S if self._options.connect else limits.SHARED_BACK_S
-        patience = Patience(time.monotonic() + seconds)
-        while not self._tried(wait := patience.wait(time.monotonic())):
+        backoff = Backoff(time.monotonic() + seconds)
+        while not self._tried(wait := backoff.wait(time.monotonic())):
             time.sleep(wait or 0.0)
 
     def forget_if_unused(self) -> None:

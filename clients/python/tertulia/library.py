@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar, Unpack
 
 from tertulia import calls, documents, limits
 from tertulia.calls import Call
+from tertulia.params import Path
 from tertulia.records import (
     Filter,
     Metadata,
@@ -19,7 +19,6 @@ from tertulia.records import (
     Usage,
 )
 
-Path = str | os.PathLike[str]
 T = TypeVar("T")
 
 

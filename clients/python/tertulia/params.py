@@ -19,7 +19,8 @@ from tertulia.records import Event, Model
 from tertulia_protocol import PROTOCOL_VERSION
 
 Params = dict[str, Any]
-
+Path = str | os.PathLike[str]
+"""What a caller may give for one."""
 
 SILENT = {"disable_resume": True}
 """For a resume that writes no event."""
@@ -32,7 +33,7 @@ def new_session(
     system_message: str | dict[str, Any] | None,
     provider: dict[str, Any] | None,
     streaming: bool,
-    working_directory: str | os.PathLike[str] | None,
+    working_directory: Path | None,
     tools: Sequence[dict[str, Any]] | None,
     more: dict[str, Any],
 ) -> Params:
@@ -103,7 +104,7 @@ def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None
     return {"mode": "append", "content": given} if isinstance(given, str) else given
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
+def absolute(path: Path) -> str:
     """The path as a daemon that works elsewhere understands it. Raises `FileNotFoundError` for
     one that is to be looked for in a folder that was removed."""
     try:
@@ -117,5 +118,5 @@ def absolute(path: str | os.PathLike[str]) -> str:
         raise
 
 
-def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+def _absolute(path: Path | None) -> str | None:
     return None if path is None else absolute(path)

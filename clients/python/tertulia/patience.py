@@ -1,9 +1,9 @@
-"""Asking again where the daemon refuses and says when: `RpcError.retry_ms`.
+"""Trying again: where the daemon refuses and says when (`RpcError.retry_ms`), and where it is gone.
 
     patiently(lambda: session.send("Hello"))
 
 Whatever was refused so was not done, so that asking again does nothing twice. Every other error,
-and a refusal without a time, is raised at once.
+and a refusal without a time, is raised at once. `Backoff` is for whoever connects again.
 """
 
 from __future__ import annotations
@@ -60,3 +60,19 @@ class _Patience:
         if time.monotonic() + self._waited_s > self._until:
             raise error
         return self._waited_s
+
+
+class Backoff:
+    """The waits between tries to reach a daemon again, in seconds."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self._next = limits.RECONNECT_FIRST_WAIT_S
+
+    def wait(self, now: float) -> float | None:
+        """How long to wait before the next try; None: it is time to give up."""
+        if now >= self._until:
+            return None
+        wait = min(self._next, max(0.0, self._until - now))
+        self._next = min(self._next * 2, limits.RECONNECT_LONGEST_WAIT_S)
+        return wait

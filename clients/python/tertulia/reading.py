@@ -1,7 +1,6 @@
 """Following a session's log: from a cursor on, page by page, across lost connections. Pure.
 
-`LogReader` is what both clients' iterators fold their pages into, `Patience` is how long they try
-to come back.
+`LogReader` is what both clients' iterators fold their pages into.
 """
 
 from __future__ import annotations
@@ -49,19 +48,3 @@ class LogReader:
             )
         self._events.extend(page.events)
         self._cursor, self._behind_page = self._behind_page, page.cursor
-
-
-class Patience:
-    """The waits between tries to reach a daemon again, in seconds."""
-
-    def __init__(self, until: float) -> None:
-        self._until = until
-        self._next = limits.RECONNECT_FIRST_WAIT_S
-
-    def wait(self, now: float) -> float | None:
-        """How long to wait before the next try; None: it is time to give up."""
-        if now >= self._until:
-            return None
-        wait = min(self._next, max(0.0, self._until - now))
-        self._next = min(self._next * 2, limits.RECONNECT_LONGEST_WAIT_S)
-        return wait

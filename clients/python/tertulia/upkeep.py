@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from tertulia import calls, limits, params
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
-from tertulia.library import Doer, Path
-from tertulia.reading import LogReader, Patience
+from tertulia.library import Doer
+from tertulia.params import Path
+from tertulia.patience import Backoff
+from tertulia.reading import LogReader
 from tertulia.records import Event, LogEnd, LogPage, Metadata, RewindPoint, Usage
 from tertulia.waiting import MessageQueue
 
@@ -150,13 +152,13 @@ class EventLog(Iterator[Event]):
 
     def _page_again(self) -> LogPage:
         session = self._session
-        patience = Patience(time.monotonic() + self._patience)
+        backoff = Backoff(time.monotonic() + self._patience)
         while True:
             try:
                 session.attach()
                 return session._client.do(self._reader.page())
             except (ConnectionLost, DaemonFailed, Draining):
-                wait = patience.wait(time.monotonic())
+                wait = backoff.wait(time.monotonic())
                 if wait is None or session._client.closed:
                     raise
                 time.sleep(wait)

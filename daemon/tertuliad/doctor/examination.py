@@ -15,7 +15,7 @@ from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.findings import Finding, counted, finding
 from tertuliad.doctor.sessions import check, findings_of
-from tertuliad.store.doctor import Database, Listed, NotOpened, Unreadable
+from tertuliad.store.examination import Database, Listed, NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.owners import Owners
 from tertuliad.store.pages import lost_commits
@@ -94,7 +94,7 @@ def _of_database(home: Path) -> tuple[list[Finding], int]:
     if size <= EMPTY_BYTES:
         return [finding("database_empty", "nothing is in it", where=FILE_NAME)], 0
     try:
-        return _looked_into(home, Database.to_look_at(path))
+        return _looked_into(home, Database.opened(path))
     except Unreadable as error:
         return [_damaged(str(error))], 0
 

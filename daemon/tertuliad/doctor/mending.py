@@ -16,14 +16,17 @@ from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import fold_in, seal
 from tertuliad.store.base import Record, Row
-from tertuliad.store.doctor import Database, Listed
+from tertuliad.store.examination import Listed
+from tertuliad.store.mending import MendableDatabase
 
 Tell = Callable[[str], None]
 
 ERROR_TYPE = "log_damaged"
 
 
-def mend(db: Database, set_aside: str, tell: Tell, *, adopt: bool, index_anew: bool) -> None:
+def mend(
+    db: MendableDatabase, set_aside: str, tell: Tell, *, adopt: bool, index_anew: bool
+) -> None:
     """`set_aside` names the copy of the database as it was; `adopt`: logs without a session belong
     to sessions that have lost their rows. Each session is mended in a transaction of its own."""
     for segment in db.strays():
@@ -41,7 +44,7 @@ def mend(db: Database, set_aside: str, tell: Tell, *, adopt: bool, index_anew: b
     _index(db, tell, anew=index_anew)
 
 
-def _mend_session(db: Database, checked: Checked, set_aside: str, tell: Tell) -> None:
+def _mend_session(db: MendableDatabase, checked: Checked, set_aside: str, tell: Tell) -> None:
     session_id = checked.listed.row.id
     if checked.fault is not None and not checked.sound:
         db.forget(checked.listed)
@@ -58,7 +61,7 @@ def _mend_session(db: Database, checked: Checked, set_aside: str, tell: Tell) ->
         tell(f"The row of session {session_id} is as its log has it now.")
 
 
-def _cut(db: Database, checked: Checked, set_aside: str) -> None:
+def _cut(db: MendableDatabase, checked: Checked, set_aside: str) -> None:
     """Go on behind the last seq that was ever given: who reads from a cursor misses nothing."""
     state = checked.state
     state.seq = checked.last
@@ -93,7 +96,7 @@ class _First(msgspec.Struct):
     data: _Start
 
 
-def _adopt(db: Database, tell: Tell) -> None:
+def _adopt(db: MendableDatabase, tell: Tell) -> None:
     """Give each log that nobody has its session again: under its own id, where the log names it
     and nobody else has it."""
     for segment in db.ends_without_session(facts.INTERNAL[facts.Forked]):
@@ -126,7 +129,7 @@ def _ms(timestamp: str) -> int:
         return now_ms()
 
 
-def _index(db: Database, tell: Tell, *, anew: bool) -> None:
+def _index(db: MendableDatabase, tell: Tell, *, anew: bool) -> None:
     if anew:
         with db.one_moment():
             db.index_anew()

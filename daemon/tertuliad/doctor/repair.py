@@ -21,8 +21,9 @@ from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
 from tertuliad.doctor.mending import mend
-from tertuliad.store.doctor import Database, NotOpened, Unreadable
+from tertuliad.store.examination import NotOpened, Unreadable
 from tertuliad.store.hold import Hold
+from tertuliad.store.mending import MendableDatabase
 from tertuliad.store.salvage import salvage
 from tertuliad.store.schema import FILE_NAME
 
@@ -94,7 +95,7 @@ def _repair_database(home: Path, kinds: set[str], tell: Tell) -> None:
 
 
 def _mended(path: Path, set_aside: str, tell: Tell, *, adopt: bool, index_anew: bool) -> None:
-    db = Database.to_mend(path)
+    db = MendableDatabase.opened(path)
     try:
         mend(db, set_aside, tell, adopt=adopt, index_anew=index_anew)
     finally:
@@ -152,7 +153,7 @@ def _repair_files(home: Path, tell: Tell) -> None:
 
 
 def _pack(path: Path, tell: Tell) -> None:
-    db = Database.to_mend(path)
+    db = MendableDatabase.opened(path)
     try:
         before, unused = db.size()
         takes, free = 2 * (before - unused), shutil.disk_usage(path.parent).free

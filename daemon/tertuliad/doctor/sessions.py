@@ -9,7 +9,7 @@ from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.state import SessionState, fold, from_snapshot, snapshot
 from tertuliad.store.base import Record, Row
-from tertuliad.store.doctor import Database, Listed, Snapshot, Unreadable
+from tertuliad.store.examination import Database, Listed, Snapshot, Unreadable
 
 _MAY_JUMP = (facts.INTERNAL[facts.Rewound], facts.INTERNAL[facts.Repaired])
 """Facts that name the event they follow on: seqs between the two were given to what was cut."""

@@ -1,4 +1,4 @@
-"""Methods about what is said in a session, and its settings. The caller has to be attached."""
+"""Methods about what is said in a session. The caller has to be attached."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import events, shapes
+from tertulia_protocol import events, faults, shapes
 from tertulia_protocol.attachments import echoed
-from tertulia_protocol.config import given_providers, refusal
-from tertulia_protocol.errors import INTERNAL_ERROR, InvalidParams, NotSupported, RpcError
+from tertulia_protocol.errors import INTERNAL_ERROR, RpcError
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
-from tertuliad.clock import iso, now_ms
-from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached
@@ -110,15 +108,14 @@ def put_message(
         first=given.mode == "immediate" or bool(given.prepend),
     )
     put = _put_with_files if message.attachments else _put
-    world = ctx.world
     if not given.request_headers:
         return put(ctx, session_id, message, with_room)
-    kept = world.request_headers.setdefault(session_id, {})
-    kept[message.message_id] = given.request_headers
+    headers = ctx.world.request_headers
+    headers.keep(session_id, message.message_id, given.request_headers)
 
     def forget_unused(done: Any) -> None:
         if done.exception() is not None or done.result() != message.message_id:
-            world.forget_headers(session_id, message.message_id)
+            headers.forget(session_id, message.message_id)
 
     reply = put(ctx, session_id, message, with_room)
     reply.add_done_callback(forget_unused)
@@ -128,10 +125,10 @@ def put_message(
 def _check_size(given: Given) -> None:
     size = len(given.prompt) + sum(len(item.get("data") or "") for item in given.attachments or ())
     if size > limits.PROMPT_BYTES:
-        raise InvalidParams(
-            f"$.prompt: the message has {size} characters, more than the {limits.PROMPT_BYTES}"
-            " that are taken. Make it shorter, or send it in parts.",
-            {"path": "$.prompt"},
+        raise faults.invalid(
+            "$.prompt",
+            f"the message has {size} characters, more than the {limits.PROMPT_BYTES} that are"
+            " taken. Make it shorter, or send it in parts",
         )
 
 
@@ -221,78 +218,6 @@ def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Repl
         data, event_id, bool(params.ephemeral), methods.SessionLogResult(event_id=event_id)
     )
     return ctx.sessions.post(params.session_id, lambda _: decision)
-
-
-def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    model = params.model_id
-    result = methods.SessionModelSwitchToResult(
-        model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
-    )
-
-    def command(state: SessionState) -> Decision:
-        ctx.models.check(model, given_providers(state.config))
-        return settings.switch_model(state, model, params.reasoning_effort, result)
-
-    return ctx.sessions.post(params.session_id, command)
-
-
-def current_model(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-
-    def answer(state: SessionState) -> Decision:
-        config = state.config
-        return Decision(
-            result=methods.SessionModelGetCurrentResult(
-                model_id=config.model, reasoning_effort=config.reasoning_effort
-            )
-        )
-
-    return ctx.sessions.post(params.session_id, answer)
-
-
-def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    return ctx.sessions.post(
-        params.session_id,
-        lambda state: Decision(result=methods.SessionNameGetResult(name=state.given_name)),
-    )
-
-
-def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    if len(params.name) > limits.NAME_CHARS:
-        raise InvalidParams(
-            f"$.name: a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter"
-            " one.",
-            {"path": "$.name"},
-        )
-    decision = settings.rename(params.name.strip(), None)
-    return ctx.sessions.post(params.session_id, lambda _: decision)
-
-
-def update_options(
-    ctx: Context, caller: Caller, params: methods.SessionOptionsUpdateParams
-) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    patch = params.patch()
-    refused = refusal(patch)
-    if refused is not None:
-        raise NotSupported(refused)
-
-    def command(state: SessionState) -> Decision:
-        return settings.resume(
-            state,
-            patch,
-            resume_time=iso(now_ms()),
-            was_active=True,
-            continue_work=False,
-            silent=True,
-            result=shapes.Success(success=True),
-        )
-
-    reply = ctx.sessions.post(params.session_id, command)
-    return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))
 
 
 def register_interest(

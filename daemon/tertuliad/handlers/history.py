@@ -1,4 +1,4 @@
-"""Methods about one session as a whole: gone back, named, described, measured.
+"""Methods about one session as a whole: gone back, described, measured.
 
 The caller has to be attached, but for the caller's own metadata and for what was used: whoever
 keeps a list of sessions archives one, and adds them up, without opening them.
@@ -15,8 +15,8 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import shapes
-from tertulia_protocol.errors import Draining, InvalidParams, SessionNotFound, TurnBusy
+from tertulia_protocol import faults, shapes
+from tertulia_protocol.errors import Draining, SessionNotFound, TurnBusy
 from tertulia_protocol.methods import library as methods
 from tertuliad import limits
 from tertuliad.clock import iso
@@ -40,7 +40,7 @@ def truncate(ctx: Context, caller: Caller, params: methods.SessionHistoryTruncat
 def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
     """Leave out the event and what is behind it; how many events that were. What is sent while the
     log is read for it comes after it."""
-    cuts: list[branching.Cut] = []
+    cuts: list[rewinding.Cut] = []
 
     def read() -> Reply:
         found = Reply()
@@ -64,16 +64,7 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
         cut = cuts.pop()
         if cut.head != state.seq:
             raise overtaken(session_id)
-        return rewinding.rewind(
-            state,
-            event_id,
-            expected_seq=cut.head,
-            kept=cut.kept,
-            removed=cut.removed,
-            first_words=cut.first_words,
-            cut_turn=cut.cut_turn,
-            result=cut.removed,
-        )
+        return rewinding.rewind(state, event_id, cut, cut.removed)
 
     return ctx.sessions.post(session_id, command)
 
@@ -157,20 +148,6 @@ async def preview_rewind(
     )
 
 
-def set_auto_name(ctx: Context, caller: Caller, params: methods.SessionNameSetAutoParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    summary = params.summary
-    if not summary.strip():
-        raise InvalidParams("$.summary: the summary is empty.", {"path": "$.summary"})
-
-    def applied(was: bool) -> methods.SessionNameSetAutoResult:
-        return methods.SessionNameSetAutoResult(applied=was)
-
-    return ctx.sessions.post(
-        params.session_id, lambda state: settings.auto_name(state, summary, applied)
-    )
-
-
 def snapshot(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     others = ctx.hub.followers(params.session_id) - 1
@@ -230,9 +207,8 @@ async def set_working_directory(
     folder = params.working_directory
     there = os.path.isabs(folder) and await anyio.to_thread.run_sync(os.path.isdir, folder)
     if not there:
-        raise InvalidParams(
-            "$.workingDirectory: this is not the absolute path of a folder that is there.",
-            {"path": "$.workingDirectory"},
+        raise faults.invalid(
+            "$.workingDirectory", "this is not the absolute path of a folder that is there"
         )
     result = methods.SessionMetadataSetWorkingDirectoryResult(working_directory=folder)
     moved = ctx.sessions.post(
@@ -271,10 +247,10 @@ def described(
     decision = settings.describe(state, metadata, archived, None)
     now: Any = decision.drafts[0].data if decision.drafts else state
     if len(_encoder.encode(now.metadata)) > limits.METADATA_BYTES:
-        raise InvalidParams(
-            f"{path}: a session's metadata has at most {limits.METADATA_BYTES} bytes."
-            " Make it smaller, or take members out of it by null.",
-            {"path": path},
+        raise faults.invalid(
+            path,
+            f"a session's metadata has at most {limits.METADATA_BYTES} bytes."
+            " Make it smaller, or take members out of it by null",
         )
     return msgspec.structs.replace(decision, result=result(now))
 

@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from tertulia_protocol import faults, shapes
 from tertulia_protocol import session_id as ids
-from tertulia_protocol import shapes
-from tertulia_protocol.errors import InvalidParams, SessionExists, SessionNotFound
+from tertulia_protocol.errors import SessionExists, SessionNotFound
 from tertulia_protocol.methods import library as methods
 from tertuliad import limits
 from tertuliad.clock import now_ms
@@ -34,7 +34,7 @@ async def fork(
 ) -> methods.SessionsForkResult:
     child = new_id() if params.new_session_id is None else params.new_session_id
     if not ids.is_valid(child):
-        raise InvalidParams(f"$.newSessionId: {ids.RULE}.", {"path": "$.newSessionId"})
+        raise faults.invalid("$.newSessionId", ids.RULE)
     source = params.session_id
     name = (params.name or "").strip() or None
     with anyio.CancelScope(shield=True):  # what is stored is also told
@@ -65,7 +65,7 @@ async def import_(
     if wanted is None:
         wanted, path = params.document.session_id, "$.document.sessionId"
     if not ids.is_valid(wanted):
-        raise InvalidParams(f"{path}: {ids.RULE}.", {"path": path})
+        raise faults.invalid(path, ids.RULE)
     try:
         return await _imported(ctx, params.document, wanted)
     except SessionExists:

@@ -3,8 +3,7 @@ has to be attached."""
 
 from __future__ import annotations
 
-from tertulia_protocol import shapes
-from tertulia_protocol.errors import InvalidParams
+from tertulia_protocol import faults, shapes
 from tertulia_protocol.methods import log as methods_log
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.handlers.conversation import put_message
@@ -123,16 +122,14 @@ def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams)
             state, params.id, copy_id, lambda copy: methods_log.ItemId(id=copy)
         )
         if decision is None:
-            raise InvalidParams(
-                f"$.id: no message {params.id} waits; session.queue.pendingItems lists them.",
-                {"path": "$.id"},
+            raise faults.invalid(
+                "$.id", f"no message {params.id} waits; session.queue.pendingItems lists them"
             )
         return decision
 
     def with_headers() -> None:
-        headers = ctx.world.request_headers.get(params.session_id, {})
-        if params.id in headers:
-            headers[copy_id] = headers[params.id]
+        headers = ctx.world.request_headers
+        headers.keep(params.session_id, copy_id, headers.of(params.session_id, params.id))
 
     return on_success(_post(ctx, caller, params.session_id, command), with_headers)
 

@@ -77,22 +77,24 @@ def resumed(
     continue_work: bool | None = None,
     was_there: bool = False,
 ) -> Reply:
-    """Attach the caller to a stored session; answers a `SessionOpened`."""
+    """Attach the caller to a stored session; answers a `SessionOpened`. `silent`: the log does not
+    say so."""
     ctx.need_room(caller, session_id)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
-
     names_a_model = config.model is not None or given_providers(config) is not None
 
     def command(state: SessionState) -> Decision:
         _check(ctx, merged(state.config, config), model=names_a_model)
+        result = _opened(state, config.model or state.config.model, resumed=was_there)
+        if silent:
+            return settings.configure(state, config, result)
         return settings.resume(
             state,
             config,
             resume_time=iso(now_ms()),
             was_active=others > 0,
             continue_work=bool(continue_work),
-            silent=silent,
-            result=_opened(state, config.model or state.config.model, resumed=was_there),
+            result=result,
         )
 
     def attached() -> None:

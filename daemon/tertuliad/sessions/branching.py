@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from tertulia_protocol import events
-from tertulia_protocol.errors import InvalidParams, SessionNotFound
+from tertulia_protocol import events, faults
+from tertulia_protocol.errors import SessionNotFound
 from tertuliad.clock import now_ms
 from tertuliad.replies import settled
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
-from tertuliad.sessions.decide.rewinding import CutTurn
+from tertuliad.sessions.decide.rewinding import Cut, CutTurn
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.refusals import exists
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.sessions.state import SessionState, fold, folded, title_of
+from tertuliad.sessions.state import SessionState, decoded, fold, folded, title_of
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -36,13 +34,13 @@ async def place_of(store: Store, session_id: str, event_id: str, path: str) -> i
     nothing would be left before it."""
     seq = await settled(store.find(session_id, event_id))
     if seq is None:
-        raise InvalidParams(
-            f"{path}: event {event_id[:100]} not found in session {session_id}."
-            " session.getMessages lists its events.",
-            {"path": path},
+        raise faults.invalid(
+            path,
+            f"event {event_id[:100]} not found in session {session_id}. session.getMessages lists"
+            " its events",
         )
     if seq <= 1:
-        raise InvalidParams(f"{path}: this is the session's first event, which stays.")
+        raise faults.invalid(path, "this is the session's first event, which stays")
     return seq
 
 
@@ -91,19 +89,9 @@ def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> 
     return Append(upto, row_of(state, state.created_ms), records)
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """What a rewind to before an event leaves and takes, as of the log's end at `head`. `cut_turn`
-    is a turn whose start stays and whose end does not."""
-
-    head: int
-    kept: int
-    removed: int
-    first_words: str | None
-    cut_turn: CutTurn | None
-
-
 async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:
-    """Raises `SessionNotFound` and `InvalidParams`."""
+    """What a rewind to before an event means for the log as it is now. Raises `SessionNotFound` and
+    `InvalidParams`."""
     row = await settled(store.row(session_id))
     if row is None:
         raise SessionNotFound.of(session_id)
@@ -128,26 +116,13 @@ async def _cut_turn(store: Store, session_id: str, kept: int) -> CutTurn | None:
         return None
     of_turn = await settled(store.read(session_id, Range(after=last[0].seq - 1, before=kept + 1)))
     shown = [record for record in of_turn if not facts.is_internal(record.type)]
-    start = msgspec.json.decode(last[0].body, type=_Start)
-    end = msgspec.json.decode(shown[-1].body, type=_Identified)
-    return CutTurn(start.data.turn_id, end.id)
-
-
-class _Said(msgspec.Struct):
-    content: str
-
-
-class _Message(msgspec.Struct):
-    data: _Said
-
-
-class _Identified(msgspec.Struct):
-    id: str
-
-
-class _Start(msgspec.Struct):
-    data: events.AssistantTurnStart
+    _, start = decoded(last[0])
+    assert isinstance(start, events.AssistantTurnStart)
+    last_id, _ = decoded(shown[-1])
+    return CutTurn(start.turn_id, last_id)
 
 
 def _words(record: Record) -> str:
-    return title_of(msgspec.json.decode(record.body, type=_Message).data.content)
+    _, message = decoded(record)
+    assert isinstance(message, events.UserMessage)
+    return title_of(message.content)

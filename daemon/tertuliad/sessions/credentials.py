@@ -1,4 +1,5 @@
-"""The endpoints and keys that clients gave for single sessions. In memory only, never stored."""
+"""What clients gave that may be secret: endpoints and keys for single sessions, headers for single
+messages. In memory only, never stored."""
 
 from __future__ import annotations
 
@@ -65,3 +66,34 @@ class Credentials:
         """The session is gone."""
         if self._kept.pop(session_id, None) is self._latest:
             self._latest = None
+
+
+class RequestHeaders:
+    """By session and message, for the message's model call: until its turn has begun, or it is
+    taken out of the queue."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, dict[str, str]]] = {}
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._kept
+
+    def of(self, session_id: str, message_id: str | None) -> dict[str, str]:
+        kept = self._kept.get(session_id)
+        return {} if kept is None else kept.get(message_id or "", {})
+
+    def keep(self, session_id: str, message_id: str, headers: dict[str, str]) -> None:
+        """None are nothing to keep."""
+        if headers:
+            self._kept.setdefault(session_id, {})[message_id] = headers
+
+    def forget(self, session_id: str, message_id: str | None) -> None:
+        kept = self._kept.get(session_id)
+        if kept is not None:
+            kept.pop(message_id or "", None)
+            if not kept:
+                del self._kept[session_id]
+
+    def forget_session(self, session_id: str) -> None:
+        """The session is gone."""
+        self._kept.pop(session_id, None)

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import config, events, faults
-from tertulia_protocol.errors import InvalidParams
 from tertulia_protocol.methods.library import Document, DocumentRecord
 from tertuliad.clock import iso, now_ms
 from tertuliad.sessions import facts
@@ -47,7 +46,7 @@ def document_of(row: Row, records: list[Record]) -> Document:
 def first_append(document: Document, session_id: str) -> Append:
     """What stores the document's session under this id. Raises `InvalidParams`."""
     if document.version != VERSION:
-        raise _invalid(
+        raise faults.invalid(
             "$.document.version", f"version {document.version} is unknown; this one reads {VERSION}"
         )
     records = _records(document)
@@ -67,9 +66,9 @@ def _created_ms(document: Document) -> int:
             moment = moment.replace(tzinfo=datetime.UTC)
         ms = round(moment.timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise _invalid(path, "an ISO 8601 time is expected") from None
+        raise faults.invalid(path, "an ISO 8601 time is expected") from None
     if ms < 0:
-        raise _invalid(path, "the time is before 1970")
+        raise faults.invalid(path, "the time is before 1970")
     return ms
 
 
@@ -80,16 +79,16 @@ def _records(document: Document) -> tuple[Record, ...]:
         path = f"{_EVENTS}[{index}]"
         first = records[-1].seq + 1 if records else 1
         if not first <= item.seq <= MAX_SEQ or (not records and item.seq != 1):
-            raise _invalid(
+            raise faults.invalid(
                 f"{path}.seq", f"seqs begin with 1 and grow; {first} or more is expected"
             )
         envelope = _envelope(item, f"{path}.event")
         if envelope.id in ids:
-            raise _invalid(f"{path}.event.id", "an event before it has the same id")
+            raise faults.invalid(f"{path}.event.id", "an event before it has the same id")
         ids.add(envelope.id)
         records.append(Record(item.seq, envelope.type, _body(item, envelope, path)))
     if not records or records[0].type != "session.start":
-        raise _invalid(_EVENTS, "a session begins with a session.start event")
+        raise faults.invalid(_EVENTS, "a session begins with a session.start event")
     return tuple(records)
 
 
@@ -102,7 +101,7 @@ class _Given(events.Envelope, frozen=True, kw_only=True, omit_defaults=True, ren
 def _envelope(item: DocumentRecord, path: str) -> _Given:
     envelope: _Given = _decoded(item.event, _Given, path)
     if envelope.ephemeral or ((row := events.EVENTS.get(envelope.type)) and row.ephemeral):
-        raise _invalid(path, "an ephemeral event is not part of a log")
+        raise faults.invalid(path, "an ephemeral event is not part of a log")
     return envelope
 
 
@@ -134,10 +133,6 @@ def _decoded(raw: msgspec.Raw, kind: Any, path: str) -> Any:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         inner, fault = faults.explain(str(error))
-        raise _invalid(path + inner[1:], fault) from None
+        raise faults.invalid(path + inner[1:], fault) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _invalid(path, "this is not JSON in UTF-8 that can be read") from None
-
-
-def _invalid(path: str, fault: str) -> InvalidParams:
-    return InvalidParams(f"{path}: {fault}.", {"path": path})
+        raise faults.invalid(path, "this is not JSON in UTF-8 that can be read") from None

@@ -63,7 +63,7 @@ def start_turn(
         session_id=state.id,
         config=state.config,
         history=partial(_history, world.store, state),
-        headers=world.headers_of(state.id, state.turn.message_id),
+        headers=world.request_headers.of(state.id, state.turn.message_id),
     )
     progress = Progress(turn_id=state.turn.id, message_id=new_id())
     log.debug("session %s: turn %s begins, model %s", state.id, state.turn.id, plan.config.model)

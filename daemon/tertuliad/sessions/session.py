@@ -161,22 +161,21 @@ class Session:
             self._telling.live(self._state, events.SessionIdle(aborted=True))
         self._stop_turn()
         reply = Reply()
-
-        def deleted(done: Future[dict[str, int]]) -> None:
-            error = done.exception()
-            self.deleting = False
-            if error is not None:
-                self.gone, self._state = False, None
-                reply.fail(error)
-                return
-            self.gone = True
-            self._fail_all(SessionNotFound.of(self.id))
-            self._telling.waits.fail(SessionNotFound.of(self.id))
-            log.debug("session %s was deleted", self.id)
-            reply.give(done.result().get(self.id))
-
-        self._world.store.delete([self.id]).add_done_callback(deleted)
+        self._world.store.delete([self.id]).add_done_callback(partial(self._deleted, reply))
         return reply
+
+    def _deleted(self, reply: Reply, done: Future[dict[str, int]]) -> None:
+        error = done.exception()
+        self.deleting = False
+        if error is not None:
+            self.gone, self._state = False, None
+            reply.fail(error)
+            return
+        self.gone = True
+        self._fail_all(SessionNotFound.of(self.id))
+        self._telling.waits.fail(SessionNotFound.of(self.id))
+        log.debug("session %s was deleted", self.id)
+        reply.give(done.result().get(self.id))
 
     def lose(self) -> bool:
         """Another process has deleted it; False: a command is under way, which finds that out."""
@@ -327,9 +326,9 @@ class Session:
             if not self._early and not self.gone:
                 self._start_turn(self._state)
             self._early = False
-            self._world.forget_headers(self.id, self._state.last_message_id)
+            self._world.request_headers.forget(self.id, self._state.last_message_id)
         for message_id in decision.taken_out:
-            self._world.forget_headers(self.id, message_id)
+            self._world.request_headers.forget(self.id, message_id)
 
     def _row(self, state: SessionState) -> Row:
         owner = self._world.owners.me if state.turn is not None else None

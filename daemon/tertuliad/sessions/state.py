@@ -135,7 +135,7 @@ def make_decoders() -> None:
         _decoder(kind)
 
 
-def _decoded(record: Record) -> tuple[str, events.EventData | None]:
+def decoded(record: Record) -> tuple[str, events.EventData | None]:
     """(id, data) of a stored event; no data where the type is not known."""
     envelope = _envelopes.decode(record.body)
     decoder = _decoder(record.type)
@@ -145,7 +145,7 @@ def _decoded(record: Record) -> tuple[str, events.EventData | None]:
 def fold(state: SessionState, records: list[Record]) -> None:
     """Apply what was read from the store."""
     for record in records:
-        event_id, data = _decoded(record)
+        event_id, data = decoded(record)
         apply(state, record.seq, record.type, event_id, data)
 
 
@@ -169,7 +169,7 @@ def folded_history(records: list[Record]) -> list[Message]:
     """The history alone, from records of `history.TYPES`."""
     messages: list[Message] = []
     for record in records:
-        data = _decoded(record)[1]
+        data = decoded(record)[1]
         if data is not None:
             history.apply(messages, data)
     return messages

@@ -8,6 +8,7 @@ id that is not known takes its text to the end. Small models read this too: keep
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 
 from tertulia_protocol.config import Section, SessionConfig
 
@@ -48,9 +49,8 @@ def render(config: SessionConfig) -> str | None:
     return _joined([*sections.values(), *extra, content])
 
 
-def _joined(parts: object) -> str | None:
-    text = "\n\n".join(part for part in parts if part)  # type: ignore[attr-defined]
-    return text or None
+def _joined(parts: Iterable[str]) -> str | None:
+    return "\n\n".join(part for part in parts if part) or None
 
 
 def _change(sections: dict[str, str], name: str, change: Section) -> None:

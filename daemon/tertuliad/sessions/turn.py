@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -18,28 +17,15 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from tertulia_protocol.config import SessionConfig, given_providers, offered_tools
+from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import RpcError
-from tertuliad.providers.base import (
-    Done,
-    Message,
-    ModelRequest,
-    ProviderFailed,
-    RichMessage,
-    Target,
-    ToolDeclaration,
-    is_plain,
-)
-from tertuliad.sessions import system_message
+from tertuliad.providers.base import Done, Message, ProviderFailed, Target
 from tertuliad.sessions.decide.answering import Outcome
+from tertuliad.sessions.model_request import as_the_caller_knows, request_of
 from tertuliad.sessions.retry import Tried, wait_before_retry
 from tertuliad.sessions.world import World
 
 log = logging.getLogger(__name__)
-
-_content = operator.attrgetter("content")
-LEAST_BYTES_A_TOKEN = 6
-"""Nothing that people write has so few tokens: a history above it is too large for certain."""
 
 
 class TurnEvents(Protocol):
@@ -131,7 +117,7 @@ class Turn:
                 raise ProviderFailed("unavailable", error.message) from error
             if kept is not None:
                 kept.found(plan.config.model, target)
-        return _as_the_caller_knows(target, plan.config)
+        return as_the_caller_knows(target, plan.config)
 
     def _explained(self, failure: ProviderFailed) -> ProviderFailed:
         """A key that was given to an earlier process is gone with it: say so."""
@@ -147,8 +133,8 @@ class Turn:
 
     async def _call(self, target: Target, last: float, scope: anyio.CancelScope) -> Outcome | None:
         """What came of the call; None: it was given up."""
-        request = _request(self._plan, target, await self._plan.history())
-        _check_window(request, target)
+        plan = self._plan
+        request = request_of(plan.config, target, await plan.history(), plan.headers)
         started = time.monotonic()
         first: float | None = None
         done: Done | None = None
@@ -214,79 +200,3 @@ def _unexpected(error: Exception) -> ProviderFailed:
     return ProviderFailed(
         "server_error", f"An error inside the daemon; its log has it under {reference}."
     )
-
-
-def _as_the_caller_knows(target: Target, config: SessionConfig) -> Target:
-    """`target` with what the session's settings say of the model's abilities and limits."""
-    given = config.model_capabilities
-    if given is None:
-        return target
-    limited, supported = given.limits, given.supports
-    window = limited and (limited.max_context_window_tokens or limited.max_prompt_tokens)
-    vision = supported and supported.vision
-    return msgspec.structs.replace(
-        target,
-        context_window=window or target.context_window,
-        max_output_tokens=(limited and limited.max_output_tokens) or target.max_output_tokens,
-        vision=target.vision if vision is None else vision,
-    )
-
-
-def _request(plan: Plan, target: Target, history: list[Message]) -> ModelRequest:
-    config = plan.config
-    system = system_message.render(config)
-    head = [Message("system", system)] if system else []
-    said = history if target.vision or is_plain(history) else map(_without_images, history)
-    return ModelRequest(
-        model=target.model,
-        messages=[*head, *said],
-        tools=_declared(config) if target.tools else [],
-        stream=bool(config.streaming),
-        max_output_tokens=target.max_output_tokens,
-        reasoning_effort=config.reasoning_effort,
-        headers=plan.headers,
-        user_agent=_user_agent(config),
-    )
-
-
-def _without_images(message: Message) -> Message:
-    """For a model that cannot see: the text says how many images there were."""
-    if not isinstance(message, RichMessage) or not message.images:
-        return message
-    left_out = f"({len(message.images)} attached image(s) left out: this model takes no images)"
-    text = f"{message.content}\n\n{left_out}"
-    return msgspec.structs.replace(message, content=text, images=())
-
-
-def _declared(config: SessionConfig) -> list[ToolDeclaration]:
-    return [
-        ToolDeclaration(
-            tool.name,
-            tool.description or "",
-            tool.parameters or {"type": "object", "properties": {}},
-        )
-        for tool in offered_tools(config)
-    ]
-
-
-def _user_agent(config: SessionConfig) -> str:
-    name = config.client_name
-    if not name:
-        return "tertuliad"
-    if not (name.isascii() and name.isprintable()):
-        name = "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
-    return f"{name} tertuliad"
-
-
-def _check_window(request: ModelRequest, target: Target) -> None:
-    """Refuse before the call what cannot fit for certain."""
-    if target.context_window is None:
-        return
-    size = sum(map(len, map(_content, request.messages)))
-    if size > target.context_window * LEAST_BYTES_A_TOKEN:
-        raise ProviderFailed(
-            "context_window",
-            f"The conversation has about {size // 4} tokens, and {target.display_name} takes"
-            f" {target.context_window}. Start a new session, or switch to a model with a larger"
-            " window.",
-        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -11,10 +11,13 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.providers.base import Target
-from tertuliad.sessions.credentials import Credentials
+from tertuliad.sessions.credentials import Credentials, RequestHeaders
 from tertuliad.sessions.retry import TurnLimits
 from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
+
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
 
 
 class Publish(Protocol):
@@ -43,12 +46,9 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     publish: Publish
     lifecycle: Callable[[LifecycleType, Row], None]
     """Tell every connection that the session was created or updated."""
-    spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
-    """Start a task that outlives every connection."""
+    spawn: Spawn
     credentials: Credentials
-    request_headers: dict[str, dict[str, dict[str, str]]]
-    """Headers for one message's model call, by session and message id; in memory only, as they may
-    hold secrets."""
+    request_headers: RequestHeaders
     version: str
     turn_limits: TurnLimits = TurnLimits()
     running: set[str] = msgspec.field(default_factory=set)
@@ -58,17 +58,6 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     leave_waiting: bool = False
     """What an earlier process left waiting waits for a client, also behind a turn of its that is
     ended here: this daemon may end before the answer does."""
-
-    def headers_of(self, session_id: str, message_id: str | None) -> dict[str, str]:
-        """What a client gave for one message."""
-        return self.request_headers.get(session_id, {}).get(message_id or "", {})
-
-    def forget_headers(self, session_id: str, message_id: str | None) -> None:
-        kept = self.request_headers.get(session_id)
-        if kept is not None:
-            kept.pop(message_id or "", None)
-            if not kept:
-                del self.request_headers[session_id]
 
     def has_keys(self, session_id: str, config: SessionConfig) -> bool:
         """Whether a waiting message's turn can begin unasked: the keys that a client gave to an

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -15,9 +14,10 @@ from tertuliad import limits
 from tertuliad.replies import settled
 from tertuliad.store.sqlite import SqliteStore
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
 
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+log = logging.getLogger(__name__)
 
 
 class Indexer:

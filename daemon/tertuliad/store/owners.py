@@ -13,17 +13,19 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 
+if TYPE_CHECKING:
+    from tertuliad.tasks import Spawn
+
 SUFFIX = ".owner"
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
 class Owners:

@@ -20,7 +20,6 @@ from tertuliad.store.schema import PAGE_BYTES
 
 Value = int | float | str | bytes | None
 
-
 MAGIC = b"SQLite format 3\0"
 _WAL_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
 
@@ -31,8 +30,21 @@ _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
 class Found(NamedTuple):
+    """A row, whose table nobody knows."""
+
     row_id: int
     values: list[Value]
+
+
+class _Committed(NamedTuple):
+    """What a write-ahead log has committed: where it has each page, and how many pages the database
+    had then. `end` is where the frames end that follow on each other. `page_size` None: it is no
+    such log."""
+
+    page_size: int | None
+    newer: dict[int, int]
+    pages: int
+    end: int
 
 
 class Image:
@@ -43,10 +55,11 @@ class Image:
         self._file = _opened(path)
         self._wal = _opened(path.with_name(path.name + "-wal"))
         header = _at(self._file, 0, 100)
-        wal_size, self._newer, last, _ = _committed(self._wal)
-        self.page_size = wal_size or _page_size(header) or PAGE_BYTES
+        log = _committed(self._wal)
+        self._newer = log.newer
+        self.page_size = log.page_size or _page_size(header) or PAGE_BYTES
         in_file = -(-os.fstat(self._file.fileno()).st_size // self.page_size) if self._file else 0
-        self.pages = max(in_file, last, max(self._newer, default=0))
+        self.pages = max(in_file, log.pages, max(self._newer, default=0))
 
     def close(self) -> None:
         for file in (self._file, self._wal):
@@ -164,29 +177,31 @@ def lost_commits(database: Path) -> int:
     if wal is None:
         return 0
     with wal:
-        size, _, _, end = _committed(wal)
+        log = _committed(wal)
+        size = log.page_size
         if size is None:
             return 0
         salts = _at(wal, 16, 8)
         length = os.fstat(wal.fileno()).st_size
-        heads = (_at(wal, at, 24) for at in range(end, length - size - 23, 24 + size))
+        heads = (_at(wal, at, 24) for at in range(log.end, length - size - 23, 24 + size))
         return sum(1 for head in heads if head[8:16] == salts and any(head[4:8]))
 
 
-def _committed(wal: BinaryIO | None) -> tuple[int | None, dict[int, int], int, int]:
-    """(page size, where each page lies that was committed, pages of the database then, where the
-    frames end that follow on each other)."""
+_NO_LOG = _Committed(None, {}, 0, 0)
+
+
+def _committed(wal: BinaryIO | None) -> _Committed:
     header = _at(wal, 0, 32)
     order = _WAL_MAGIC.get(int.from_bytes(header[:4], "big")) if len(header) == 32 else None
     size = _sound_size(int.from_bytes(header[8:12], "big")) if order else None
     if order is None or size is None:
-        return None, {}, 0, 0
+        return _NO_LOG
     newer: dict[int, int] = {}
     waiting: dict[int, int] = {}
-    last, offset, salts = 0, 32, header[16:24]
+    pages, offset, salts = 0, 32, header[16:24]
     sums = _checksum(order, header[:24], (0, 0))
     if sums != struct.unpack(">II", header[24:32]):
-        return None, {}, 0, 0
+        return _NO_LOG
     while len(frame := _at(wal, offset, 24 + size)) == 24 + size:
         sums = _checksum(order, frame[:8] + frame[24:], sums)
         if frame[8:16] != salts or struct.unpack(">II", frame[16:24]) != sums:
@@ -195,9 +210,9 @@ def _committed(wal: BinaryIO | None) -> tuple[int | None, dict[int, int], int, i
         waiting[number] = offset + 24
         if commit:
             newer.update(waiting)
-            waiting, last = {}, commit
+            waiting, pages = {}, commit
         offset += 24 + size
-    return size, {n: at for n, at in newer.items() if n <= last}, last, offset
+    return _Committed(size, {n: at for n, at in newer.items() if n <= pages}, pages, offset)
 
 
 def _checksum(order: str, data: bytes, start: tuple[int, int]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from tertulia_protocol import attachments, faults
-from tertulia_protocol.events import AgentMode
+from tertulia_protocol.events import AgentMode, ShutdownType
 from tertulia_protocol.shapes import Params, Result
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -160,5 +160,5 @@ class Steered(Result, frozen=True, kw_only=True):
 
 class SessionShutdownParams(Params, frozen=True, kw_only=True):
     session_id: str
-    type: Literal["routine", "error"] | None = None
+    type: ShutdownType | None = None
     reason: str | None = None

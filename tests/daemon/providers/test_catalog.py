@@ -45,7 +45,9 @@ class EmbeddedStub:
         return self.fault
 
     def target(self) -> Target:
-        return Target(provider=self.chat, model="tiny", display_name="Tiny", tools=False)
+        return Target(
+            provider=self.chat, model="tiny", id=self.model_id, display_name="Tiny", tools=False
+        )
 
 
 @pytest.fixture
@@ -200,7 +202,6 @@ async def test_the_pass_through_takes_any_name_that_nobody_declared(http: Http) 
     assert (await cat.resolve("anything/else", None)).provider.name == "copilot-env"
     assert (await cat.resolve("m", None)).provider.name == "a"
     assert (await cat.resolve(None, None)).model == "usual"
-    assert cat.default_model() == "usual"
 
 
 async def test_a_sole_provider_takes_any_name_only_if_it_declares_none(http: Http) -> None:
@@ -247,7 +248,6 @@ async def test_without_a_declared_model_the_endpoint_is_asked_once(
 ) -> None:
     model.models = ["text-embedding-3", {"id": "m1", "context_window": 77}, "m2"]
     cat = catalog(http, settings(endpoint("a", model.base_url)))
-    assert cat.default_model() is None
     for _ in range(2):
         target = await cat.resolve(None, None)
         assert (target.model, target.context_window) == ("m1", 77)
@@ -284,7 +284,6 @@ async def test_the_embedded_model_is_the_last_resort_even_if_it_cannot_run(http:
         cat = catalog(http, Settings(), embedded)
         assert (await cat.resolve(None, None)).provider is embedded.chat
         assert (await cat.resolve("local/tiny", None)).provider is embedded.chat
-        assert cat.default_model() == "local/tiny"
     with pytest.raises(ModelUnavailable, match="No model is configured"):
         await catalog(http, Settings()).resolve(None, None)
 
@@ -331,6 +330,29 @@ async def test_a_configured_endpoint_that_lists_nothing_is_listed_with_its_reaso
     for model_id, reason in reasons.items():
         assert not told[model_id].available
         assert reason in (told[model_id].reason or "")
+
+
+async def test_the_first_of_the_list_is_what_a_session_without_a_model_gets(
+    http: Http, closed_url: str
+) -> None:
+    async with ScriptedModel(models=["m1", "m2", "m3"]) as open_to_all:
+        asked = endpoint("a", open_to_all.base_url)
+        preferring = msgspec.structs.replace(asked, preferred=("gone", "m2"))
+        declaring = msgspec.structs.replace(preferring, models=(ModelSettings("m3"),))
+        local = ProviderSettings(name="vllm", base_url=open_to_all.base_url, source="found")
+        silent = ProviderSettings(name="ollama", base_url=closed_url, source="found")
+        for given, first in (
+            (settings(asked), "a/m1"),
+            (settings(preferring), "a/m2"),
+            (settings(declaring), "a/m3"),
+            (settings(local_servers=(silent, local)), "vllm/m1"),
+            (settings(local_servers=(silent,)), "local/tiny"),
+        ):
+            cat = catalog(http, given, EmbeddedStub(http))
+            taken = await cat.resolve(None, None)
+            told = [(m.id, m.tertulia and m.tertulia.default) for m in await listed(cat)]
+            assert (taken.id, told[0]) == (first, (first, True))
+            assert not any(default for _, default in told[1:])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ order, and starts or stops the turn.
 |---|---|---|---|
 | no turn | send | turn | `sending` |
 | turn | send | turn, the message pending | `sending` |
-| any | an edit of what waits | the same, or the next pending message's turn | `queue` |
+| any | insert | as with send, or another queue | `queue` |
+| any | an edit of what waits | another queue | `queue` |
+| no turn | go on | the next pending message's turn | `turns` |
 | turn | delta, retry | the same | `answering` |
 | turn | done, failed | the next pending message's turn, else no turn | `answering` |
-| turn | abort, interrupt | the same | `turns` |
-| any | log, rename, switch model, resume | the same | `settings` |
+| turn | abort, interrupt | the next pending message's turn, else no turn | `turns` |
+| any | suspend, shutdown | no turn, the pending messages stay | `turns` |
+| any | log, rename, switch model, configure, resume | the same, with other settings | `settings` |
 | no turn | rewind | no turn, an earlier conversation | `rewinding` |
 """
 

@@ -22,29 +22,29 @@ class CutTurn(msgspec.Struct, frozen=True):
     last_event_id: str
 
 
-def rewind(
-    state: SessionState,
-    event_id: str,
-    *,
-    expected_seq: int,
-    kept: int,
-    removed: int,
-    first_words: str | None,
-    cut_turn: CutTurn | None,
-    result: Any,
-) -> Decision:
-    """Leave out the event and what is behind it. `kept` is the seq before it; `removed` counts the
-    shown events that go, `first_words` are those of the first message that stays, and `cut_turn`
-    is a turn whose start stays and whose end goes, all as of `expected_seq`."""
+class Cut(msgspec.Struct, frozen=True):
+    """What a rewind to before an event leaves and takes, as of the log's end at `head`: `kept` is
+    the seq before the event, `removed` counts the shown events that go, `first_words` are those of
+    the first message that stays, `cut_turn` is a turn whose start stays and whose end goes."""
+
+    head: int
+    kept: int
+    removed: int
+    first_words: str | None
+    cut_turn: CutTurn | None
+
+
+def rewind(state: SessionState, event_id: str, cut: Cut, result: Any) -> Decision:
+    """Leave out the event and what is behind it."""
     check_no_turn(state)
-    check_seq(state, expected_seq)
+    check_seq(state, cut.head)
     carried = facts.Carried(
         config=state.config,
         turns=state.turns,
         inherited_turns=state.inherited_turns,
         name=state.name,
         auto_name=state.auto_name,
-        first_words=first_words,
+        first_words=cut.first_words,
         metadata=state.metadata,
         archived=state.archived,
         parent=state.parent,
@@ -54,13 +54,14 @@ def rewind(
         usage=state.usage,
     )
     drafts = drafts_of(
-        facts.Rewound(kept=kept, removed=removed, carried=carried),
-        events.SessionSnapshotRewind(up_to_event_id=event_id, events_removed=removed),
+        facts.Rewound(kept=cut.kept, removed=cut.removed, carried=carried),
+        events.SessionSnapshotRewind(up_to_event_id=event_id, events_removed=cut.removed),
     )
+    cut_turn = cut.cut_turn
     if cut_turn is None:
-        return Decision(drafts=drafts, result=result, keep_to=kept)
+        return Decision(drafts=drafts, result=result, keep_to=cut.kept)
     drafts += drafts_of(events.AssistantTurnEnd(turn_id=cut_turn.turn_id))
-    return Decision(drafts=drafts, result=result, keep_to=kept, behind=cut_turn.last_event_id)
+    return Decision(drafts=drafts, result=result, keep_to=cut.kept, behind=cut_turn.last_event_id)
 
 
 def check_no_turn(state: SessionState) -> None:

@@ -38,6 +38,16 @@ def create(
     return Decision(drafts=drafts_of(start, facts.Configured(kept)), result=result)
 
 
+def configure(state: SessionState, given: SessionConfig, result: Any) -> Decision:
+    """Settings that were given replace the old ones."""
+    config = stored(merged(state.config, given))
+    return Decision(drafts=_changed(state, config), result=result)
+
+
+def _changed(state: SessionState, config: SessionConfig) -> tuple[Draft, ...]:
+    return () if config == state.config else drafts_of(facts.Configured(config))
+
+
 def resume(
     state: SessionState,
     given: SessionConfig,
@@ -45,27 +55,20 @@ def resume(
     resume_time: str,
     was_active: bool,
     continue_work: bool,
-    silent: bool,
     result: Any,
 ) -> Decision:
-    """Settings that were given replace the old ones; `silent` writes no `session.resume`."""
+    """As `configure`, and the log says that a client came."""
     config = stored(merged(state.config, given))
-    drafts: list[events.EventData] = []
-    if config != state.config:
-        drafts.append(facts.Configured(config))
-    if not silent:
-        drafts.append(
-            events.SessionResume(
-                resume_time=resume_time,
-                event_count=state.shown_events,
-                continue_pending_work=continue_work,
-                session_was_active=was_active,
-                selected_model=config.model,
-                reasoning_effort=config.reasoning_effort,
-                context=_context(config),
-            )
-        )
-    return Decision(drafts=drafts_of(*drafts), result=result)
+    came = events.SessionResume(
+        resume_time=resume_time,
+        event_count=state.shown_events,
+        continue_pending_work=continue_work,
+        session_was_active=was_active,
+        selected_model=config.model,
+        reasoning_effort=config.reasoning_effort,
+        context=_context(config),
+    )
+    return Decision(drafts=(*_changed(state, config), Draft(came)), result=result)
 
 
 def _context(config: SessionConfig) -> events.WorkingDirectory | None:

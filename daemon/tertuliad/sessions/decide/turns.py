@@ -23,7 +23,9 @@ INTERRUPTED = (
 UNSTORED = "This turn's end could not be stored, and its answer is lost. Send the message again."
 
 
-def begin(state: SessionState, message: facts.MessageQueued, delivery: Any) -> list[Draft]:
+def begin(
+    state: SessionState, message: facts.MessageQueued, delivery: events.Delivery
+) -> list[Draft]:
     """The message as the log has it, and its turn's start. `delivery`: how it came to its turn."""
     turn_id = str(state.turns)
     if delivery == "queued" and message.first:
@@ -72,7 +74,9 @@ def end(
     return Decision(drafts=tuple(drafts))
 
 
-def abort(state: SessionState, reason: Any, result: Any, *, go_on: bool = True) -> Decision:
+def abort(
+    state: SessionState, reason: events.AbortReason, result: Any, *, go_on: bool = True
+) -> Decision:
     """End the running turn; what is pending keeps its turn, or without `go_on` stays pending.
     Nothing runs: nothing to do."""
     if state.turn is None:
@@ -95,7 +99,7 @@ def interrupt(state: SessionState, message: str = INTERRUPTED, *, go_on: bool = 
     return msgspec.structs.replace(decision, stops_turn=True)
 
 
-def shutdown(state: SessionState, kind: Any, reason: str | None) -> Decision:
+def shutdown(state: SessionState, kind: events.ShutdownType, reason: str | None) -> Decision:
     """End the running turn and write what the session took in all; it can be resumed."""
     ended = abort(state, "user_initiated", None, go_on=False)
     last = events.SessionShutdown(

@@ -1,8 +1,8 @@
-"""SQL of a look at a database that may be damaged, and of mending one that is whole.
+"""SQL of a look at a database that may be damaged: it is opened for reading only, beside a daemon
+too.
 
-Looking opens the file for reading only, beside a daemon too. Mending is for who has the folder
-alone (`hold`). Every call raises `Unreadable` where SQLite cannot read what is there, `NotOpened`
-where something else keeps it from it, and nothing else of SQLite's.
+Every call raises `Unreadable` where SQLite cannot read what is there, `NotOpened` where something
+else keeps it from it, and nothing else of SQLite's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from tertuliad.store.schema import (
     SAID_TYPES,
     SCHEMA_VERSION,
     SEQ_BITS,
-    event_id,
-    open_database,
     read_only,
 )
 
@@ -42,7 +40,7 @@ _TO_INDEX = (
 )
 _INDEXED = "SELECT id FROM said_docsize"
 # Segments that no session's log leads through, but for those that are being removed.
-_ORPHANS = f"""
+ORPHANS = f"""
 WITH RECURSIVE used (id) AS (
     SELECT segment FROM sessions
     UNION
@@ -50,12 +48,6 @@ WITH RECURSIVE used (id) AS (
 )
 SELECT id FROM segments WHERE head <> {GIVEN_UP} AND id NOT IN (SELECT id FROM used)
 """  # noqa: S608 - a constant
-# Those of them that end a log: what goes on from them, if anything, was forked off.
-_ENDS = f"""{_ORPHANS} AND id NOT IN (
-    SELECT c.parent FROM segments c WHERE c.parent IS NOT NULL AND ?2 IS NOT (
-        SELECT type FROM events WHERE events.id > c.id << ?1 ORDER BY events.id LIMIT 1
-    )
-)"""  # noqa: S608 - a constant
 # A jump from segment to segment, without looking at each event.
 _EVENT_SEGMENTS = """
 WITH RECURSIVE found (segment) AS (
@@ -98,7 +90,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """What SQLite raises inside, as ours."""
     import sqlite3
 
     not_its_fault = (
@@ -129,24 +122,17 @@ class Database:
         self._db = db
 
     @classmethod
-    def to_look_at(cls, path: Path) -> Self:
+    def opened(cls, path: Path) -> Self:
         """Raises `Unreadable` where it cannot even be opened."""
-        with _told():
+        with explained():
             return cls(read_only(path))
-
-    @classmethod
-    def to_mend(cls, path: Path) -> Self:
-        """Raises `StoreFailed` for what the daemon would not open either."""
-        return cls(open_database(path))
 
     def close(self) -> None:
         self._db.close()
 
-    # Looking
-
     def version(self) -> int | None:
         """The format; None: this is no database of ours. 0: it is empty, as a new one."""
-        with _told():
+        with explained():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             (application,) = self._db.execute("PRAGMA application_id").fetchone()
             (things,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -158,13 +144,13 @@ class Database:
 
     def faults(self) -> list[str]:
         """What SQLite's own check finds, at most `FAULTS_TOLD` of it."""
-        with _told():
+        with explained():
             found = self._db.execute(f"PRAGMA integrity_check({FAULTS_TOLD})").fetchall()
         return [str(text) for (text,) in found if text != "ok"]
 
     def size(self) -> tuple[int, int]:
         """The bytes of the database, and how many of them nothing uses."""
-        with _told():
+        with explained():
             (page,) = self._db.execute("PRAGMA page_size").fetchone()
             (pages,) = self._db.execute("PRAGMA page_count").fetchone()
             (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
@@ -174,7 +160,7 @@ class Database:
         """Every session, the oldest first. Those behind a row that cannot be read are not seen."""
         after = 0
         while True:
-            with _told():
+            with explained():
                 found = self._db.execute(
                     f"SELECT pk, segment, {rows.LISTED} FROM sessions WHERE pk > ?"  # noqa: S608
                     " ORDER BY pk LIMIT ?",
@@ -189,33 +175,33 @@ class Database:
     @contextlib.contextmanager
     def one_moment(self) -> Iterator[None]:
         """What is read inside is of one moment, and what is written holds together."""
-        with _told():
+        with explained():
             self._db.execute("BEGIN")
         try:
             yield
         except BaseException:
-            with contextlib.suppress(Unreadable, NotOpened), _told():
+            with contextlib.suppress(Unreadable, NotOpened), explained():
                 self._db.execute("ROLLBACK")
             raise
-        with _told():
+        with explained():
             self._db.execute("COMMIT")
 
     def again(self, session_id: str) -> Listed | None:
         """The session as it is now."""
-        with _told():
+        with explained():
             row, segment = rows.get(self._db, session_id), rows.segment(self._db, session_id)
         return None if row is None or segment is None else Listed(row, segment)
 
     def places(self, segment: int) -> list[Place]:
         """The pieces of the log that ends in `segment`, the oldest first."""
-        with _told():
+        with explained():
             return [Place(part, upto) for part, upto in logs.chain(self._db, segment)]
 
     def records(self, segment: int) -> Iterator[Record]:
         """The log that ends in `segment`, from its beginning, few records in memory."""
         after = 0
         while True:
-            with _told():
+            with explained():
                 wanted = Range(after=after, limit=RECORDS_AT_ONCE)
                 found = logs.read(self._db, logs.chain(self._db, segment), wanted)
             for record in found:
@@ -228,7 +214,7 @@ class Database:
 
     def snapshots(self, segment: int) -> list[Snapshot]:
         """Those that the log may be loaded from: one for each piece at most."""
-        with _told():
+        with explained():
             return [
                 Snapshot(part, seq, bytes(body))
                 for part, upto in logs.chain(self._db, segment)
@@ -239,23 +225,17 @@ class Database:
 
     def orphans(self) -> list[int]:
         """Segments that no session's log leads through."""
-        with _told():
-            return [segment for (segment,) in self._db.execute(_ORPHANS).fetchall()]
-
-    def ends_without_session(self, forked: str) -> list[int]:
-        """The orphans that end a log. `forked` is the type of the first event of a fork's own."""
-        with _told():
-            found = self._db.execute(_ENDS, (SEQ_BITS, forked)).fetchall()
-        return [segment for (segment,) in found]
+        with explained():
+            return [segment for (segment,) in self._db.execute(ORPHANS).fetchall()]
 
     def strays(self) -> list[int]:
         """Segments that events are of and that have no row."""
-        with _told():
+        with explained():
             return [segment for (segment,) in self._db.execute(_EVENT_SEGMENTS, (SEQ_BITS,))]
 
     def to_index(self) -> int:
         """Segments whose newest words are not indexed yet."""
-        with _told():
+        with explained():
             found = self._db.execute("SELECT count(*) FROM segments WHERE indexed < head")
             return int(found.fetchone()[0])
 
@@ -263,7 +243,7 @@ class Database:
         """What is wrong with the full-text index."""
         arguments = (SEQ_BITS, MAX_SEQ)
         try:
-            with _told():
+            with explained():
                 self._db.execute(_TEMPORARY_WORDS)
                 self._db.execute("SELECT count(*), sum(doc) FROM temp.words").fetchone()
                 missing = f"SELECT EXISTS ({_TO_INDEX} EXCEPT {_INDEXED})"
@@ -275,91 +255,6 @@ class Database:
         except Unreadable as error:
             return str(error)
         finally:
-            with contextlib.suppress(Unreadable, NotOpened), _told():
+            with contextlib.suppress(Unreadable, NotOpened), explained():
                 self._db.execute("DROP TABLE IF EXISTS temp.words")
         return None
-
-    # Mending, each inside `one_moment`
-
-    def refold(self, row: Row) -> None:
-        """Write a row as the log has it."""
-        with _told():
-            found = self._db.execute(
-                "UPDATE sessions SET parent = ? WHERE id = ? RETURNING head", (row.parent, row.id)
-            ).fetchall()
-            rows.update(self._db, row, found[0][0])
-
-    def drop_snapshot(self, snapshot: Snapshot) -> None:
-        with _told():
-            self._db.execute("DELETE FROM snapshots WHERE segment = ?", (snapshot.segment,))
-
-    def cut(self, listed: Listed, sound: int, row: Row, records: tuple[Record, ...]) -> None:
-        """End the log behind `sound`, and go on with `records`. Where the damage lies inside a
-        segment, what is behind it there goes: every log that leads through it is damaged too. The
-        segments that the log leaves are orphans, if nobody else needs them."""
-        with _told():
-            place = next(p for p in self.places(listed.segment) if p.upto >= sound)
-            if place.upto > sound:
-                self._db.execute(
-                    "DELETE FROM events WHERE id BETWEEN ? AND ?",
-                    (event_id(place.segment, sound + 1), event_id(place.segment, place.upto)),
-                )
-                self._db.execute(
-                    "DELETE FROM snapshots WHERE segment = ? AND seq > ? AND seq <= ?",
-                    (place.segment, sound, place.upto),
-                )
-            segment = listed.segment
-            if place.segment != segment:
-                segment = logs.new_segment(self._db, records[0].seq - 1, place.segment, sound)
-                self._db.execute(
-                    "UPDATE sessions SET segment = ? WHERE id = ?", (segment, listed.row.id)
-                )
-            rows.update(self._db, row, listed.row.head)
-            logs.insert(self._db, segment, records)
-
-    def forget(self, listed: Listed) -> None:
-        """Remove a session of which nothing can be read."""
-        with _told():
-            self._db.execute("DELETE FROM sessions WHERE id = ?", (listed.row.id,))
-
-    def drop(self, segments: list[int]) -> None:
-        """Remove segments and their events, and the words of those that nobody finds any more:
-        the index has to be made anew."""
-        with _told():
-            for segment in segments:
-                logs.discard(self._db, segment)
-
-    def know(self, segment: int) -> None:
-        """Give a segment its row: one that begins a log."""
-        with _told():
-            self._db.execute(
-                "INSERT INTO segments (id, head, indexed) SELECT ?1, coalesce(max(id) & ?2, 0), 0"
-                " FROM events WHERE id BETWEEN ?3 AND ?4",
-                (segment, MAX_SEQ, event_id(segment, 0), event_id(segment, MAX_SEQ)),
-            )
-
-    def adopt(self, row: Row, segment: int) -> None:
-        """A session for a log that has lost its row."""
-        with _told():
-            rows.insert(self._db, row, segment)
-
-    def index_anew(self) -> None:
-        with _told():
-            self._db.execute("INSERT INTO said (said) VALUES ('delete-all')")
-            self._db.execute(
-                "UPDATE segments SET indexed = 0, head = iif(head = ?3, head, coalesce(("
-                "SELECT max(e.id) & ?1"
-                " FROM events e WHERE e.id BETWEEN segments.id << ?2 AND segments.id << ?2 | ?1),"
-                " head))",
-                (MAX_SEQ, SEQ_BITS, GIVEN_UP),
-            )
-
-    def index_some(self) -> bool:
-        """Index some of what waits; whether more is left."""
-        with _told():
-            return search.index(self._db)
-
-    def pack(self) -> None:
-        """Write the file anew without what nothing uses. On the way it is on the disk thrice."""
-        with _told():
-            self._db.execute("VACUUM")

@@ -1,0 +1,93 @@
+"""Methods about a session's settings: its model, its name, its options. The caller has to be
+attached."""
+
+from __future__ import annotations
+
+from tertulia_protocol import faults, shapes
+from tertulia_protocol.config import given_providers, refusal
+from tertulia_protocol.errors import NotSupported
+from tertulia_protocol.methods import library as methods_library
+from tertulia_protocol.methods import session as methods
+from tertuliad import limits
+from tertuliad.handlers.context import Caller, Context, on_success
+from tertuliad.replies import Reply
+from tertuliad.sessions.decide import Decision, settings
+from tertuliad.sessions.state import SessionState
+
+
+def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    model = params.model_id
+    result = methods.SessionModelSwitchToResult(
+        model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
+    )
+
+    def command(state: SessionState) -> Decision:
+        ctx.models.check(model, given_providers(state.config))
+        return settings.switch_model(state, model, params.reasoning_effort, result)
+
+    return ctx.sessions.post(params.session_id, command)
+
+
+def current_model(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+
+    def answer(state: SessionState) -> Decision:
+        config = state.config
+        return Decision(
+            result=methods.SessionModelGetCurrentResult(
+                model_id=config.model, reasoning_effort=config.reasoning_effort
+            )
+        )
+
+    return ctx.sessions.post(params.session_id, answer)
+
+
+def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    return ctx.sessions.post(
+        params.session_id,
+        lambda state: Decision(result=methods.SessionNameGetResult(name=state.given_name)),
+    )
+
+
+def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    if len(params.name) > limits.NAME_CHARS:
+        raise faults.invalid(
+            "$.name",
+            f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
+        )
+    decision = settings.rename(params.name.strip(), None)
+    return ctx.sessions.post(params.session_id, lambda _: decision)
+
+
+def set_auto_name(
+    ctx: Context, caller: Caller, params: methods_library.SessionNameSetAutoParams
+) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    summary = params.summary
+    if not summary.strip():
+        raise faults.invalid("$.summary", "the summary is empty")
+
+    def applied(was: bool) -> methods_library.SessionNameSetAutoResult:
+        return methods_library.SessionNameSetAutoResult(applied=was)
+
+    return ctx.sessions.post(
+        params.session_id, lambda state: settings.auto_name(state, summary, applied)
+    )
+
+
+def update_options(
+    ctx: Context, caller: Caller, params: methods.SessionOptionsUpdateParams
+) -> Reply:
+    ctx.need_attached(caller, params.session_id)
+    patch = params.patch()
+    refused = refusal(patch)
+    if refused is not None:
+        raise NotSupported(refused)
+    result = shapes.Success(success=True)
+    reply = ctx.sessions.post(
+        params.session_id, lambda state: settings.configure(state, patch, result)
+    )
+    return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))
