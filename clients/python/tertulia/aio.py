@@ -24,13 +24,12 @@ from tertulia.aio_link import (
     AsyncEventQueue,
     AsyncLink,
     ProcessPeer,
-    SocketPeer,
     connected,
     spawned,
 )
 from tertulia.aio_session import AsyncSession
 from tertulia.calls import Call
-from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
+from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.params import Path
 from tertulia.records import Model
 
@@ -169,12 +168,8 @@ class AsyncClient(AsyncLibrary):
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await link.aclose()
-            if isinstance(link.peer, ProcessPeer) and isinstance(error, ConnectionLost):
-                raise await link.peer.failure() from None
-            if isinstance(link.peer, ProcessPeer) and isinstance(error, Timeout):
-                raise DaemonFailed(f"The daemon does not answer: {error}") from None
-            if isinstance(link.peer, SocketPeer) and isinstance(error, Timeout):
-                raise link.peer.silence(self._patience) from None
+            if isinstance(error, TertuliaError):
+                raise await link.peer.told(error, self._patience) from None
             raise
         return link
 

@@ -18,9 +18,9 @@ import anyio.abc
 
 from tertulia import limits
 from tertulia.core import Core
-from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, Timeout
+from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, TertuliaError, Timeout
 from tertulia.launch import Address, UnixAddress
-from tertulia.process import StderrTail, cannot_run, ended
+from tertulia.process import StderrTail, cannot_run, ended, unanswered
 from tertulia.records import Event
 from tertulia.streams import addressable, listener_of, no_answer, no_daemon
 
@@ -73,6 +73,9 @@ class Peer(Protocol):
 
     async def reason(self) -> ConnectionLost:
         """Why the stream ended."""
+
+    async def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        """As `Stream.told`."""
 
     async def aclose(self) -> None:
         """End it from this side. Bounded."""
@@ -173,9 +176,10 @@ class SocketPeer:
     async def reason(self) -> ConnectionLost:
         return ConnectionLost(f"The daemon at {self._address} closed the connection.")
 
-    def silence(self, seconds: float) -> Timeout:
-        """What is said of a daemon that has not answered for so long."""
-        return no_answer(self._address, self._pid, seconds)
+    async def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        """As `Stream.told`."""
+        silent = isinstance(error, Timeout)
+        return no_answer(self._address, self._pid, patience) if silent else error
 
     async def aclose(self) -> None:
         with contextlib.suppress(*_ENDS):
@@ -214,6 +218,12 @@ class ProcessPeer:
             while True:
                 self._tail.add(await self._process.stderr.receive(limits.READ_BYTES))
         self._drained.set()
+
+    async def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        """As `Stream.told`."""
+        if isinstance(error, ConnectionLost):
+            return await self.failure()
+        return unanswered(error) if isinstance(error, Timeout) else error
 
     async def failure(self) -> DaemonFailed:
         """The end of the process, told with the end of its stderr."""

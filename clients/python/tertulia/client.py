@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from tertulia import launch, limits, params
 from tertulia.calls import Call
-from tertulia.errors import ConnectionLost, DaemonFailed, RpcError, TertuliaError, Timeout
+from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.library import Library
 from tertulia.link import EventQueue, Link
 from tertulia.params import Path
@@ -59,7 +59,7 @@ class Client(Library):
 
         def open_link() -> Link:
             process = DaemonProcess([*launch.daemon_command(command), "--stdio", *options], env)
-            return _greeted(Link(process), None, process)
+            return _greeted(Link(process), None)
 
         return cls(open_link, owns_daemon=True)
 
@@ -81,11 +81,7 @@ class Client(Library):
 
         def open_link() -> Link:
             known = launch.token_for(where, token, launch.home_folder(home))
-            stream = SocketStream(where)
-            try:
-                return _greeted(Link(stream), known, None, patience)
-            except Timeout:
-                raise stream.silence(patience) from None
+            return _greeted(Link(SocketStream(where)), known, patience)
 
         return cls(open_link, owns_daemon=False)
 
@@ -222,21 +218,14 @@ class Client(Library):
         self._started().end_feeds(session_id)
 
 
-def _greeted(
-    link: Link,
-    token: str | None,
-    process: DaemonProcess | None,
-    patience: float = limits.START_TIMEOUT_S,
-) -> Link:
+def _greeted(link: Link, token: str | None, patience: float = limits.START_TIMEOUT_S) -> Link:
     """The link after its handshake; on failure nothing is left of it."""
     try:
         hello = {"token": token} if token is not None else {}
         params.checked_handshake(link.request("connect", hello, patience))
     except BaseException as error:
         link.close()
-        if process is not None and isinstance(error, ConnectionLost):
-            raise process.failure() from None
-        if process is not None and isinstance(error, Timeout):
-            raise DaemonFailed(f"The daemon does not answer: {error}") from None
+        if isinstance(error, TertuliaError):
+            raise link.stream.told(error, patience) from None
         raise
     return link

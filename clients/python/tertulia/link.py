@@ -30,6 +30,10 @@ class Stream(Protocol):
     def reason(self) -> ConnectionLost:
         """Why the stream ended."""
 
+    def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        """What a handshake failed with, of which the answer was waited for so long: as the caller
+        is told it."""
+
     def hang_up(self) -> None:
         """Tell the daemon that nothing more comes. At once, idempotent."""
 

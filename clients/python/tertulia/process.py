@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from tertulia import limits
-from tertulia.errors import ConnectionLost, DaemonFailed
+from tertulia.errors import ConnectionLost, DaemonFailed, TertuliaError, Timeout
 from tertulia.streams import write_all
 
 _RUNNING: set[DaemonProcess] = set()
@@ -66,6 +66,12 @@ class DaemonProcess:
     def reason(self) -> ConnectionLost:
         """Why the stream ended."""
         return ConnectionLost(str(self.failure()))
+
+    def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        """As `Stream.told`."""
+        if isinstance(error, ConnectionLost):
+            return self.failure()
+        return unanswered(error) if isinstance(error, Timeout) else error
 
     def failure(self) -> DaemonFailed:
         """The end of the process, told with the end of its stderr."""
@@ -135,6 +141,10 @@ def cannot_run(program: str, error: OSError) -> DaemonFailed:
         f"The daemon cannot be run: {program}: {error.strerror}. Install tertulia, or name the"
         " program in TERTULIAD."
     )
+
+
+def unanswered(error: Timeout) -> DaemonFailed:
+    return DaemonFailed(f"The daemon does not answer: {error}")
 
 
 def ended(returncode: int | None, stderr: str) -> DaemonFailed:

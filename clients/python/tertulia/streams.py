@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tertulia import limits
-from tertulia.errors import ConnectionLost, Timeout
+from tertulia.errors import ConnectionLost, TertuliaError, Timeout
 from tertulia.launch import Address, UnixAddress
 from tertulia_protocol import layout
 
@@ -62,9 +62,10 @@ class SocketStream:
     def reason(self) -> ConnectionLost:
         return ConnectionLost(f"The daemon at {self._address} closed the connection.")
 
-    def silence(self, seconds: float) -> Timeout:
-        """What is said of a daemon that has not answered for so long."""
-        return no_answer(self._address, self._pid, seconds)
+    def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        """As `Stream.told`."""
+        silent = isinstance(error, Timeout)
+        return no_answer(self._address, self._pid, patience) if silent else error
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
