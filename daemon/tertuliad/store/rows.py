@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from tertulia_protocol import faults
 from tertulia_protocol.errors import InvalidParams
 from tertuliad.store.base import ListQuery, News, Order, Page, Row
 from tertuliad.store.logs import chain_of
@@ -59,8 +60,8 @@ def update(
     db: sqlite3.Connection, row: Row, expected_head: int, before: Row | None = None
 ) -> int | None:
     """The session's segment; None: its head is another one, or it is gone, and one that was made
-    later may have its id. Of a row that is known as it was `before`, at that head, only what changes
-    is written: a None is costly to bind."""
+    later may have its id. Of a row that is known as it was `before`, at that head, only what
+    changes is written: a None is costly to bind."""
     found = db.execute(_AT_HEAD, (row.id, expected_head, row.created_ms)).fetchone()
     if found is None:
         return None
@@ -133,9 +134,8 @@ def _place(cursor: str, order: Order) -> tuple[Any, int]:
 
 
 def bad_cursor() -> InvalidParams:
-    return InvalidParams(
-        "$.cursor: no page with this order gave such a cursor; begin without one.",
-        {"path": "$.cursor"},
+    return faults.invalid(
+        "$.cursor", "no page with this order gave such a cursor; begin without one"
     )
 
 
