@@ -151,7 +151,7 @@ def _usage(state: SessionState) -> methods.SessionUsageGetMetricsResult:
     return methods.SessionUsageGetMetricsResult(
         total_premium_request_cost=0,
         total_user_requests=state.turns - state.inherited_turns,
-        total_api_duration_ms=round(sum(each.duration_ms for each in state.usage.values()), 1),
+        total_api_duration_ms=state.model_ms,
         session_start_time=iso(state.created_ms),
         code_changes=methods.CodeChanges(
             lines_added=0, lines_removed=0, files_modified_count=0, files_modified=[]
