@@ -259,6 +259,7 @@ PURE = (
     "tertuliad.sessions.system_message",
     "tertulia.calls",
     "tertulia.core",
+    "tertulia.queue_calls",
     "tertulia.reading",
     "tertulia.turn",
 )
