@@ -59,8 +59,8 @@ def update(
     db: sqlite3.Connection, row: Row, expected_head: int, before: Row | None = None
 ) -> int | None:
     """The session's segment; None: its head is another one, or it is gone, and one that was made
-    later may have its id. Of a row that is known as it was `before`, at that head, only what changes
-    is written: a None is costly to bind."""
+    later may have its id. Of a row that is known as it was `before`, at that head, only what
+    changes is written: a None is costly to bind."""
     found = db.execute(_AT_HEAD, (row.id, expected_head, row.created_ms)).fetchone()
     if found is None:
         return None
