@@ -105,7 +105,10 @@ UNUSED_BYTES = 16 * MIB  # so much of the database, and half of it, unused: the 
 
 # Many sessions.
 LISTED_AT_ONCE = 1000  # rows of a page, where a limit is given; a higher one is this one
+SEARCH_CHARS = 1000  # of what is searched for; refuse
+MARKED_BYTES = 16 * KIB  # of an event whose snippet the index chooses; a longer one's is simpler
 FOUND_AT_ONCE = 200  # places of a search's page; a higher limit is this one
+DELETED_AT_ONCE = 16  # of many that one request deletes; the others wait
 METADATA_BYTES = 64 * KIB  # a session's own metadata, encoded; refuse
 INDEX_PAUSE_S = 3.0  # nothing was stored for so long, before what was said is indexed
 INDEX_LATE_S = 60.0  # it waits no longer than that for such a pause

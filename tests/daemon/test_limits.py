@@ -194,12 +194,21 @@ CASES = [
         params={"sessionId": "s", "name": "x" * 101},
         kind=TOO_LARGE,
     ),
+    Case(
+        bound="SEARCH_CHARS",
+        advice="Take the words",
+        lowered=100,
+        method="sessions.search",
+        params={"text": "x" * 101},
+        kind=TOO_LARGE,
+    ),
 ]
 
 
 def smaller(params: dict[str, Any]) -> dict[str, Any]:
     """The same params with half of the text."""
-    text: dict[str, Any] = {"prompt": "x" * 50, "name": "x" * 50, "metadata": {"k": "x" * 50}}
+    text: dict[str, Any] = dict.fromkeys(("prompt", "name", "text"), "x" * 50)
+    text["metadata"] = {"k": "x" * 50}
     return {name: text.get(name, value) for name, value in params.items()}
 
 
@@ -453,6 +462,9 @@ ELSEWHERE = {
     "LIGHT_BYTES": E
     + "test_huge_frames.py::test_an_event_of_the_largest_size_is_stored_and_reaches"
     "_all_who_follow",
+    "DELETED_AT_ONCE": D
+    + "test_library.py::test_who_speaks_waits_for_few_of_many_that_are_deleted",
+    "MARKED_BYTES": D + "test_store.py::test_the_snippet_of_a_long_text_is_around_what_was_found",
     "LIGHT_SEGMENTS": D
     + "test_store.py::test_a_log_of_many_segments_or_a_large_snapshot_is_loaded_by_a_thread",
     "LIGHT_EVENTS": D
