@@ -20,6 +20,7 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers, offered_tools
 from tertulia_protocol.errors import RpcError
+from tertuliad import open_files
 from tertuliad.providers.base import (
     Delta,
     Done,
@@ -209,6 +210,8 @@ class _Silence:
 
 
 def _unexpected(error: Exception) -> ProviderFailed:
+    if open_files.are_short(error):
+        return ProviderFailed("server_error", open_files.told())
     reference = os.urandom(4).hex()
     log.error("unexpected error in a turn %s", reference, exc_info=error)
     return ProviderFailed(

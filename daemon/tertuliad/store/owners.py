@@ -19,8 +19,8 @@ from typing import Any
 
 import anyio
 
-from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.store.failures import failure
 
 SUFFIX = ".owner"
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
@@ -45,10 +45,7 @@ class Owners:
             elif not self._beating:
                 os.utime(self._fd)
         except OSError as error:
-            raise StoreFailed(
-                f"The folder {self._folder} cannot be used: {error.strerror}. Check that the"
-                " data folder exists and can be written."
-            ) from error
+            raise failure(error, self._folder) from error
 
     def beat_while(self, running: Collection[str], spawn: Spawn) -> None:
         """Touch the mark again and again until nothing runs any more."""
