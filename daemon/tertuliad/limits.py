@@ -28,6 +28,7 @@ LARGE_BODY_BYTES = 1 * MIB  # a larger one is worked on in steps; the others hav
 STEP_PAUSE_S = 0.005  # of its connection's reader, for that
 FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
+ACCEPT_TOLD_S = 60.0  # it is logged no more often, however long it goes on failing
 STRANGER_S = 10.0  # to say the token, where one is asked for; close
 STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
 STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
@@ -114,6 +115,7 @@ INDEX_PAUSE_S = 3.0  # nothing was stored for so long, before what was said is i
 INDEX_LATE_S = 60.0  # it waits no longer than that for such a pause
 
 # The process.
+FILES_AT_LEAST = 24  # for the store, a client and a model's call; with fewer it does not start
 FREED_KEPT_BYTES = 256 * KIB  # of freed memory, that the C library does not give back at once
 SWITCH_INTERVAL_S = 0.0005  # the loop's thread keeps the interpreter from the store's so long
 WARM_PAUSE_S = 0.05  # after a session was opened, before what turns need is imported

@@ -451,6 +451,11 @@ ELSEWHERE = {
     "_again",
     "CONNECTIONS_RETRY_MS": E + "test_many_clients.py::test_one_client_too_many_is_told_so_and_room"
     "_is_used_again",
+    **dict.fromkeys(
+        ("ACCEPT_PAUSE_S", "ACCEPT_TOLD_S"),
+        E + "test_few_files.py::test_clients_beyond_the_limit_hurt_nobody_and_come_in_later",
+    ),
+    "FILES_AT_LEAST": E + "test_few_files.py::test_a_start_with_too_few_files_says_so",
     "STRANGER_S": E + "test_many_clients.py::test_half_open_connections_are_closed_after_a_while"
     "_and_clients_are_not",
     "STRANGER_BYTES": E + "test_many_clients.py::test_a_strangers_message_is_small_and_a_clients"
@@ -538,7 +543,6 @@ HERE = {
 REASONS = {
     "READ_CHUNK_BYTES": "a size of reads: any cut of the bytes gives the same frames",
     "STRANGER_FAREWELL_S": "for a peer that does not take its refusal, and nobody waits for it",
-    "ACCEPT_PAUSE_S": "a pause, so that a machine out of descriptors is not kept busy as well",
     "CONNECT_TIMEOUT_S": "aiohttp's own; no address of a test machine is sure to stay silent",
     "MODELS_LIST_TIMEOUT_S": "a wait of seconds, bound when its module is imported",
     "MODEL_ERROR_BODY_BYTES": "what is beyond it is not read, and nothing of it would be shown",

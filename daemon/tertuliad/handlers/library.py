@@ -95,10 +95,10 @@ async def search(
     ctx: Context, caller: Caller, params: methods.SessionsSearchParams
 ) -> methods.SessionsSearchResult:
     if len(params.text) > limits.SEARCH_CHARS:
-        raise InvalidParams(
-            f"$.text: at most {limits.SEARCH_CHARS} characters can be searched for. Take the words"
-            " that matter.",
-            {"path": "$.text"},
+        raise faults.invalid(
+            "$.text",
+            f"at most {limits.SEARCH_CHARS} characters can be searched for: take the words that"
+            " matter",
         )
     limit = min(params.limit or limits.FOUND_AT_ONCE, limits.FOUND_AT_ONCE)
     hits, cursor = await settled(ctx.world.store.search(params.text, limit, params.cursor))
