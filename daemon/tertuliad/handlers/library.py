@@ -97,7 +97,7 @@ async def search(
     if len(params.text) > limits.SEARCH_CHARS:
         raise faults.invalid(
             "$.text",
-            f"at most {limits.SEARCH_CHARS} characters can be searched for: take the words that"
+            f"at most {limits.SEARCH_CHARS} characters can be searched for. Take the words that"
             " matter",
         )
     limit = min(params.limit or limits.FOUND_AT_ONCE, limits.FOUND_AT_ONCE)
