@@ -62,6 +62,9 @@ NAME_CHARS = 1000  # of a name that a client gives; refuse
 # Turns.
 TURN_IDLE_TIMEOUT_S = 300.0  # no byte from the model for so long ends the turn
 TURN_TIMEOUT_S = 3600.0  # one turn at most
+AFTER_FINISH_S = (
+    5.0  # a model that has finished says so long what it took; then its answer is whole
+)
 NOT_STREAMED_TIMEOUT_S = 600.0  # an answer that comes in one piece
 TURN_RETRIES = 4  # further tries of a call that failed before its first byte; then the turn fails
 RETRY_FIRST_WAIT_S = 0.5  # doubled before each further try

@@ -478,6 +478,9 @@ ELSEWHERE = {
     "ATTACHED_FILE_BYTES": D + "test_attached.py::test_a_large_file_is_cut_and_says_so",
     "LISTED_ENTRIES": D + "test_attached.py::test_a_large_folder_is_counted",
     "TITLE_CHARS": D + "test_session_state.py::test_a_long_title_is_cut",
+    "AFTER_FINISH_S": D
+    + "providers/test_openai_chat.py::test_a_finished_answer_is_whole_though_the"
+    "_server_never_ends_it",
     "TURN_IDLE_TIMEOUT_S": D + "test_sessions.py::test_a_model_that_falls_silent_ends_the_turn",
     "TURN_TIMEOUT_S": D + "test_turns.py::test_a_turn_that_takes_too_long_in_all_ends_though_the"
     "_model_goes_on",
