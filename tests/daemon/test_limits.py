@@ -524,7 +524,7 @@ ELSEWHERE = {
         D + "test_log_file.py::test_a_process_that_stores_much_has_a_log_of_full_length",
     ),
     "WAL_CUT_BYTES": D
-    + "test_folding.py::test_what_is_far_too_long_is_cut_off_though_nothing_comes_after",
+    + "test_checkpoints.py::test_what_is_far_too_long_is_cut_off_though_nothing_comes_after",
     "INDEXED_BYTES": D + "test_store.py::test_a_long_log_is_indexed_in_pieces_and_found_whole",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
     "INDEX_LATE_S": D + "test_library.py::test_the_index_waits_for_quiet_but_not_for_ever",

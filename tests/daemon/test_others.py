@@ -328,7 +328,7 @@ async def test_a_turn_whose_daemon_is_gone_ends_for_who_watches(tmp_path: Path) 
 async def test_a_daemon_that_is_alone_reads_nothing_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "WAL_CHANGES", 2)  # the write-ahead log is folded back all the time
+    monkeypatch.setattr(limits, "WAL_CHANGES", 2)  # checkpoints are made all the time
     async with pair(tmp_path) as (client, room):
         await client.create(S, model="m")
         await look(room)  # the first one, which knows of nothing

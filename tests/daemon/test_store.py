@@ -1229,7 +1229,7 @@ async def test_many_writes_share_a_commit(open_store: Open, home: Path) -> None:
     assert len(set(commits)) <= 3
 
 
-async def test_the_write_ahead_log_is_folded_back_as_it_grows(
+async def test_the_write_ahead_log_has_checkpoints_as_it_grows(
     open_store: Open, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "WAL_CHANGES", 60)
@@ -1240,7 +1240,7 @@ async def test_the_write_ahead_log_is_folded_back_as_it_grows(
     for behind in range(1, 3001, 30):
         begun = [store.append(append("s", head)) for head in range(behind, behind + 30)]
         await done(begun[-1])
-        await done(store.row("s"))  # reads come one after the other, and the folding is one
+        await done(store.row("s"))  # reads come one after the other, and a checkpoint is one
         longest = max(longest, database.with_name(f"{FILE_NAME}-wal").stat().st_size)
     assert 0 < longest < 200_000
     assert (await done(store.load("s"))).row.head == 3001  # type: ignore[union-attr]

@@ -280,6 +280,7 @@ PURE = (
     "tertuliad.sessions.system_message",
     "tertulia.calls",
     "tertulia.core",
+    "tertulia.queue_calls",
     "tertulia.reading",
     "tertulia.turn",
 )

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 
-from tertulia import launch, limits, params
+from tertulia import calls, launch, limits, params
 from tertulia.aio_library import AsyncLibrary
 from tertulia.aio_link import (
     AsyncEventQueue,
@@ -130,7 +130,8 @@ class AsyncClient(AsyncLibrary):
             return
         if isinstance(link.peer, ProcessPeer):
             with contextlib.suppress(TertuliaError, RpcError):
-                await link.request("runtime.shutdown", {}, limits.SHUTDOWN_TIMEOUT_S)
+                end = calls.shutdown()
+                await link.request(end.method, end.params, end.timeout)
         await link.aclose()
 
     async def _started(self) -> AsyncLink:
@@ -163,8 +164,8 @@ class AsyncClient(AsyncLibrary):
         link = await self._open_link()
         tasks.start_soon(link.run, name="tertulia connection")
         try:
-            hello = {"token": token} if token is not None else {}
-            params.checked_handshake(await link.request("connect", hello, self._patience))
+            hello = calls.connect(token)
+            hello.read(await link.request(hello.method, hello.params, self._patience))
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await link.aclose()
@@ -176,7 +177,7 @@ class AsyncClient(AsyncLibrary):
     async def request(
         self, method: str, params: Any = None, timeout: float | None = limits.REQUEST_TIMEOUT_S
     ) -> Any:
-        """Any method of the protocol. The decoded result; `timeout` in seconds."""
+        """As `Client.request`."""
         link = await self._started()
         return await link.request(method, {} if params is None else params, timeout)
 
@@ -206,35 +207,32 @@ class AsyncClient(AsyncLibrary):
             tools=tools,
             more=more,
         )
-        return AsyncSession(self, (await self.request("session.create", given))["sessionId"])
+        return AsyncSession(self, await self.do(calls.create(given)))
 
     async def resume_session(self, session_id: str, **given: Any) -> AsyncSession:
         """As `Client.resume_session`."""
-        result = await self.request("session.resume", params.resumed_session(session_id, given))
-        return AsyncSession(self, result["sessionId"])
+        settings = params.resumed_session(session_id, given)
+        return AsyncSession(self, await self.do(calls.resume(settings)))
 
     async def delete_session(self, session_id: str) -> None:
-        """Delete it with its history. Raises `SessionNotFound`."""
-        result = await self.request("session.delete", {"sessionId": session_id})
-        params.raise_unless_deleted(session_id, result)
+        """As `Client.delete_session`."""
+        await self.do(calls.delete(session_id))
 
     async def last_session_id(self) -> str | None:
-        """The session that was used last."""
-        found: str | None = (await self.request("session.getLastId")).get("sessionId")
-        return found
+        """As `Client.last_session_id`."""
+        return await self.do(calls.last_session_id())
 
     async def models(self) -> list[Model]:
-        """The models that the daemon knows, and whether each can be used now."""
-        return params.models_of(await self.request("models.list"))
+        """As `Client.models`."""
+        return await self.do(calls.models())
 
     async def ping(self, message: str = "") -> str:
-        """What the daemon answers: `pong: ` and the message."""
-        return str((await self.request("ping", {"message": message}))["message"])
+        """As `Client.ping`."""
+        return await self.do(calls.ping(message))
 
     async def status(self) -> dict[str, Any]:
-        """The daemon's `version` and `protocolVersion`."""
-        found: dict[str, Any] = await self.request("status.get")
-        return found
+        """As `Client.status`."""
+        return await self.do(calls.status())
 
     async def subscribe(self, session_id: str) -> AsyncEventQueue:
         """For `AsyncSession`: a feed of the session's events from now on."""

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 
-from tertulia import params
+from tertulia import calls, params
 from tertulia.aio_link import AsyncEventQueue
 from tertulia.aio_upkeep import AsyncUpkeep
-from tertulia.calls import wire_names
 from tertulia.errors import ConnectionLost, RpcError, Timeout
 from tertulia.records import Answer, Event, SendOptions
 from tertulia.turn import BEGINNINGS, Turn
@@ -39,8 +38,7 @@ class AsyncSession(AsyncUpkeep):
 
     async def attach(self) -> None:
         await self._client.reconnect()
-        given = params.resumed_session(self.id, {**params.SILENT})
-        await self._client.request("session.resume", given)
+        await self._client.do(calls.resume(params.resumed_session(self.id, {**params.SILENT})))
         self._closed = False
 
     async def fork(
@@ -59,7 +57,7 @@ class AsyncSession(AsyncUpkeep):
     ) -> str:
         """As `Session.send`."""
         given = params.message(self.id, prompt, attachments, {**options})
-        return str((await self._client.request("session.send", given))["messageId"])
+        return await self._client.do(calls.send(given))
 
     async def send_and_wait(
         self,
@@ -94,29 +92,28 @@ class AsyncSession(AsyncUpkeep):
         return _live(await self._client.subscribe(self.id))
 
     async def messages(self) -> list[Event]:
-        """The history: every stored event, in order."""
-        return params.events_of(await self._call("session.getMessages"))
+        """As `Session.messages`."""
+        return await self._client.do(calls.messages(self.id))
 
     async def abort(self) -> None:
-        """End the turn that runs. Without one it does nothing."""
-        await self._call("session.abort")
+        """As `Session.abort`."""
+        await self._client.do(calls.abort(self.id))
 
     async def set_model(self, model: str, **more: Any) -> None:
-        """Later turns go to `model`."""
-        await self._call("session.model.switchTo", model_id=model, **more)
+        """As `Session.set_model`."""
+        await self._client.do(calls.set_model(self.id, model, more))
 
     async def log(self, message: str, level: str = "info", *, ephemeral: bool = False) -> str:
         """As `Session.log`."""
-        given = {"message": message, "level": level, "ephemeral": ephemeral}
-        return str((await self._call("session.log", **given))["eventId"])
+        return await self._client.do(calls.log(self.id, message, level, ephemeral))
 
     async def close(self) -> None:
-        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
+        """As `Session.close`."""
         if self._closed:
             return
         self._closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
-            await self._call("session.detach")
+            await self._client.do(calls.detach(self.id))
             await self._client.end_feeds(self.id)
 
     async def __aenter__(self) -> AsyncSession:
@@ -130,10 +127,6 @@ class AsyncSession(AsyncUpkeep):
     ) -> None:
         with anyio.CancelScope(shield=True):
             await self.close()
-
-    async def _call(self, method: str, **given: Any) -> Any:
-        whole = {"sessionId": self.id, **wire_names(given)}
-        return await self._client.request(method, whole)
 
     async def _begin(
         self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions

@@ -1,7 +1,8 @@
-"""What a client may ask beyond a conversation: each call with its params and how its result reads.
+"""What a client may ask: each call with its params and how its result reads.
 
 Pure. Both clients make their requests from these, so that a method's name and shape stand in one
-place. Ids and cursors are text of the daemon's; what they mean is its business.
+place; `queue_calls` has those of a session's queue, and `params` makes what is longer. Ids and
+cursors are text of the daemon's; what they mean is its business.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tertulia import limits
+from tertulia.errors import RpcError, SessionNotFound, TertuliaError
 from tertulia.records import (
     Event,
     Filter,
     LogEnd,
     LogPage,
     Metadata,
+    Model,
     ModelUsage,
     Order,
     Page,
     Pruned,
-    QueuedMessage,
     RewindPoint,
     SearchHit,
-    SendOptions,
     SessionInfo,
     Usage,
-    Waiting,
 )
+from tertulia_protocol import PROTOCOL_VERSION
 
 T = TypeVar("T")
 Params = dict[str, Any]
@@ -54,16 +55,51 @@ def _camel(name: str) -> str:
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
-def _of(session_id: str, **given: Any) -> Params:
+def of_session(session_id: str, **given: Any) -> Params:
+    """Params of a method about that session."""
     return {"sessionId": session_id, **wire_names(given)}
 
 
-def _nothing(_: Any) -> None:
+def nothing(_: Any) -> None:
     """The result says no more than that it was done."""
 
 
-def _member(name: str, kind: type[T]) -> Callable[[Any], T]:
+def member(name: str, kind: type[T]) -> Callable[[Any], T]:
+    """Reads one member of the result."""
     return lambda result: msgspec.convert(result[name], kind)
+
+
+# The daemon
+
+
+def connect(token: str | None) -> Call[None]:
+    """The handshake. Raises `TertuliaError` where the daemon speaks another version."""
+    return Call("connect", wire_names({"token": token}), _same_version)
+
+
+def _same_version(result: Any) -> None:
+    spoken = result.get("protocolVersion") if isinstance(result, dict) else None
+    if spoken != PROTOCOL_VERSION:
+        raise TertuliaError(
+            f"The daemon speaks version {spoken} of the protocol, this client"
+            f" {PROTOCOL_VERSION}: install the same release of both.",
+        )
+
+
+def shutdown() -> Call[None]:
+    return Call("runtime.shutdown", {}, nothing, limits.SHUTDOWN_TIMEOUT_S)
+
+
+def ping(message: str) -> Call[str]:
+    return Call("ping", {"message": message}, member("message", str))
+
+
+def status() -> Call[dict[str, Any]]:
+    return Call("status.get", {}, lambda result: msgspec.convert(result, dict[str, Any]))
+
+
+def models() -> Call[list[Model]]:
+    return Call("models.list", {}, member("models", list[Model]))
 
 
 # Many sessions
@@ -86,7 +122,25 @@ def session_info(session_id: str) -> Call[SessionInfo | None]:
     def read(result: Any) -> SessionInfo | None:
         return msgspec.convert(result.get("session"), SessionInfo | None)
 
-    return Call("session.getMetadata", _of(session_id), read)
+    return Call("session.getMetadata", of_session(session_id), read)
+
+
+def last_session_id() -> Call[str | None]:
+    return Call("session.getLastId", {}, lambda result: result.get("sessionId"))
+
+
+def delete(session_id: str) -> Call[None]:
+    """A failure is answered as a result, and raised as the error it is."""
+
+    def read(result: Any) -> None:
+        if result.get("success"):
+            return
+        reason = str(result.get("error") or f"Session not found: {session_id}")
+        if "not found" in reason.lower():
+            raise SessionNotFound(reason, {"sessionId": session_id})
+        raise RpcError(0, reason)
+
+    return Call("session.delete", of_session(session_id), read)
 
 
 def find(prefix: str) -> Call[str | None]:
@@ -101,19 +155,19 @@ def search(text: str, limit: int | None, cursor: str | None) -> Call[Page[Search
 def fork(
     session_id: str, at: str | None, name: str | None, new_session_id: str | None
 ) -> Call[str]:
-    given = _of(session_id, to_event_id=at, name=name, new_session_id=new_session_id)
-    return Call("sessions.fork", given, _member("sessionId", str))
+    given = of_session(session_id, to_event_id=at, name=name, new_session_id=new_session_id)
+    return Call("sessions.fork", given, member("sessionId", str))
 
 
 def describe(
     session_id: str, metadata: dict[str, Any] | None, archived: bool | None
 ) -> Call[Metadata]:
-    given = _of(session_id, metadata=metadata, archived=archived)
+    given = of_session(session_id, metadata=metadata, archived=archived)
     return Call("session.metadata.update", given, _metadata)
 
 
 def metadata(session_id: str) -> Call[Metadata]:
-    return Call("session.metadata.get", _of(session_id), _metadata)
+    return Call("session.metadata.get", of_session(session_id), _metadata)
 
 
 def _metadata(result: Any) -> Metadata:
@@ -121,7 +175,7 @@ def _metadata(result: Any) -> Metadata:
 
 
 def usage(session_id: str) -> Call[Usage]:
-    return Call("session.usage.getMetrics", _of(session_id), _usage)
+    return Call("session.usage.getMetrics", of_session(session_id), _usage)
 
 
 def _usage(result: Any) -> Usage:
@@ -139,7 +193,7 @@ def _usage(result: Any) -> Usage:
 
 
 def export(session_id: str) -> Call[dict[str, Any]]:
-    return Call("session.export", _of(session_id), _member("document", dict))
+    return Call("session.export", of_session(session_id), member("document", dict))
 
 
 def import_(document: dict[str, Any], session_id: str | None, rename: bool) -> Call[str]:
@@ -150,7 +204,7 @@ def import_(document: dict[str, Any], session_id: str | None, rename: bool) -> C
             "if_exists": "rename" if rename else None,
         }
     )
-    return Call("session.import", given, _member("sessionId", str))
+    return Call("session.import", given, member("sessionId", str))
 
 
 def prune(
@@ -169,49 +223,91 @@ def bulk_delete(session_ids: Iterable[str]) -> Call[dict[str, int]]:
     return Call(
         "sessions.bulkDelete",
         {"sessionIds": list(session_ids)},
-        _member("freedBytes", dict[str, int]),
+        member("freedBytes", dict[str, int]),
     )
 
 
 def sizes() -> Call[dict[str, int]]:
-    return Call("sessions.getSizes", {}, _member("sizes", dict[str, int]))
+    return Call("sessions.getSizes", {}, member("sizes", dict[str, int]))
 
 
 # One session
 
 
+def create(given: Params) -> Call[str]:
+    return Call("session.create", given, member("sessionId", str))
+
+
+def resume(given: Params) -> Call[str]:
+    return Call("session.resume", given, member("sessionId", str))
+
+
+def detach(session_id: str) -> Call[None]:
+    return Call("session.detach", of_session(session_id), nothing)
+
+
+def send(given: Params) -> Call[str]:
+    return Call("session.send", given, member("messageId", str))
+
+
+def messages(session_id: str) -> Call[list[Event]]:
+    return Call("session.getMessages", of_session(session_id), member("events", list[Event]))
+
+
+def abort(session_id: str) -> Call[None]:
+    return Call("session.abort", of_session(session_id), nothing)
+
+
+def set_model(session_id: str, model: str, more: Params) -> Call[None]:
+    given = of_session(session_id, model_id=model, **more)
+    return Call("session.model.switchTo", given, nothing)
+
+
+def log(session_id: str, message: str, level: str, ephemeral: bool) -> Call[str]:
+    given = of_session(session_id, message=message, level=level, ephemeral=ephemeral)
+    return Call("session.log", given, member("eventId", str))
+
+
+def has_work(session_id: str) -> Call[bool]:
+    return Call("session.metadata.activity", of_session(session_id), member("hasActiveWork", bool))
+
+
 def truncate(session_id: str, event_id: str) -> Call[int]:
     return Call(
         "session.history.truncate",
-        _of(session_id, event_id=event_id),
-        _member("eventsRemoved", int),
+        of_session(session_id, event_id=event_id),
+        member("eventsRemoved", int),
     )
 
 
 def rewind_points(session_id: str) -> Call[list[RewindPoint]]:
     return Call(
-        "session.history.listRewindPoints", _of(session_id), _member("points", list[RewindPoint])
+        "session.history.listRewindPoints",
+        of_session(session_id),
+        member("points", list[RewindPoint]),
     )
 
 
 def rename(session_id: str, name: str) -> Call[None]:
-    return Call("session.name.set", _of(session_id, name=name), _nothing)
+    return Call("session.name.set", of_session(session_id, name=name), nothing)
 
 
 def name(session_id: str) -> Call[str | None]:
-    return Call("session.name.get", _of(session_id), lambda result: result["name"])
+    return Call("session.name.get", of_session(session_id), lambda result: result["name"])
 
 
 def set_working_directory(session_id: str, folder: str) -> Call[None]:
     return Call(
         "session.metadata.setWorkingDirectory",
-        _of(session_id, working_directory=folder),
-        _nothing,
+        of_session(session_id, working_directory=folder),
+        nothing,
     )
 
 
 def set_title(session_id: str, title: str) -> Call[bool]:
-    return Call("session.name.setAuto", _of(session_id, summary=title), _member("applied", bool))
+    return Call(
+        "session.name.setAuto", of_session(session_id, summary=title), member("applied", bool)
+    )
 
 
 def read_log(
@@ -222,7 +318,7 @@ def read_log(
     types: Iterable[str] | None,
     backward: bool,
 ) -> Call[LogPage]:
-    given = _of(
+    given = of_session(
         session_id,
         cursor=cursor,
         max=limit,
@@ -244,75 +340,11 @@ def _log_page(result: Any) -> LogPage:
 
 def tail(session_id: str) -> Call[LogEnd]:
     return Call(
-        "session.eventLog.tail", _of(session_id), lambda result: msgspec.convert(result, LogEnd)
+        "session.eventLog.tail",
+        of_session(session_id),
+        lambda result: msgspec.convert(result, LogEnd),
     )
 
 
 def suspend(session_id: str) -> Call[None]:
-    return Call("session.suspend", _of(session_id), _nothing)
-
-
-# Its queue
-
-
-def waiting(session_id: str) -> Call[Waiting]:
-    def read(result: Any) -> Waiting:
-        items = msgspec.convert(result["items"], list[QueuedMessage])
-        return Waiting(tuple(items), tuple(result["steeringMessages"]), result.get("paused", False))
-
-    return Call("session.queue.pendingItems", _of(session_id), read)
-
-
-def queue_insert(session_id: str, position: int, prompt: str, options: SendOptions) -> Call[str]:
-    message = {"prompt": prompt, **wire_names({**options})}
-    return Call(
-        "session.queue.insertAt",
-        _of(session_id, position=position, message=message),
-        _member("id", str),
-    )
-
-
-def queue_move(session_id: str, message_id: str, position: int) -> Call[bool]:
-    return Call(
-        "session.queue.moveItem",
-        _of(session_id, id=message_id, to_position=position),
-        _member("changed", bool),
-    )
-
-
-def queue_edit(
-    session_id: str, message_id: str, prompt: str, display_prompt: str | None
-) -> Call[bool]:
-    return Call(
-        "session.queue.updateText",
-        _of(session_id, id=message_id, prompt=prompt, display_prompt=display_prompt),
-        _member("updated", bool),
-    )
-
-
-def queue_remove(session_id: str, message_id: str) -> Call[bool]:
-    return Call("session.queue.removeAt", _of(session_id, id=message_id), _member("removed", bool))
-
-
-def queue_remove_last(session_id: str) -> Call[bool]:
-    return Call("session.queue.removeMostRecent", _of(session_id), _member("removed", bool))
-
-
-def queue_duplicate(session_id: str, message_id: str) -> Call[str]:
-    return Call("session.queue.duplicateAt", _of(session_id, id=message_id), _member("id", str))
-
-
-def queue_send_now(session_id: str, message_id: str) -> Call[bool]:
-    return Call("session.queue.sendNow", _of(session_id, id=message_id), _member("steered", bool))
-
-
-def queue_clear(session_id: str) -> Call[None]:
-    return Call("session.queue.clear", _of(session_id), _nothing)
-
-
-def queue_pause(session_id: str, paused: bool) -> Call[None]:
-    return Call("session.queue.setDrainPaused", _of(session_id, paused=paused), _nothing)
-
-
-def queue_process(session_id: str) -> Call[None]:
-    return Call("session.queue.process", _of(session_id), _nothing)
+    return Call("session.suspend", of_session(session_id), nothing)

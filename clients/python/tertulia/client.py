@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tertulia import launch, limits, params
+from tertulia import calls, launch, limits, params
 from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.library import Library
@@ -129,7 +129,8 @@ class Client(Library):
             return
         if self._owns_daemon:
             with contextlib.suppress(TertuliaError, RpcError):
-                link.request("runtime.shutdown", {}, limits.SHUTDOWN_TIMEOUT_S)
+                end = calls.shutdown()
+                link.request(end.method, end.params, end.timeout)
         link.close()
 
     def __enter__(self) -> Client:
@@ -178,36 +179,33 @@ class Client(Library):
             tools=tools,
             more=more,
         )
-        return Session(self, self.request("session.create", given)["sessionId"])
+        return Session(self, self.do(calls.create(given)))
 
     def resume_session(self, session_id: str, **given: Any) -> Session:
         """Attach to a stored session; what is given, by the names of `create_session`, replaces
         what it has. Raises `SessionNotFound`."""
-        result = self.request("session.resume", params.resumed_session(session_id, given))
-        return Session(self, result["sessionId"])
+        settings = params.resumed_session(session_id, given)
+        return Session(self, self.do(calls.resume(settings)))
 
     def delete_session(self, session_id: str) -> None:
         """Delete it with its history. Raises `SessionNotFound`."""
-        result = self.request("session.delete", {"sessionId": session_id})
-        params.raise_unless_deleted(session_id, result)
+        self.do(calls.delete(session_id))
 
     def last_session_id(self) -> str | None:
         """The session that was used last."""
-        found: str | None = self.request("session.getLastId").get("sessionId")
-        return found
+        return self.do(calls.last_session_id())
 
     def models(self) -> list[Model]:
         """The models that the daemon knows, and whether each can be used now."""
-        return params.models_of(self.request("models.list"))
+        return self.do(calls.models())
 
     def ping(self, message: str = "") -> str:
         """What the daemon answers: `pong: ` and the message."""
-        return str(self.request("ping", {"message": message})["message"])
+        return self.do(calls.ping(message))
 
     def status(self) -> dict[str, Any]:
         """The daemon's `version` and `protocolVersion`."""
-        found: dict[str, Any] = self.request("status.get")
-        return found
+        return self.do(calls.status())
 
     def subscribe(self, session_id: str) -> EventQueue:
         """For `Session`: a feed of the session's events from now on."""
@@ -221,8 +219,8 @@ class Client(Library):
 def _greeted(link: Link, token: str | None, patience: float = limits.START_TIMEOUT_S) -> Link:
     """The link after its handshake; on failure nothing is left of it."""
     try:
-        hello = {"token": token} if token is not None else {}
-        params.checked_handshake(link.request("connect", hello, patience))
+        hello = calls.connect(token)
+        hello.read(link.request(hello.method, hello.params, patience))
     except BaseException as error:
         link.close()
         if isinstance(error, TertuliaError):

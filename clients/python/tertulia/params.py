@@ -1,7 +1,7 @@
-"""The params of the session methods, and what their results say. Pure.
+"""The params of the methods that take a whole session's settings, or a message with its options.
 
-Both clients build their requests here. Names that a caller gives in Python's way are sent in the
-wire's: `model_capabilities` as `modelCapabilities`. Values go out as they are.
+Names that a caller gives in Python's way are sent in the wire's: `model_capabilities` as
+`modelCapabilities`. Values go out as they are, but for paths, which are made absolute.
 """
 
 from __future__ import annotations
@@ -11,14 +11,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
+from tertulia.calls import Params, wire_names
 
-from tertulia.calls import wire_names
-from tertulia.errors import RpcError, SessionNotFound, TertuliaError
-from tertulia.records import Event, Model
-from tertulia_protocol import PROTOCOL_VERSION
-
-Params = dict[str, Any]
 Path = str | os.PathLike[str]
 """What a caller may give for one."""
 
@@ -67,37 +61,6 @@ def message(session_id: str, prompt: str, attachments: Any, more: dict[str, Any]
     """The params of `session.send`."""
     given = {"attachments": list(attachments) if attachments is not None else None, **more}
     return {"sessionId": session_id, "prompt": prompt, **wire_names(given)}
-
-
-def checked_handshake(result: Any) -> str:
-    """The daemon's version, from what `connect` answered."""
-    spoken = result.get("protocolVersion") if isinstance(result, dict) else None
-    if spoken != PROTOCOL_VERSION:
-        raise TertuliaError(
-            f"The daemon speaks version {spoken} of the protocol, this client"
-            f" {PROTOCOL_VERSION}: install the same release of both.",
-        )
-    return str(result.get("version", ""))
-
-
-def events_of(result: Any) -> list[Event]:
-    """The history, from what `session.getMessages` answered."""
-    return msgspec.convert(result["events"], list[Event])
-
-
-def models_of(result: Any) -> list[Model]:
-    """The models, from what `models.list` answered."""
-    return msgspec.convert(result["models"], list[Model])
-
-
-def raise_unless_deleted(session_id: str, result: Any) -> None:
-    """`session.delete` answers a failure as a result: raise it as the error it is."""
-    if not result.get("success"):
-        reason = str(result.get("error") or f"Session not found: {session_id}")
-        missing = "not found" in reason.lower()
-        raise (
-            SessionNotFound(reason, {"sessionId": session_id}) if missing else RpcError(0, reason)
-        )
 
 
 def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None:

@@ -13,8 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tertulia import params
-from tertulia.calls import wire_names
+from tertulia import calls, params
 from tertulia.errors import ConnectionLost, RpcError, Timeout
 from tertulia.link import EventQueue
 from tertulia.records import Answer, Event, SendOptions
@@ -40,7 +39,7 @@ class Session(Upkeep):
 
     def attach(self) -> None:
         self._client.reconnect()
-        self._client.request("session.resume", params.resumed_session(self.id, {**params.SILENT}))
+        self._client.do(calls.resume(params.resumed_session(self.id, {**params.SILENT})))
         self._closed = False
 
     def fork(
@@ -59,7 +58,7 @@ class Session(Upkeep):
         """Hand over a message; its id. It is stored when this returns, and its turn follows.
         Raises `TurnBusy` or `SeqMoved` where the `options` ask for what is not so."""
         given = params.message(self.id, prompt, attachments, {**options})
-        return str(self._client.request("session.send", given)["messageId"])
+        return self._client.do(calls.send(given))
 
     def send_and_wait(
         self,
@@ -94,20 +93,19 @@ class Session(Upkeep):
 
     def messages(self) -> list[Event]:
         """The history: every stored event, in order."""
-        return params.events_of(self._call("session.getMessages"))
+        return self._client.do(calls.messages(self.id))
 
     def abort(self) -> None:
         """End the turn that runs. Without one it does nothing."""
-        self._call("session.abort")
+        self._client.do(calls.abort(self.id))
 
     def set_model(self, model: str, **more: Any) -> None:
         """Later turns go to `model`."""
-        self._call("session.model.switchTo", model_id=model, **more)
+        self._client.do(calls.set_model(self.id, model, more))
 
     def log(self, message: str, level: str = "info", *, ephemeral: bool = False) -> str:
         """Put a note of this client among the events: `info`, `warning` or `error`. Its id."""
-        result = self._call("session.log", message=message, level=level, ephemeral=ephemeral)
-        return str(result["eventId"])
+        return self._client.do(calls.log(self.id, message, level, ephemeral))
 
     def close(self) -> None:
         """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
@@ -115,7 +113,7 @@ class Session(Upkeep):
             return
         self._closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
-            self._call("session.detach")
+            self._client.do(calls.detach(self.id))
             self._client.end_feeds(self.id)
 
     def __enter__(self) -> Session:
@@ -128,9 +126,6 @@ class Session(Upkeep):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _call(self, method: str, **given: Any) -> Any:
-        return self._client.request(method, {"sessionId": self.id, **wire_names(given)})
 
     def _begin(
         self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions

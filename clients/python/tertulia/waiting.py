@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from tertulia import calls
+from tertulia import queue_calls
 from tertulia.library import Doer
 from tertulia.records import SendOptions, Waiting
 
@@ -20,50 +20,50 @@ class MessageQueue:
 
     def list(self) -> Waiting:
         """What waits, in the order of the turns."""
-        return self._doer.do(calls.waiting(self._id))
+        return self._doer.do(queue_calls.waiting(self._id))
 
     def insert(self, position: int, prompt: str, **options: Unpack[SendOptions]) -> str:
         """Put a new message at a place, the first being 0; its id."""
-        return self._doer.do(calls.queue_insert(self._id, position, prompt, options))
+        return self._doer.do(queue_calls.insert(self._id, position, prompt, options))
 
     def move(self, message_id: str, position: int) -> bool:
         """Put a message at another place; whether that changed anything."""
-        return self._doer.do(calls.queue_move(self._id, message_id, position))
+        return self._doer.do(queue_calls.move(self._id, message_id, position))
 
     def edit(self, message_id: str, prompt: str, display_prompt: str | None = None) -> bool:
         """Give a message other words."""
-        return self._doer.do(calls.queue_edit(self._id, message_id, prompt, display_prompt))
+        return self._doer.do(queue_calls.edit(self._id, message_id, prompt, display_prompt))
 
     def duplicate(self, message_id: str) -> str:
         """Put a copy behind a message; the copy's id. Raises `InvalidParams` where it does not
         wait."""
-        return self._doer.do(calls.queue_duplicate(self._id, message_id))
+        return self._doer.do(queue_calls.duplicate(self._id, message_id))
 
     def remove(self, message_id: str) -> bool:
         """Take a message out."""
-        return self._doer.do(calls.queue_remove(self._id, message_id))
+        return self._doer.do(queue_calls.remove(self._id, message_id))
 
     def remove_last(self) -> bool:
         """Take the last message back."""
-        return self._doer.do(calls.queue_remove_last(self._id))
+        return self._doer.do(queue_calls.remove_last(self._id))
 
     def send_now(self, message_id: str) -> bool:
         """Put a message before all others; False where no turn runs."""
-        return self._doer.do(calls.queue_send_now(self._id, message_id))
+        return self._doer.do(queue_calls.send_now(self._id, message_id))
 
     def clear(self) -> None:
         """Take all of them out. A turn that runs goes on."""
-        self._doer.do(calls.queue_clear(self._id))
+        self._doer.do(queue_calls.clear(self._id))
 
     def pause(self) -> None:
         """Take up no message, new ones included, until `resume`; also after a restart."""
-        self._doer.do(calls.queue_pause(self._id, True))
+        self._doer.do(queue_calls.pause(self._id, True))
 
     def resume(self) -> None:
         """Take up the next message."""
-        self._doer.do(calls.queue_pause(self._id, False))
+        self._doer.do(queue_calls.pause(self._id, False))
 
     def process(self) -> None:
         """Take up the first message that was left waiting, as after `suspend`. Where a turn runs
         there is nothing to do, and a paused queue stays so."""
-        self._doer.do(calls.queue_process(self._id))
+        self._doer.do(queue_calls.process(self._id))

@@ -1,5 +1,5 @@
 """Methods under the names that the SDKs generate beside those that their clients call. The work is
-done by `handlers.sessions`, `library` and `history`. None of them needs an attached caller."""
+done by `handlers.sessions`, `library` and `metadata`. None of them needs an attached caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tertulia_protocol.methods import library as methods_library
 from tertulia_protocol.methods import session as methods_session
 from tertulia_protocol.methods import sessions as methods
 from tertuliad import limits
-from tertuliad.handlers import history, library, sessions
+from tertuliad.handlers import library, metadata, sessions
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
@@ -131,7 +131,7 @@ def update_client_metadata(
         cleared = _texts(state.metadata) if params.clear else {}
         taken_out = dict.fromkeys([*cleared, *(params.remove or ())])
         changes = {**taken_out, **(params.set or {})}
-        return history.described(state, changes, None, "$.set", lambda now: _texts(now.metadata))
+        return metadata.described(state, changes, None, "$.set", lambda now: _texts(now.metadata))
 
     return ctx.sessions.post(params.session_id, command)
 

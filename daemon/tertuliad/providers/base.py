@@ -114,8 +114,9 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 class ProviderFailed(Exception):
     """A model call failed. The message is for people and never holds a key.
 
-    `retry_after` is in seconds, as the server asked; `retryable` says that the same call may
-    succeed later.
+    `retryable`: the fault is one that passes, and the turn makes the same call again by itself as
+    long as nothing of an answer was seen. An answer that was cut off, or made no sense, is for the
+    sender to ask for again. `retry_after` is in seconds, as the server asked.
     """
 
     def __init__(

@@ -213,7 +213,6 @@ async def _explained(
     return ProviderFailed(
         "interrupted" if begun else "unavailable",
         f"The embedded model stopped: {process.ending()}. The next message starts it again.",
-        retryable=True,
     )
 
 

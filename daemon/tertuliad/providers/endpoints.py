@@ -6,7 +6,7 @@ Keys are read from the environment when an endpoint is first used, and live in i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import anyio
 
@@ -79,14 +79,12 @@ class Endpoints:
 
         Raises `ProviderFailed`.
         """
-        if settings.models:
-            return settings.models[0].id
         if settings.name not in self._first:
-            listed = [m.id for m in await self.offered(settings)]
-            if not listed:
+            listed = () if settings.models else await self.offered(settings)
+            first = first_of(settings, listed)
+            if first is None:
                 raise ProviderFailed("bad_response", "It lists no model that is made for chat.")
-            preferred = (m for m in settings.preferred if m in listed)
-            self._first[settings.name] = next(preferred, listed[0])
+            self._first[settings.name] = first
         return self._first[settings.name]
 
     def missing_key(self, settings: ProviderSettings) -> str | None:
@@ -122,6 +120,15 @@ class Endpoints:
                 headers=settings.headers,
             )
         return self._providers[settings.name]
+
+
+def first_of(settings: ProviderSettings, listed: Sequence[ModelSettings]) -> str | None:
+    """The model that an endpoint which lists these is asked for where nobody names one: the first
+    that is declared, else the one preferred most, else the first."""
+    if settings.models:
+        return settings.models[0].id
+    names = [model.id for model in listed]
+    return next((name for name in (*settings.preferred, *names) if name in names), None)
 
 
 def _not_shown(member: str) -> str:

@@ -70,7 +70,6 @@ class Answer:
                 f"{public_url(self._url)} cut the connection in the middle of its answer"
                 f" ({type(exc).__name__}). Send the message again.",
                 status=self.status,
-                retryable=True,
             ) from None
 
     async def read_all(self, max_bytes: int) -> tuple[bytes, bool]:

@@ -23,7 +23,7 @@ from tertulia_protocol.models import (
 )
 from tertuliad.config import ModelSettings, ProviderSettings, Settings
 from tertuliad.providers.base import ProviderFailed, Target
-from tertuliad.providers.endpoints import NO_LIST, Endpoints
+from tertuliad.providers.endpoints import NO_LIST, Endpoints, first_of
 
 if TYPE_CHECKING:
     from tertuliad.providers.catalog import Embedded
@@ -103,17 +103,13 @@ class Listing:
         return self._usual_row(models) if wanted is None else self._configured_row(wanted, models)
 
     def _usual_row(self, models: Sequence[ModelInfo]) -> ModelInfo | None:
-        """Where no default is configured: the first provider's first model, unless it declares none
-        and lists one that is preferred. Without a provider, a server of this machine that runs,
-        else the embedded model."""
+        """Where no default is configured: the first provider's first model. Without a provider, a
+        server of this machine that runs, else the embedded model."""
         provider = next(iter(self._endpoints.configured.values()), None)
         if provider is None:
             return next(iter(models), None)
-        names = [model.id for model in self._offers[provider.name].models]
-        if not provider.models:
-            names = [*provider.preferred, *names]
-        found = (_row_of(self._endpoints.id_of(provider, name), models) for name in names)
-        return next((row for row in found if row is not None), None)
+        first = first_of(provider, self._offers[provider.name].models)
+        return None if first is None else _row_of(self._endpoints.id_of(provider, first), models)
 
     def _configured_row(self, wanted: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
         """That of the configured default, which has one even where nobody lists it."""

@@ -117,13 +117,11 @@ class StreamedAnswer:
                 "bad_response",
                 f"{self._where} ended its answer without one. Check the provider's base URL and"
                 " that the model is made for chat.",
-                retryable=True,
             )
         if not (self.complete or self._closed or self._finish_reason):
             raise ProviderFailed(
                 "interrupted",
                 f"{self._where} stopped in the middle of its answer. Send the message again.",
-                retryable=True,
             )
         calls = self._tools.finish(self._id)
         return rest, Done(
@@ -176,7 +174,7 @@ def whole_answer(body: bytes, where: str, secrets: Iterable[str] = ()) -> tuple[
         raise reported(where, answer.error, secrets=secrets)
     choices = [(n, c, c.message) for n, c in enumerate(answer.choices or ()) if c.message]
     if not choices:
-        raise ProviderFailed("bad_response", f"{where} answered without a message.", retryable=True)
+        raise ProviderFailed("bad_response", f"{where} answered without a message.")
     tools = ToolCalls()
     for n, _, message in choices:
         for m, piece in enumerate(message.tool_calls or ()):

@@ -1,7 +1,8 @@
 """Which failed model call is tried again, and when: pure.
 
-A call is tried again only while nobody can have seen anything of its answer, only where the same
-call may succeed later, and only within the bounds of its turn. Times are in seconds.
+A call is tried again only while nobody can have seen anything of its answer, only where whoever
+failed says so (`ProviderFailed.retryable`), and only within the bounds of its turn. Times are in
+seconds.
 """
 
 from __future__ import annotations
@@ -9,10 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from tertuliad import limits
-from tertuliad.providers.base import FailureKind, ProviderFailed
-
-RETRIED: tuple[FailureKind, ...] = ("connection", "rate_limit", "server_error", "timeout")
-"""Faults that pass. What else fails, fails again."""
+from tertuliad.providers.base import ProviderFailed
 
 
 class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +46,7 @@ def wait_before_retry(
     its step. A server that says when to come back is not asked earlier, and where it says later
     than we wait, not again.
     """
-    if tried.answered or not failure.retryable or failure.kind not in RETRIED:
+    if tried.answered or not failure.retryable:
         return None
     if tried.retries >= bounds.retries:
         return None

@@ -79,6 +79,11 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     def named(self) -> bool:
         return bool(self.name or self.config.name)
 
+    @property
+    def model_ms(self) -> float:
+        """How long the session's model calls took in all, to a tenth as each of them."""
+        return round(sum(totals.duration_ms for totals in self.usage.values()), 1)
+
 
 class _Snapshot(msgspec.Struct, array_like=True):
     form: int

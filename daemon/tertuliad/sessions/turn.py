@@ -153,7 +153,7 @@ class Turn:
                 self._answered = True
                 self._events.delta(piece.text, piece.reasoning)
         if done is None:
-            raise ProviderFailed("bad_response", "The model's answer has no end.", retryable=True)
+            raise ProviderFailed("bad_response", "The model's answer has no end.")
         return Outcome(
             done=done,
             target=target,

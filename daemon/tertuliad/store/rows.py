@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from tertulia_protocol import faults
 from tertulia_protocol.errors import InvalidParams
 from tertuliad.store.base import ListQuery, News, Order, Page, Row
 from tertuliad.store.logs import chain_of
@@ -133,9 +134,8 @@ def _place(cursor: str, order: Order) -> tuple[Any, int]:
 
 
 def bad_cursor() -> InvalidParams:
-    return InvalidParams(
-        "$.cursor: no page with this order gave such a cursor; begin without one.",
-        {"path": "$.cursor"},
+    return faults.invalid(
+        "$.cursor", "no page with this order gave such a cursor; begin without one"
     )
 
 

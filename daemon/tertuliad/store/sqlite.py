@@ -34,8 +34,8 @@ from tertuliad.store.base import (
     Record,
     Row,
 )
+from tertuliad.store.checkpoints import Checkpoints
 from tertuliad.store.file import DatabaseFile
-from tertuliad.store.folding import Folding
 from tertuliad.store.reader import Reader
 from tertuliad.store.remover import Remover
 from tertuliad.store.schema import segment_of, seq_of
@@ -58,7 +58,7 @@ class SqliteStore:
             submit=partial(self._writer.submit, heavy=True),
             call_later=loop.call_later,
         )
-        self._folding = Folding(
+        self._checkpoints = Checkpoints(
             self._writer.log,
             beside=self._reader.submit,
             alone=self._writer.submit_bare,
@@ -162,14 +162,14 @@ class SqliteStore:
 
     def close(self) -> None:
         self._remover.close()
-        self._folding.close()
+        self._checkpoints.close()
         self._writer.close()
         self._reader.close()
         self._searcher.close()
         self._file.release()
 
     def _written(self, changes: int) -> None:
-        self._folding.written(changes)
+        self._checkpoints.written(changes)
 
 
 def _is_large(append: Append) -> bool:

@@ -391,7 +391,7 @@ async def test_a_cut_stream_is_interrupted(chat: OpenAIChat) -> None:
             seen.append(item)  # noqa: PERF401  what came before the failure counts
     assert "".join(d.text for d in seen if isinstance(d, Delta)) == "w0 low1 lo"
     assert caught.value.kind == "interrupted"
-    assert caught.value.retryable
+    assert not caught.value.retryable
 
 
 async def test_how_http_ends_after_a_whole_answer_does_not_matter(http: Http) -> None:
@@ -443,11 +443,13 @@ async def test_a_finished_answer_is_whole_though_the_server_never_ends_it(
 
 
 async def test_a_cut_answer_in_one_piece_is_interrupted(chat: OpenAIChat) -> None:
-    assert (await failure(chat, ask("fake-n5-cut1", stream=False))).kind == "interrupted"
+    failed = await failure(chat, ask("fake-n5-cut1", stream=False))
+    assert (failed.kind, failed.retryable) == ("interrupted", False)
 
 
 async def test_an_end_that_was_not_announced_is_interrupted(chat: OpenAIChat) -> None:
-    assert (await failure(chat, ask("fake-n2-nodone"))).kind == "interrupted"
+    failed = await failure(chat, ask("fake-n2-nodone"))
+    assert (failed.kind, failed.retryable) == ("interrupted", False)
 
 
 async def test_an_error_inside_the_stream_is_a_failure(chat: OpenAIChat) -> None:
@@ -463,7 +465,8 @@ async def test_an_error_inside_the_stream_is_a_failure(chat: OpenAIChat) -> None
 async def test_an_answer_without_sense_is_a_bad_response(
     chat: OpenAIChat, spec: str, stream: bool
 ) -> None:
-    assert (await failure(chat, ask(spec, stream=stream))).kind == "bad_response"
+    failed = await failure(chat, ask(spec, stream=stream))
+    assert (failed.kind, failed.retryable) == ("bad_response", False)
 
 
 async def test_a_web_page_instead_of_an_answer_is_a_bad_response(http: Http) -> None:

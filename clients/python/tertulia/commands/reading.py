@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
+from tertulia import calls
 from tertulia.commands.common import attached, local_time, one_line, print_json, style_for
 from tertulia.records import Event
 from tertulia.session import Session
@@ -19,7 +20,8 @@ def show(options: argparse.Namespace) -> int:
     """`tertulia show SESSION`."""
     with attached(options) as (client, session):
         if options.json:
-            result = client.request("session.getMessages", {"sessionId": session.id})
+            call = calls.messages(session.id)
+            result = client.request(call.method, call.params)
             return print_json({"sessionId": session.id, **result})
         events = session.messages()
     _print_history(events, style_for(options))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tertulia import calls
+from tertulia import calls, queue_calls
 from tertulia.client import Client
 from tertulia.commands.common import attached, one_line, print_json, print_table, remark
 from tertulia.errors import TertuliaError
@@ -17,7 +17,7 @@ def queue(options: argparse.Namespace) -> int:
     """`tertulia queue SESSION`: do what was asked, and show what waits then."""
     with attached(options) as (client, session):
         _edit(client, session, options)
-        call = calls.waiting(session.id)
+        call = queue_calls.waiting(session.id)
         result = client.request(call.method, call.params)
     if options.json:
         return print_json({"sessionId": session.id, **result})
@@ -47,8 +47,7 @@ def _go_on(client: Client, session: Session) -> None:
     """Take up what waits. A daemon that ends with this command has its turns before that."""
     events = session.events()
     session.queue.resume()
-    busy = client.request("session.metadata.activity", {"sessionId": session.id})["hasActiveWork"]
-    if client.owns_daemon and busy:
+    if client.owns_daemon and client.do(calls.has_work(session.id)):
         with aborting(session), Progress("the turns of what waits"):
             next((event for event in events if event.type == "session.idle"), None)
 

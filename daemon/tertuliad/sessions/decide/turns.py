@@ -105,7 +105,7 @@ def shutdown(state: SessionState, kind: events.ShutdownType, reason: str | None)
     last = events.SessionShutdown(
         shutdown_type=kind,
         session_start_time=state.created_ms,
-        total_api_duration_ms=sum(one.duration_ms for one in state.usage.values()),
+        total_api_duration_ms=state.model_ms,
         code_changes=events.CodeChanges(lines_added=0, lines_removed=0, files_modified=[]),
         model_metrics={model: _metrics(totals) for model, totals in state.usage.items()},
         current_model=state.config.model,
