@@ -352,4 +352,4 @@ def _announce(stdout: int, line: str, options: Options) -> None:
     """Say where to connect. On stdio, standard output belongs to the frames."""
     fd = 2 if options.stdio else stdout
     with contextlib.suppress(OSError):
-        os.write(fd, line.encode() + b"\n")
+        os.write(fd, line.encode(errors="surrogateescape") + b"\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -14,9 +13,11 @@ def main() -> None:
     from tertuliad.garbage import look_seldom, made_to_stay
 
     with made_to_stay():
+        from tertuliad.home import keep_to_the_user
         from tertuliad.options import parse
 
         options = parse(sys.argv[1:])
+        keep_to_the_user()
 
         from tertuliad.stdio import claim_stdout
 
@@ -24,10 +25,11 @@ def main() -> None:
         from tertuliad import logs
 
         logs.set_up(options.log_level)
-        _raise_file_limit()
         from tertuliad.limits import SWITCH_INTERVAL_S
+        from tertuliad.open_files import raise_limit
         from tertuliad.run import run
 
+        raise_limit()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
     look_seldom()
     status = run(options, stdout)
@@ -42,16 +44,6 @@ def _take_interrupts() -> None:
     exception it would come with a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-
-
-def _raise_file_limit() -> None:
-    """Each client and each model call takes a descriptor; the usual soft limit is 1024."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

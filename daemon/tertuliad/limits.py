@@ -28,6 +28,7 @@ LARGE_BODY_BYTES = 1 * MIB  # a larger one is worked on in steps; the others hav
 STEP_PAUSE_S = 0.005  # of its connection's reader, for that
 FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wait
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
+ACCEPT_TOLD_S = 60.0  # it is logged no more often, however long it goes on failing
 STRANGER_S = 10.0  # to say the token, where one is asked for; close
 STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
 STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
@@ -61,6 +62,9 @@ NAME_CHARS = 1000  # of a name that a client gives; refuse
 # Turns.
 TURN_IDLE_TIMEOUT_S = 300.0  # no byte from the model for so long ends the turn
 TURN_TIMEOUT_S = 3600.0  # one turn at most
+AFTER_FINISH_S = (
+    5.0  # a model that has finished says so long what it took; then its answer is whole
+)
 NOT_STREAMED_TIMEOUT_S = 600.0  # an answer that comes in one piece
 TURN_RETRIES = 4  # further tries of a call that failed before its first byte; then the turn fails
 RETRY_FIRST_WAIT_S = 0.5  # doubled before each further try
@@ -105,12 +109,16 @@ UNUSED_BYTES = 16 * MIB  # so much of the database, and half of it, unused: the 
 
 # Many sessions.
 LISTED_AT_ONCE = 1000  # rows of a page, where a limit is given; a higher one is this one
+SEARCH_CHARS = 1000  # of what is searched for; refuse
+MARKED_BYTES = 16 * KIB  # of an event whose snippet the index chooses; a longer one's is simpler
 FOUND_AT_ONCE = 200  # places of a search's page; a higher limit is this one
+DELETED_AT_ONCE = 16  # of many that one request deletes; the others wait
 METADATA_BYTES = 64 * KIB  # a session's own metadata, encoded; refuse
 INDEX_PAUSE_S = 3.0  # nothing was stored for so long, before what was said is indexed
 INDEX_LATE_S = 60.0  # it waits no longer than that for such a pause
 
 # The process.
+FILES_AT_LEAST = 24  # for the store, a client and a model's call; with fewer it does not start
 FREED_KEPT_BYTES = 256 * KIB  # of freed memory, that the C library does not give back at once
 SWITCH_INTERVAL_S = 0.0005  # the loop's thread keeps the interpreter from the store's so long
 WARM_PAUSE_S = 0.05  # after a session was opened, before what turns need is imported

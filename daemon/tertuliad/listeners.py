@@ -100,28 +100,41 @@ def _token_file(home: Path, port: int) -> Iterator[tuple[str, Path]]:
     """A token for a port, in a file that only the user can read; removed at the end. It is locked
     for as long as it is good for something."""
     path = layout.token_file(home, port)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = os.urandom(32).hex()
-    path.unlink(missing_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        file.write(token + "\n")
-        file.flush()
-        try:
-            yield token, path
-        finally:
-            path.unlink(missing_ok=True)
+    advice = "Name another --home, or give a token in COPILOT_CONNECTION_TOKEN."
+    with _explained(f"The token for port {port} cannot be written", advice):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with _explained(f"The token for port {port} cannot be written", advice):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.write(fd, token.encode() + b"\n")
+        yield token, path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    """What the file system refuses, as `ListenFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise ListenFailed(f"{what}: {error}. {advice}") from error
 
 
 @contextlib.contextmanager
 def _only_one(path: Path) -> Iterator[None]:
     """Hold the lock that belongs to a socket's path; the kernel drops it with the process."""
     lock = path.with_name(path.name + ".lock")
-    fd = _locked(lock)
-    while os.fstat(fd).st_nlink == 0:  # the daemon before us took it away meanwhile
-        os.close(fd)
+    with _explained(f"Cannot listen on {path}", "Name another --socket or --home."):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = _locked(lock)
+        while os.fstat(fd).st_nlink == 0:  # the daemon before us took it away meanwhile
+            os.close(fd)
+            fd = _locked(lock)
     try:
         yield
         lock.unlink(missing_ok=True)
@@ -130,11 +143,14 @@ def _only_one(path: Path) -> Iterator[None]:
 
 
 def _locked(lock: Path) -> int:
+    """Raises `OSError`, and `ListenFailed` where another daemon holds it."""
     fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
+        if not isinstance(error, BlockingIOError):
+            raise
         raise ListenFailed(
             f"Another daemon listens on {lock.with_suffix('')} already: connect to it, or choose"
             " another --socket."
@@ -145,27 +161,30 @@ def _locked(lock: Path) -> int:
 @contextlib.contextmanager
 def _unix_socket(path: Path) -> Iterator[socket.socket]:
     """A bound unix socket, not yet listening, that is removed at the end. Raises `ListenFailed`."""
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True, mode=0o700)
     with _only_one(path):
         if path.exists() and not path.is_socket():
             raise ListenFailed(f"{path} is there and is no socket; it was left as it is.")
-        path.unlink(missing_ok=True)  # of a daemon that was killed: the lock shows that it is gone
-        bound = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            _bind(bound, path)
-        except OSError as error:
-            bound.close()
-            advice = " Choose a shorter --socket." if "too long" in str(error) else ""
-            raise ListenFailed(f"Cannot listen on {path}: {error}.{advice}") from error
-        finally:
-            os.umask(before)
-        bound.setblocking(False)
+        bound = _bound(path)
         try:
             yield bound
         finally:
             path.unlink(missing_ok=True)
+
+
+def _bound(path: Path) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)  # of a daemon that was killed: the lock shows that it is gone
+        _bind(bound, path)
+    except OSError as error:
+        bound.close()
+        advice = " Choose a shorter --socket." if "too long" in str(error) else ""
+        raise ListenFailed(f"Cannot listen on {path}: {error}.{advice}") from error
+    finally:
+        os.umask(before)
+    bound.setblocking(False)
+    return bound
 
 
 def _bind(unbound: socket.socket, path: Path) -> None:
@@ -230,9 +249,12 @@ async def accept(
 ) -> None:
     """Accept for ever, each client in a task of its own. Out of file descriptors, say, it pauses
     and goes on."""
+    quiet_until = 0.0
     while True:
         try:
             await listener.serve(client, tasks)
         except* OSError as group:
-            log.warning("accepting a client failed: %s", group.exceptions[0])
+            if anyio.current_time() >= quiet_until:
+                quiet_until = anyio.current_time() + limits.ACCEPT_TOLD_S
+                log.warning("accepting a client failed: %s", group.exceptions[0])
             await anyio.sleep(limits.ACCEPT_PAUSE_S)

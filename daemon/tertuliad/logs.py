@@ -48,7 +48,8 @@ class LossyHandler(logging.Handler):
 def tells_something(record: logging.LogRecord) -> bool:
     """Whether a record of the loop is more than a wake-up that came too late: anyio waits for a
     unix socket by a future, and cancels that in the round in which the socket becomes ready."""
-    late = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.InvalidStateError)
+    error = record.exc_info[1] if record.exc_info else None  # False, where there is none to tell
+    late = isinstance(error, asyncio.InvalidStateError)
     return not (late and "set_result" in record.getMessage())
 
 

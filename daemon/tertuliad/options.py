@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 
-from tertulia_protocol import VERSION, layout
+from tertulia_protocol import VERSION
 from tertuliad import limits
+from tertuliad.home import home_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -223,7 +223,7 @@ def parse(argv: list[str]) -> Options:
         given = vars(_parser().parse_args(argv))
     listens = given["stdio"] or given["port"] is not None or given["socket"] is not None
     made = {
-        "home": _home(given["home"]),
+        "home": home_folder(given["home"], _refused),
         "port": given["port"] if listens else 0,
         "token": os.environ.pop("COPILOT_CONNECTION_TOKEN", None) or None,
         "owned": given["stdio"] or given["headless"] or given["server"],
@@ -296,15 +296,5 @@ def _worded(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return checked
 
 
-def _home(given: str | None) -> str:
-    folder = layout.data_folder(given, os.environ, sys.platform, os.path.expanduser("~"))
-    folder = os.path.expanduser(folder)
-    if os.path.isabs(folder):
-        return folder
-    try:
-        return os.path.join(os.getcwd(), folder)
-    except FileNotFoundError:
-        _parser().error(
-            f"the home {folder!r} is not a whole path, and the folder that it is looked for in was"
-            " removed: give --home with a whole one"
-        )
+def _refused(words: str) -> NoReturn:
+    _parser().error(words)

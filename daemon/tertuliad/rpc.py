@@ -29,7 +29,7 @@ from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
 from tertulia_protocol import envelope, errors
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame, opening
 from tertulia_protocol.methods import ENDING, METHODS, Method, decode
-from tertuliad import limits
+from tertuliad import limits, open_files
 from tertuliad.replies import Reply
 from tertuliad.spread import spread
 
@@ -60,7 +60,11 @@ class Caller(Protocol):
 def wire_error(error: BaseException) -> tuple[int, str, dict[str, Any] | None]:
     """(code, message, data) for an exception that a handler let out."""
     if isinstance(error, errors.RpcError):
-        return error.code, error.message, spread(error.data)
+        return error.code, envelope.sayable(error.message), spread(error.data)
+    if open_files.are_short(error):
+        return wire_error(
+            errors.Overloaded(open_files.told(), retry_ms=limits.CONNECTIONS_RETRY_MS)
+        )
     reference = os.urandom(4).hex()
     log.error("unexpected error %s", reference, exc_info=error)
     return (

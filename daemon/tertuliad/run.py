@@ -10,12 +10,17 @@ from typing import Any
 
 import anyio
 
+from tertuliad import limits, open_files
 from tertuliad.daemon import Daemon
 from tertuliad.options import Options
 
 
 def run(options: Options, stdout: int) -> int:
     """Run a daemon until its end; the process's exit status."""
+
+    if not open_files.can_open(limits.FILES_AT_LEAST):
+        _tell(open_files.told())
+        return 1
 
     async def root() -> None:
         async with anyio.create_task_group() as tasks:
@@ -47,8 +52,13 @@ def _explained() -> Iterator[None]:
         if told is None or others is not None:
             raise
         for error in _leaves(told):
-            os.write(2, f"tertuliad: {error}\n".encode())
+            _tell(error)
         raise SystemExit(1) from None
+
+
+def _tell(error: object) -> None:
+    # A path may have bytes that are no text: they go out as they came in.
+    os.write(2, f"tertuliad: {error}\n".encode(errors="surrogateescape"))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -225,6 +225,11 @@ def _invalid(request_id: RequestId | None, message: str) -> Fault:
     return Fault(request_id, errors.INVALID_REQUEST, message)
 
 
+def sayable(text: str) -> str:
+    """`text` with `?` for what is no Unicode, as are some bytes in a file's name."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def encode_error(
     request_id: RequestId | None, code: int, message: str, data: dict[str, Any] | None = None
 ) -> bytes:

@@ -38,6 +38,14 @@ def data_folder(given: str | None, environ: Mapping[str, str], platform: str, us
     return f"{share}/tertulia"
 
 
+def of_nobody(folder: str) -> str:
+    """What is told of a data folder that still begins with `~` when that was looked up."""
+    return (
+        f"The folder {folder} cannot be found, as nobody knows where that user's home is: set HOME,"
+        " or name a whole path by --home or TERTULIA_HOME."
+    )
+
+
 def run_folder(home: P) -> P:
     """What lives only as long as a daemon does."""
     return home / "run"

@@ -361,7 +361,9 @@ assert not {"asyncio", "anyio", "aiohttp"} & set(sys.modules), sorted(sys.module
     subprocess.run([sys.executable, "-c", program], timeout=BOUND_S, check=True)
 
 
-@pytest.mark.parametrize("module", ["argparse", "tertulia_protocol.errors", "subprocess"])
+@pytest.mark.parametrize(
+    "module", ["typing", "argparse", "shutil", "tertulia_protocol.errors", "subprocess"]
+)
 def test_ctrl_c_while_it_is_imported_is_quiet(tmp_path: Path, module: str) -> None:
     interrupting = tmp_path / f"{module.partition('.')[0]}.py"
     interrupting.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -64,6 +65,63 @@ def test_a_closed_stdout_is_no_traceback(begun: Path) -> None:
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [(["chat", "s1"], 0, ""), (["send", "s1", "-"], 1, "tertulia: There is nothing to send")],
+)
+def test_a_closed_stdin_has_nothing_in_it(
+    begun: Path, arguments: list[str], status: int, told: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *TERTULIA, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(told)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_who_has_left_before_the_version_is_no_traceback() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [*TERTULIA, "--version"],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        timeout=BOUND_S,
+        check=False,
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_too_few_files_for_a_daemon_are_told_as_that(home: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 8; exec "$@"', "sh", *TERTULIA, "send", "s1", "x"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ulimit -n" in done.stderr
+    assert "TERTULIAD" not in done.stderr, "the program is where it is looked for"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["doctor"], ["serve"], ["send", "s1", "x"]])
+def test_the_home_of_a_user_whom_nobody_knows_is_told_of(home: Path, arguments: list[str]) -> None:
+    done = run("--home", "~nobody-has-this-name/home", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tertulia: The folder ~nobody-has-this-name/home cannot be found")
 
 
 def test_a_remark_stays_off_stdout_where_stderr_is_closed(begun: Path) -> None:

@@ -96,6 +96,7 @@ def test_a_daemon_that_nobody_named_is_found(monkeypatch: pytest.MonkeyPatch) ->
         [str(Path(sys.executable).parent / "tertuliad")],
         [
             sys.executable,
+            "-P",  # nothing that lies where the user is becomes part of the daemon
             "-m",
             "tertuliad",
         ],

@@ -35,6 +35,11 @@ def test_a_file_is_read_where_the_session_works(tmp_path: Path) -> None:
     assert with_one(Path("/"), type="file", path=str(tmp_path / "a.txt")) == "one\ntwo"
 
 
+def test_a_name_that_is_no_text_is_listed_as_far_as_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).touch()
+    assert with_one(tmp_path, type="directory", path=str(tmp_path)) == "caf?.txt"
+
+
 def test_lines_are_counted_from_zero_and_the_last_is_included(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("zero\none\ntwo\nthree")
     shown = with_one(tmp_path, type="file", path="a.txt", lineRange={"start": 1, "end": 2})

@@ -969,3 +969,48 @@ async def test_a_broken_document_is_refused_where_it_is_broken(
     assert refused.value.data is not None
     assert refused.value.data["path"] == path
     assert await listed(client) == []
+
+
+async def test_who_speaks_waits_for_few_of_many_that_are_deleted(
+    both: tuple[FramesClient, Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, room = both
+    monkeypatch.setattr(limits, "DELETED_AT_ONCE", 2)
+    many = [f"s{number}" for number in range(40)]
+    for each in many:
+        await client.create(each)
+    other = room.connect()
+    await other.create("of-another")
+    asked = await client.ask("sessions.bulkDelete", {"sessionIds": many})
+    spoke = await other.ask("session.log", {"sessionId": "of-another", "message": "meanwhile"})
+    await other.answer(spoke)
+    left = (await other.request("session.list"))["sessions"]
+    assert len(left) > len(many) / 2
+    assert set((await client.answer(asked))["result"]["freedBytes"]) == set(many)
+
+
+async def test_what_is_attached_to_while_others_are_pruned_stays(
+    both: tuple[FramesClient, Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, room = both
+    monkeypatch.setattr(limits, "DELETED_AT_ONCE", 2)
+    many = [f"s{number}" for number in range(20)]
+    for each in many:
+        await client.create(each)
+        await client.request("session.detach", {"sessionId": each})
+    other = room.connect()
+    listed = [row["sessionId"] for row in (await client.request("session.list"))["sessions"]]
+    real = room.store.delete
+    deleted: list[str] = []
+
+    def first(session_ids: list[str]) -> Any:
+        if not deleted:
+            room.engine.hub.attach(next(iter(room.connections)), listed[-1], 0)
+        deleted.extend(session_ids)
+        return real(session_ids)
+
+    monkeypatch.setattr(room.store, "delete", first)
+    answer = await other.request("sessions.pruneOld", {"olderThanDays": 0})
+    assert answer["reasons"] == {listed[-1]: "attached"}
+    assert answer["skipped"] == [listed[-1]]
+    assert sorted(answer["deleted"]) == sorted(deleted) == sorted(set(many) - {listed[-1]})

@@ -194,12 +194,21 @@ CASES = [
         params={"sessionId": "s", "name": "x" * 101},
         kind=TOO_LARGE,
     ),
+    Case(
+        bound="SEARCH_CHARS",
+        advice="Take the words",
+        lowered=100,
+        method="sessions.search",
+        params={"text": "x" * 101},
+        kind=TOO_LARGE,
+    ),
 ]
 
 
 def smaller(params: dict[str, Any]) -> dict[str, Any]:
     """The same params with half of the text."""
-    text: dict[str, Any] = {"prompt": "x" * 50, "name": "x" * 50, "metadata": {"k": "x" * 50}}
+    text: dict[str, Any] = dict.fromkeys(("prompt", "name", "text"), "x" * 50)
+    text["metadata"] = {"k": "x" * 50}
     return {name: text.get(name, value) for name, value in params.items()}
 
 
@@ -442,6 +451,11 @@ ELSEWHERE = {
     "_again",
     "CONNECTIONS_RETRY_MS": E + "test_many_clients.py::test_one_client_too_many_is_told_so_and_room"
     "_is_used_again",
+    **dict.fromkeys(
+        ("ACCEPT_PAUSE_S", "ACCEPT_TOLD_S"),
+        E + "test_few_files.py::test_clients_beyond_the_limit_hurt_nobody_and_come_in_later",
+    ),
+    "FILES_AT_LEAST": E + "test_few_files.py::test_a_start_with_too_few_files_says_so",
     "STRANGER_S": E + "test_many_clients.py::test_half_open_connections_are_closed_after_a_while"
     "_and_clients_are_not",
     "STRANGER_BYTES": E + "test_many_clients.py::test_a_strangers_message_is_small_and_a_clients"
@@ -453,6 +467,9 @@ ELSEWHERE = {
     "LIGHT_BYTES": E
     + "test_huge_frames.py::test_an_event_of_the_largest_size_is_stored_and_reaches"
     "_all_who_follow",
+    "DELETED_AT_ONCE": D
+    + "test_library.py::test_who_speaks_waits_for_few_of_many_that_are_deleted",
+    "MARKED_BYTES": D + "test_store.py::test_the_snippet_of_a_long_text_is_around_what_was_found",
     "LIGHT_SEGMENTS": D
     + "test_store.py::test_a_log_of_many_segments_or_a_large_snapshot_is_loaded_by_a_thread",
     "LIGHT_EVENTS": D
@@ -461,6 +478,9 @@ ELSEWHERE = {
     "ATTACHED_FILE_BYTES": D + "test_attached.py::test_a_large_file_is_cut_and_says_so",
     "LISTED_ENTRIES": D + "test_attached.py::test_a_large_folder_is_counted",
     "TITLE_CHARS": D + "test_session_state.py::test_a_long_title_is_cut",
+    "AFTER_FINISH_S": D
+    + "providers/test_openai_chat.py::test_a_finished_answer_is_whole_though_the"
+    "_server_never_ends_it",
     "TURN_IDLE_TIMEOUT_S": D + "test_sessions.py::test_a_model_that_falls_silent_ends_the_turn",
     "TURN_TIMEOUT_S": D + "test_turns.py::test_a_turn_that_takes_too_long_in_all_ends_though_the"
     "_model_goes_on",
@@ -526,7 +546,6 @@ HERE = {
 REASONS = {
     "READ_CHUNK_BYTES": "a size of reads: any cut of the bytes gives the same frames",
     "STRANGER_FAREWELL_S": "for a peer that does not take its refusal, and nobody waits for it",
-    "ACCEPT_PAUSE_S": "a pause, so that a machine out of descriptors is not kept busy as well",
     "CONNECT_TIMEOUT_S": "aiohttp's own; no address of a test machine is sure to stay silent",
     "MODELS_LIST_TIMEOUT_S": "a wait of seconds, bound when its module is imported",
     "MODEL_ERROR_BODY_BYTES": "what is beyond it is not read, and nothing of it would be shown",

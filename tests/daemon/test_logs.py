@@ -153,5 +153,11 @@ def test_a_wake_up_that_came_too_late_is_no_news() -> None:
     assert reported("set_result") == [False, False]
 
 
+def test_a_record_that_was_told_of_no_exception_is_told() -> None:
+    record = line("the loop cannot be made")
+    setattr(record, "exc_info", False)  # noqa: B010 - as logging has it, whatever its types say
+    assert tells_something(record)
+
+
 def test_other_failures_of_the_loop_are_told() -> None:
     assert reported("set_exception") == [True, True]

@@ -603,3 +603,26 @@ async def test_a_turn_that_outlives_its_session_writes_nothing_to_the_next_of_it
         late.finish("to the old")
         await told(here, "session.idle")
         assert (await there.request("session.getMessages", at))["events"] == before
+
+
+async def test_who_waits_here_for_a_message_that_another_daemon_has_is_told_to_come_again(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, _, there, other):
+        other.model.hold = True
+        first, second = ({"sessionId": S, "prompt": p, "idempotencyKey": p} for p in ("a", "b"))
+        for message in (first, second):
+            await there.request("session.send", message)
+        call = await other.model.next_call()
+        for message in (first, second):
+            with pytest.raises(TurnBusy, match="another daemon") as refused:
+                await here.request("session.sendAndWait", message)
+            assert refused.value.retry_ms is not None
+        call.finish("to a")
+        last = await other.model.next_call()
+        ended = await here.request("session.sendAndWait", first)
+        assert ended["response"]["data"]["content"] == "to a"
+        last.finish("to b")
+        await there.next_event("session.idle", S)
+        ended = await here.request("session.sendAndWait", second)
+        assert ended["response"]["data"]["content"] == "to b"

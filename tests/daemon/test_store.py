@@ -29,6 +29,7 @@ from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store import file, logs, rows, search, sqlite
 from tertuliad.store.base import (
+    MARKS,
     AlreadyThere,
     Append,
     Fork,
@@ -791,6 +792,44 @@ async def test_a_search_finds_all_that_is_stored(open_store: Open) -> None:
     hits, _ = await done(store.search("apple", 1, None))
     assert hits[0].snippet == "a red \x02apple\x03"
     assert (hits[0].event_id, hits[0].type) == ("e1", "user.message")
+
+
+@pytest.mark.parametrize(
+    ("asked", "snippet"),
+    [
+        ("heron", " tree tree \x02Heron\x03 tree tree "),
+        ("her", " tree tree \x02Heron\x03 tree tree "),
+        ("eron", None),
+        ("tree", "\x02tree\x03 tree "),
+        ("heron egret", None),
+        ("zurich", "tree tree "),
+        ("Zürich!", " tree tree \x02Zürich\x03"),
+    ],
+)
+async def test_the_snippet_of_a_long_text_is_around_what_was_found(
+    open_store: Open, asked: str, snippet: str | None
+) -> None:
+    store = open_store()
+    text = f"{'tree ' * 10_000}Heron {'tree ' * 10_000}Zürich"
+    await done(store.create(Append(0, row("a", 1), (spoken(1, text),))))
+    hits, _ = await done(store.search(asked, 1, None))
+    if snippet is None:
+        assert hits == []
+    else:
+        assert snippet in hits[0].snippet
+        assert len(hits[0].snippet) < 500
+
+
+async def test_words_that_are_said_again_and_again_are_found_in_the_time_of_one(
+    open_store: Open,
+) -> None:
+    """SQLite weighs each of the places against all others: of all of these, for hours."""
+    store = open_store()
+    said = (spoken(1, "error " * 200_000), spoken(2, "an Error at last"))
+    await done(store.create(Append(0, row("a", 2), said)))
+    asked = "error Error ERROR " * 50
+    hits, _ = await done(store.search(asked, 50, None))
+    assert {hit.seq: hit.snippet.count(MARKS[0]) for hit in hits} == {1: 1, 2: 1}
 
 
 async def test_a_search_knows_forks_rewinds_and_deletions(open_store: Open) -> None:

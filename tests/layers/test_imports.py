@@ -91,23 +91,37 @@ RULES = (
             "tertuliad.clock",
             "tertuliad.ids",
             "tertuliad.limits",
+            "tertuliad.open_files",
             "tertuliad.tasks",
         ),
         "a session cannot tell who is watching, which store keeps it, or which model answers",
     ),
     Rule(
         "tertuliad.providers",
-        (PROTOCOL, "tertuliad.config", "tertuliad.limits"),
+        (PROTOCOL, "tertuliad.config", "tertuliad.limits", "tertuliad.open_files"),
         "a provider knows its own interface only: the engine is not its business",
     ),
     Rule(
         "tertuliad.store",
-        (PROTOCOL, "tertuliad.limits", "tertuliad.replies", "tertuliad.tasks"),
+        (
+            PROTOCOL,
+            "tertuliad.limits",
+            "tertuliad.open_files",
+            "tertuliad.replies",
+            "tertuliad.tasks",
+        ),
         "a store keeps rows and bytes and does not know what they mean",
     ),
     Rule(
         "tertuliad.doctor",
-        (PROTOCOL, "tertuliad.store", "tertuliad.sessions", "tertuliad.limits", "tertuliad.clock"),
+        (
+            PROTOCOL,
+            "tertuliad.store",
+            "tertuliad.sessions",
+            "tertuliad.limits",
+            "tertuliad.clock",
+            "tertuliad.home",
+        ),
         "a home is looked at without a daemon: there are no clients and no models",
     ),
     Rule(
@@ -138,7 +152,13 @@ RULES = (
     ),
     Rule(
         "tertuliad.rpc",
-        (PROTOCOL, "tertuliad.replies", "tertuliad.limits", "tertuliad.spread"),
+        (
+            PROTOCOL,
+            "tertuliad.replies",
+            "tertuliad.limits",
+            "tertuliad.open_files",
+            "tertuliad.spread",
+        ),
         "the gate knows requests and answers, not what they are about",
     ),
     Rule(
@@ -188,6 +208,7 @@ RULES = (
     Rule("tertuliad.clock", (), "everybody may know the time"),
     Rule("tertuliad.replies", (PROTOCOL,), "everybody completes replies"),
     Rule("tertuliad.garbage", (), "it is imported before everything else"),
+    Rule("tertuliad.open_files", (), "everybody may meet the bound"),
     Rule("tertuliad.tasks", (), "everybody may be given a task"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
     Rule(

@@ -7,9 +7,12 @@ and the command can be interrupted quietly from its first moment on.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as type checkers know it; `typing` takes longer than all that is here
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tertulia.aio import AsyncClient
     from tertulia.aio_session import AsyncSession
     from tertulia.client import Client

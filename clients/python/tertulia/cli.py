@@ -11,9 +11,10 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from tertulia.interrupts import INTERRUPTED, ended_at_once
+
+TYPE_CHECKING = False  # `typing` is slow to import, and Ctrl-C is not met before `main`
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tertulia.options import parse
         from tertulia.wording import said
 
-    options = parse(sys.argv[1:] if argv is None else argv)
-    _take_any_text()
+        _take_any_text()
     try:
+        with ended_at_once():
+            options = parse(sys.argv[1:] if argv is None else argv)
         run: Run = options.run
         code = run(options)
         sys.stdout.flush()
@@ -50,9 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _take_any_text() -> None:
-    """What stdout cannot encode is shown as `?`; stdin's bytes come in whatever they are."""
-    if sys.stdout is None:  # it was closed before this began
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the program
+    """What stdout cannot encode is shown as `?`; stdin's bytes come in whatever they are. Of the
+    three, one that was closed before this began leads nowhere: else the next file that is opened
+    would be taken for it."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - as long as the program
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:  # `print` would take stdout in its place
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -41,10 +41,16 @@ Address = UnixAddress | TcpAddress
 
 
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
-    """The data folder: as given, TERTULIA_HOME, the SDKs' COPILOT_HOME, or the platform's."""
+    """The data folder: as given, TERTULIA_HOME, the SDKs' COPILOT_HOME, or the platform's.
+
+    Raises `TertuliaError` where it is under a user's home that nobody knows.
+    """
     given = None if home is None else os.fspath(home)
-    folder = Path(layout.data_folder(given, os.environ, sys.platform, str(Path.home())))
-    return folder.expanduser().absolute()
+    user = os.path.expanduser("~")
+    folder = os.path.expanduser(layout.data_folder(given, os.environ, sys.platform, user))
+    if folder.startswith("~"):
+        raise TertuliaError(layout.of_nobody(folder))
+    return Path(folder).absolute()
 
 
 def is_kept(home: Path) -> bool:
@@ -113,7 +119,7 @@ def daemon_command(command: str | Sequence[str] | None = None) -> list[str]:
         return [found]
     beside = shutil.which("tertuliad", path=os.path.dirname(sys.executable))
     found = beside or shutil.which("tertuliad")
-    return [found] if found else [sys.executable, "-m", "tertuliad"]
+    return [found] if found else [sys.executable, "-P", "-m", "tertuliad"]
 
 
 def daemon_python() -> str:

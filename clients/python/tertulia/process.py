@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -137,6 +138,11 @@ class StderrTail:
 
 
 def cannot_run(program: str, error: OSError) -> DaemonFailed:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DaemonFailed(
+            f"The daemon cannot be run: {error.strerror}. Raise the limit (`ulimit -n`), or close"
+            " what this process does not need."
+        )
     return DaemonFailed(
         f"The daemon cannot be run: {program}: {error.strerror}. Install tertulia, or name the"
         " program in TERTULIAD."

@@ -14,18 +14,18 @@ import os
 import sys
 from pathlib import Path
 
-from tertulia_protocol import layout
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
 from tertuliad.doctor.findings import as_json, as_line, counted
 from tertuliad.doctor.repair import repair
+from tertuliad.home import home_folder
 
 SOUND, FAULTS, CANNOT = 0, 1, 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = _parser().parse_args(argv)
-    folder = layout.data_folder(given.home, os.environ, sys.platform, str(Path.home()))
-    home = Path(folder).expanduser().absolute()
+    parser = _parser()
+    given = parser.parse_args(argv)
+    home = Path(home_folder(given.home, parser.error))
     done: list[str] = []
     try:
         examined = repair(home, done.append) if given.repair else examine(home)

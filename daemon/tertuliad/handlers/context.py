@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers
+from tertulia_protocol.envelope import sayable
 from tertulia_protocol.errors import Overloaded, SessionNotFound
 from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
@@ -22,7 +23,7 @@ from tertuliad.sessions.world import World
 def working_directory() -> str:
     """Where the daemon works; the root, once that folder was removed."""
     try:
-        return os.getcwd()
+        return sayable(os.getcwd())
     except FileNotFoundError:
         return os.sep
 

@@ -5,6 +5,7 @@ None of them needs an attached caller.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -93,6 +94,12 @@ async def _imported(
 async def search(
     ctx: Context, caller: Caller, params: methods.SessionsSearchParams
 ) -> methods.SessionsSearchResult:
+    if len(params.text) > limits.SEARCH_CHARS:
+        raise faults.invalid(
+            "$.text",
+            f"at most {limits.SEARCH_CHARS} characters can be searched for. Take the words that"
+            " matter",
+        )
     limit = min(params.limit or limits.FOUND_AT_ONCE, limits.FOUND_AT_ONCE)
     hits, cursor = await settled(ctx.world.store.search(params.text, limit, params.cursor))
     return methods.SessionsSearchResult(hits=[_hit(hit) for hit in hits], cursor=cursor)
@@ -174,15 +181,20 @@ async def bulk_delete(
     return methods.SessionsBulkDeleteResult(freed_bytes=freed)
 
 
-async def _deleted(ctx: Context, session_ids: list[str]) -> dict[str, int]:
-    """Delete those that are there, all at once; the bytes that each has freed."""
+async def _deleted(
+    ctx: Context, session_ids: list[str], may_go: Callable[[str], bool] = lambda _: True
+) -> dict[str, int]:
+    """Delete those that are there, some at once, so that what others store comes between; the
+    bytes that each has freed. Each is asked whether it `may_go` when its turn comes."""
     wanted = [each for each in dict.fromkeys(session_ids) if ids.is_valid(each)]
-    replies = {each: ctx.delete(each) for each in wanted}
     freed = {}
-    for session_id, reply in replies.items():
-        size: int | None = await reply.settled()
-        if size is not None:
-            freed[session_id] = size
+    for start in range(0, len(wanted), limits.DELETED_AT_ONCE):
+        some = wanted[start : start + limits.DELETED_AT_ONCE]
+        replies = {each: ctx.delete(each) for each in some if may_go(each)}
+        for session_id, reply in replies.items():
+            size: int | None = await reply.settled()
+            if size is not None:
+                freed[session_id] = size
     return freed
 
 
@@ -192,10 +204,18 @@ async def prune(
     before = now_ms() - round(params.older_than_days * _DAY_MS)
     page = await settled(ctx.world.store.rows(ListQuery()))
     old = [row for row in page.rows if row.modified_ms < before]
-    found = {row.id: _stays_for(ctx, row, params) for row in old}
-    reasons = {each: reason for each, reason in found.items() if reason is not None}
-    going = [each for each in found if each not in reasons]
-    freed = {} if params.dry_run else await _deleted(ctx, going)
+    excluded = frozenset(params.exclude_session_ids or ())
+    found = {row.id: row for row in old}
+    reasons: dict[str, methods.StaysFor] = {}
+
+    def may_go(session_id: str) -> bool:
+        reason = _stays_for(ctx, found[session_id], params, excluded=session_id in excluded)
+        if reason is not None:
+            reasons[session_id] = reason
+        return reason is None
+
+    going = list(filter(may_go, found))
+    freed = {} if params.dry_run else await _deleted(ctx, going, may_go)
     return methods.SessionsPruneOldResult(
         deleted=list(freed),
         candidates=list(found),
@@ -208,10 +228,9 @@ async def prune(
 
 
 def _stays_for(
-    ctx: Context, row: Row, params: methods.SessionsPruneOldParams
+    ctx: Context, row: Row, params: methods.SessionsPruneOldParams, *, excluded: bool
 ) -> methods.StaysFor | None:
     """Why a session that is old enough stays all the same; first what no parameter changes."""
-    excluded = row.id in (params.exclude_session_ids or ())
     reasons: tuple[tuple[methods.StaysFor, bool], ...] = (
         ("running", row.id in ctx.world.running),
         ("attached", ctx.hub.followers(row.id) > 0),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio.to_thread
 
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
+from tertuliad import open_files
 from tertuliad.limits import CONNECT_TIMEOUT_S, MIB
 from tertuliad.providers.base import FailureKind, ProviderFailed
 
@@ -254,6 +255,8 @@ def _not_reached(exc: Exception, where: str) -> ProviderFailed:
                 f"{where} refused the connection. Check that the server runs and that the port"
                 " is right."
             )
+        case aiohttp.ClientConnectorError() if open_files.are_short(exc.os_error):
+            text = open_files.told()
         case aiohttp.ClientConnectorError():
             reason = exc.os_error.strerror or type(exc.os_error).__name__
             text = f"{where} cannot be reached ({reason}). Check the address and the network."

@@ -96,6 +96,11 @@ class StreamedAnswer:
         self._closed = False  # the usage came alone: nothing else will
         self._heard = False  # something of an answer has come
 
+    @property
+    def finished(self) -> bool:
+        """The model has said why it ends; what it took, and the stream's end, may follow."""
+        return self._finish_reason is not None
+
     def feed(self, data: bytes) -> Delta | None:
         """The text that `data` brought, joined; None if it brought none."""
         try:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import anyio
 
 from tertulia_protocol.provider_config import parted, public_url
+from tertuliad import limits
 from tertuliad.limits import MODEL_ERROR_BODY_BYTES, MODEL_LINE_BYTES, MODELS_LIST_TIMEOUT_S
 from tertuliad.providers.base import HEARD, Delta, Done, ModelRequest, ProviderFailed
 from tertuliad.providers.http import Answer, Http
@@ -79,7 +80,7 @@ class OpenAIChat:
                 return
             self._expect_events(answer)
             reader = StreamedAnswer(self._where, self._secrets_of(request))
-            while not reader.complete and (data := await answer.read()):
+            while not reader.complete and (data := await _more(answer, reader)):
                 yield reader.feed(data) or HEARD
             delta, done = reader.end()
             if delta is not None:
@@ -204,6 +205,16 @@ def _under(root: str, method: str, query: str) -> str:
     """The address of `method`; a base URL that already names the chat method is understood."""
     place = root.rstrip("/").removesuffix("/chat/completions")
     return f"{place}/{method}{'?' if query else ''}{query}"
+
+
+async def _more(answer: Answer, reader: StreamedAnswer) -> bytes:
+    """What comes next; nothing at the end, which some servers do not say: a model that has finished
+    has a while for what it took."""
+    if not reader.finished:
+        return await answer.read()
+    with anyio.move_on_after(limits.AFTER_FINISH_S):
+        return await answer.read()
+    return b""
 
 
 def _header_faults(headers: Mapping[str, str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from tertulia_protocol import attachments, layout
+from tertulia_protocol.envelope import sayable
 from tertuliad import limits
 from tertuliad.sessions.history import is_image
 
@@ -76,4 +77,4 @@ def _listing(path: Path) -> str:
         return f"(cannot be listed: {_reason(error)})"
     shown = names[: limits.LISTED_ENTRIES]
     left = len(names) - len(shown)
-    return "\n".join(shown) + (f"\n(and {left} more)" if left else "")
+    return "\n".join(map(sayable, shown)) + (f"\n(and {left} more)" if left else "")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
 import msgspec
 
 from tertulia_protocol import events
 from tertuliad.replies import Reply, mapped
+from tertuliad.sessions.refusals import runs_elsewhere
 from tertuliad.sessions.waits import TurnEnd
-from tertuliad.store.base import Range, Record, Store
+from tertuliad.store.base import Range, Record, Row, Store
 
-_TYPES = ("user.message", "assistant.message", "abort", "session.error")
+_TURN_END = "assistant.turn_end"
+_TYPES = ("user.message", "assistant.message", "abort", "session.error", _TURN_END)
 
 
 class _Event(msgspec.Struct):
@@ -21,11 +27,30 @@ class _Asked(msgspec.Struct, rename="camel"):
     message_id: str | None = None
 
 
-def end_of(store: Store, session_id: str, message_id: str) -> Reply:
+def end_of(
+    store: Store, runs: Callable[[str | None], bool], session_id: str, message_id: str
+) -> Reply:
     """Completed with the `TurnEnd`: `aborted` where the log has no such message, because it was
-    taken out of the queue or rewound."""
-    records = store.read(session_id, Range(types=_TYPES))
-    return mapped(records, lambda found: _end(_turn(found, message_id), message_id))
+    taken out of the queue or rewound. Fails with `TurnBusy` where that is still open, since a
+    process that `runs` is the row's owner."""
+    final = Reply()
+
+    def answer(row: Row | None, records: list[Record]) -> TurnEnd:
+        turn = _turn(records, message_id)
+        is_over = turn is not None and any(record.type == _TURN_END for record in turn)
+        if not is_over and row is not None and runs(row.owner):
+            raise runs_elsewhere(session_id)
+        return _end(turn, message_id)
+
+    def found(done: Future[Row | None]) -> None:
+        if done.exception() is not None:
+            final.follow(done)
+            return
+        records = store.read(session_id, Range(types=_TYPES))  # newer than the row
+        mapped(records, partial(answer, done.result())).add_done_callback(final.follow)
+
+    store.row(session_id).add_done_callback(found)
+    return final
 
 
 def _turn(records: list[Record], message_id: str) -> list[Record] | None:

@@ -108,7 +108,10 @@ class Sessions:
         """Completed with the `TurnEnd` of a message that was accepted, now or before."""
         session = self._slot(session_id)
         reply = None if session is None else session.turn_of(message_id)
-        return reply or past_turns.end_of(self._world.store, session_id, message_id)
+        world = self._world
+        return reply or past_turns.end_of(
+            world.store, world.owners.elsewhere, session_id, message_id
+        )
 
     def told(self, session_id: str) -> int:
         """The last stored seq that was published here, or read, of a session in memory."""

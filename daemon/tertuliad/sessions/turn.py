@@ -19,6 +19,7 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import RpcError
+from tertuliad import open_files
 from tertuliad.providers.base import Done, Message, ProviderFailed, Target
 from tertuliad.sessions.decide.answering import Outcome
 from tertuliad.sessions.model_request import as_the_caller_knows, request_of
@@ -195,6 +196,8 @@ class _Silence:
 
 
 def _unexpected(error: Exception) -> ProviderFailed:
+    if open_files.are_short(error):
+        return ProviderFailed("server_error", open_files.told())
     reference = os.urandom(4).hex()
     log.error("unexpected error in a turn %s", reference, exc_info=error)
     return ProviderFailed(

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.store.failures import failure
 
 if TYPE_CHECKING:
     from tertuliad.tasks import Spawn
@@ -47,10 +47,7 @@ class Owners:
             elif not self._beating:
                 os.utime(self._fd)
         except OSError as error:
-            raise StoreFailed(
-                f"The folder {self._folder} cannot be used: {error.strerror}. Check that the"
-                " data folder exists and can be written."
-            ) from error
+            raise failure(error, self._folder) from error
 
     def beat_while(self, running: Collection[str], spawn: Spawn) -> None:
         """Touch the mark again and again until nothing runs any more."""

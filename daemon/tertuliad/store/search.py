@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tertuliad import limits
 from tertuliad.store.base import MARKS, MAX_SEQ
 from tertuliad.store.schema import SAID_TYPES, event_id, seq_of
+from tertuliad.store.snippets import around
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,11 +38,17 @@ _COSTS = (
 )
 
 _FIND = (
-    "SELECT events.id, CASE WHEN json_valid(CAST(events.body AS TEXT))"  # noqa: S608
-    " THEN json_extract(CAST(events.body AS TEXT), '$.id') ELSE '' END, events.type,"
-    f" snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"
-    " FROM said JOIN events ON events.id = said.rowid"
+    "SELECT said.rowid FROM said JOIN events ON events.id = said.rowid"
     " WHERE said MATCH ? ORDER BY said.rank, said.rowid DESC LIMIT ? OFFSET ?"
+)
+_PLACE = (
+    "SELECT CASE WHEN json_valid(CAST(body AS TEXT))"  # noqa: S608 - constants
+    " THEN json_extract(CAST(body AS TEXT), '$.id') ELSE '' END, type,"
+    f" CASE WHEN length(body) > ? THEN {TEXT} END FROM events WHERE id = ?"
+)
+_SNIPPET = (
+    f"SELECT snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"  # noqa: S608
+    " FROM said WHERE said MATCH ? AND rowid = ?"
 )
 
 
@@ -128,8 +135,15 @@ def unindex(db: sqlite3.Connection, segment: int, upto: int) -> None:
 def query_of(text: str) -> str:
     """An FTS5 query for all of the words of `text`, whatever characters they have; the last word
     may be the beginning of one."""
-    words = [f'"{word}"' for word in text.replace('"', " ").replace("\0", " ").split()]
+    words = [f'"{word}"' for word in words_of(text)]
     return " ".join(words) + ("*" if words else "")
+
+
+def words_of(text: str) -> list[str]:
+    """Each once: a word that is said again finds nothing more, and costs as much again."""
+    words = text.replace('"', " ").replace("\0", " ").split()
+    last_first = {word.casefold(): word for word in reversed(words)}
+    return list(last_first.values())[::-1]
 
 
 def find(
@@ -139,4 +153,14 @@ def find(
     query = query_of(text)
     if not query:
         return []
-    return db.execute(_FIND, (query, limit, offset)).fetchall()
+    found = db.execute(_FIND, (query, limit, offset)).fetchall()
+    return [_place(db, row_id, query, text) for (row_id,) in found]
+
+
+def _place(db: sqlite3.Connection, row_id: int, query: str, text: str) -> tuple[int, str, str, str]:
+    place = (limits.MARKED_BYTES, row_id)
+    event_id, kind, long_text = db.execute(_PLACE, place).fetchone()
+    if long_text is not None:
+        return row_id, event_id, kind, around(long_text, words_of(text))
+    (snippet,) = db.execute(_SNIPPET, (query, row_id)).fetchone()
+    return row_id, event_id, kind, snippet

@@ -19,6 +19,7 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -142,9 +143,12 @@ class Writer:
     def _synced(self, outcomes: list[Any]) -> Future[list[Any]]:
         """`outcomes`, once they are durable."""
         if not self._kernel_asked:
-            from tertuliad.store.kernel_sync import offered
+            self._kernel_asked = True
+            # A process that may open no more files cannot import it: the thread syncs.
+            with contextlib.suppress(OSError, ImportError):
+                from tertuliad.store.kernel_sync import offered
 
-            self._kernel, self._kernel_asked = offered(self._loop), True
+                self._kernel = offered(self._loop)
         if self._kernel is not None:
             reply = Reply()
 

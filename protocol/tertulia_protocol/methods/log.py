@@ -15,7 +15,7 @@ from tertulia_protocol.shapes import Params, Result
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-SomeNames = Annotated[list[str], msgspec.Meta(min_length=1)]
+SomeNames = Annotated[list[str], msgspec.Meta(min_length=1, max_length=1000)]
 
 # The log
 

@@ -60,6 +60,7 @@ class SessionOpened(Result, frozen=True, kw_only=True):
 
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+WantedMembers = Annotated[dict[str, str | bool | Int64 | float], msgspec.Meta(max_length=100)]
 
 
 class SessionFilter(Params, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ class SessionFilter(Params, frozen=True, kw_only=True):
     branch: str | None = None
     archived: bool | Literal["any"] | None = None
     named: bool | None = None
-    metadata: dict[str, str | bool | Int64 | float] | None = None
+    metadata: WantedMembers | None = None
     prefix: str | None = None
 
 

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import pytest
 
+from tertuliad import limits
 from tertuliad.limits import MODEL_LINE_BYTES
 from tertuliad.providers.base import (
     Delta,
@@ -414,6 +415,29 @@ async def test_how_http_ends_after_a_whole_answer_does_not_matter(http: Http) ->
             items.append(item)
             if isinstance(item, Done):
                 answered.set()
+    assert [type(item) for item in items] == [Delta, Done]
+    server.close()
+
+
+async def test_a_finished_answer_is_whole_though_the_server_never_ends_it(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "AFTER_FINISH_S", 0.05)
+    hung_up = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + EVENTS)
+        await reader.read()
+        hung_up.set()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    chat = OpenAIChat("raw", f"http://127.0.0.1:{port}/v1", http)
+    with anyio.fail_after(BOUND_S):
+        items = [item async for item in chat.stream(ask("m"))]
+        await hung_up.wait()
     assert [type(item) for item in items] == [Delta, Done]
     server.close()
 

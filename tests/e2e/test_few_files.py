@@ -1,0 +1,103 @@
+"""Promises 1 and 8 where the system lets the process open no more files and connections."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_process import TERTULIAD, DaemonProcess, stdio_daemon, tcp_daemon
+from tests.support.model_thread import ModelThread
+from tests.support.wire import BOUND_S, said
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="another's limit is Linux's to set")
+
+TOO_FEW = ("sh", "-c", 'ulimit -n 20; exec "$@"', "sh", str(TERTULIAD))
+
+
+@contextlib.contextmanager
+def files_left(daemon: DaemonProcess, spare: int) -> Iterator[None]:
+    """Meanwhile it may open `spare` more."""
+    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd")}
+    free = (number for number in itertools.count() if number not in taken)
+    *_, limit = itertools.islice(free, spare + 1)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_start_with_too_few_files_says_so(home: Path) -> None:
+    with DaemonProcess(home, "--port", "0", program=TOO_FEW) as daemon:
+        assert daemon.wait() == 1
+        (line,) = daemon.stderr.splitlines()
+        assert "its limit is 20" in line
+        assert "ulimit -n" in line
+
+
+@pytest.mark.parametrize("spare", [0, 2])
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_without_a_file_every_request_is_answered_and_with_files_all_goes_on(
+    home: Path, model: ModelThread, sessions: int, spare: int
+) -> None:
+    with stdio_daemon(home, "--turn-retries", "0") as daemon:
+        wire = daemon.wire
+        known = [wire.create(model.provider()) for _ in range(sessions)]
+        with files_left(daemon, spare):
+            asked = [wire.ask(method) for method in ("session.list", "models.list", "ping")]
+            asked += [wire.ask("session.create", {"provider": model.provider()}) for _ in range(3)]
+            asked += [wire.ask("session.getMetadata", {"sessionId": name}) for name in known]
+            answers = [wire.answer(number) for number in asked]
+        for error in [answer["error"] for answer in answers if "error" in answer]:
+            assert error["data"]["kind"] in ("overloaded", "store_failed"), error
+            assert error["data"]["retryMs"] > 0
+            assert "ulimit -n" in error["message"]
+        for session in [*known, wire.create(model.provider())]:
+            assert said(wire.turn(session, "[[say:fine]]")) == ["fine"]
+
+
+def test_a_turn_without_a_file_for_its_call_ends_and_says_so(
+    home: Path, model: ModelThread
+) -> None:
+    with stdio_daemon(home, "--turn-retries", "0") as daemon:
+        wire = daemon.wire
+        busy, fresh = wire.create(model.provider()), wire.create(model.provider())
+        wire.turn(fresh, "[[say:first]]")
+        wire.call("session.send", sessionId=busy, prompt="[[fake-hang]]")
+        model.until_active(1)  # over the one connection to the model that there is
+        with files_left(daemon, 0):
+            wire.turn(fresh, "[[say:never]]")
+        assert "ulimit -n" in wire.event(fresh, "session.error")["data"]["message"]
+        assert said(wire.turn(fresh, "[[say:fine]]"))[-1] == "fine"
+
+
+def test_clients_beyond_the_limit_hurt_nobody_and_come_in_later(
+    home: Path, model: ModelThread
+) -> None:
+    with tcp_daemon(
+        home, "--allow-anonymous", token=None, bounds={"ACCEPT_PAUSE_S": 0.001}
+    ) as daemon:
+        wire = daemon.connect()
+        session = wire.create(model.provider())
+        wire.turn(session, "[[say:first]]")
+        with files_left(daemon, 8), contextlib.ExitStack() as crowd:
+            for _ in range(20):
+                crowd.enter_context(
+                    socket.create_connection(("localhost", daemon.port), timeout=BOUND_S)
+                )
+            for _ in range(100):
+                assert wire.call("ping")["message"] == "pong"
+            assert said(wire.turn(session, "[[say:on]]"))[-1] == "on"
+            crowd.close()
+            assert daemon.connect().call("ping")["message"] == "pong"
+        assert daemon.terminate() == 0
+        assert daemon.stderr.count("accepting a client failed") == 1, "told once, not each time"
