@@ -47,7 +47,7 @@ from tertuliad.store.base import (
 from tertuliad.store.owners import Owners
 from tertuliad.store.schema import FILE_NAME, SCHEMA_VERSION, open_database
 from tertuliad.store.sqlite import SqliteStore
-from tests.support.store_alone import done
+from tests.support.store_alone import done, loaded
 
 pytestmark = pytest.mark.anyio
 
@@ -1237,7 +1237,7 @@ async def test_the_write_ahead_log_has_checkpoints_as_it_grows(
         await done(store.row("s"))  # reads come one after the other, and a checkpoint is one
         longest = max(longest, database.with_name(f"{FILE_NAME}-wal").stat().st_size)
     assert 0 < longest < 200_000
-    assert (await done(store.load("s"))).row.head == 3001  # type: ignore[union-attr]
+    assert (await loaded(store, "s")).row.head == 3001
 
 
 # Who runs what
