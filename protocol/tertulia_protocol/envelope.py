@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import errors
+from tertulia_protocol.framing import HEAD_BYTES
 
 RequestId = str | int
 Encoded = bytes | bytearray
@@ -99,7 +100,7 @@ first body cannot be decoded."""
 
 def find_id(head: Encoded) -> RequestId | None:
     """The id in the first bytes of a body that cannot be decoded whole."""
-    match = re.match(_LEADING_ID, head[:4096])
+    match = re.match(_LEADING_ID, head[:HEAD_BYTES])
     if match is None:
         return None
     try:

@@ -149,29 +149,14 @@ class StoreFailed(_CodedError):
     default_code = STORE_FAILED
 
 
-_BY_KIND: dict[str, type[_CodedError]] = {
-    cls.kind: cls
-    for cls in (
-        InvalidParams,
-        MethodNotFound,
-        NotAuthenticated,
-        SessionNotFound,
-        SessionExists,
-        TurnBusy,
-        SeqMoved,
-        Overloaded,
-        Draining,
-        NotSupported,
-        ModelUnavailable,
-        StoreFailed,
-    )
-}
+BY_KIND: dict[str, type[_CodedError]] = {cls.kind: cls for cls in _CodedError.__subclasses__()}
+"""The classes above by their `data.kind`."""
 
 
 def rpc_error(code: int, message: str, data: Any = None) -> RpcError:
     """The exception for an error object of the wire: the inverse of what the daemon sends."""
     fields = data if isinstance(data, dict) else None
-    cls = _BY_KIND.get(fields.get("kind", "")) if fields else None
+    cls = BY_KIND.get(fields.get("kind", "")) if fields else None
     if cls is not None and cls.default_code == code:
         return cls(message, fields)
     return RpcError(code, message, fields)

@@ -15,6 +15,8 @@ import msgspec
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
+HEAD_BYTES = 4096
+"""So much of a body that is skipped is kept: its id may be in there."""
 SENSELESS_BODY_BYTES = 1024 * 1024 * 1024
 """A length above this is taken for a broken stream and not skipped."""
 
@@ -145,8 +147,9 @@ class Framer:
         return small
 
     def _pass_over(self) -> Frame | None:
-        if len(self._head) < 4096:
-            self._head += bytes(self._buffer[: min(4096 - len(self._head), self._skip)])
+        wanted = min(HEAD_BYTES - len(self._head), self._skip)
+        if wanted > 0:
+            self._head += bytes(self._buffer[:wanted])
         gone = min(len(self._buffer), self._skip)
         del self._buffer[:gone]
         self._skip -= gone

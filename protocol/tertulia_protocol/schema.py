@@ -30,16 +30,6 @@ UNCLASSED = {
 """Codes that are answered without `data.kind`."""
 
 
-def error_kinds() -> dict[str, int]:
-    """The code of every `data.kind`, in the order of `errors`."""
-    return {
-        cls.kind: cls.default_code
-        for cls in vars(errors).values()
-        if isinstance(cls, type) and issubclass(cls, errors.RpcError) and "kind" in vars(cls)
-        if hasattr(cls, "default_code")
-    }
-
-
 def openrpc() -> Json:
     """The OpenRPC 1.3 document of `METHODS`: what `rpc.discover` answers."""
     types = [method.params for method in METHODS.values()]
@@ -119,8 +109,12 @@ def _errors() -> Json:
         for code, words in UNCLASSED.items()
     }
     kinds = {
-        kind: {"code": code, "message": kind.replace("_", " "), "data": {"kind": kind}}
-        for kind, code in error_kinds().items()
+        kind: {
+            "code": cls.default_code,
+            "message": kind.replace("_", " "),
+            "data": {"kind": kind},
+        }
+        for kind, cls in errors.BY_KIND.items()
     }
     return plain | kinds
 

@@ -12,7 +12,7 @@ import pytest
 from tertuliad import limits
 from tertuliad.store.base import Append, Record, Row
 from tertuliad.store.sqlite import SqliteStore
-from tests.daemon.test_log_file import done, event, log_of
+from tests.support.store_alone import done, event, loaded, log_of
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ async def test_changes_that_never_pause_do_not_let_it_grow(tmp_path: Path) -> No
             tasks.start_soon(write, f"s{writer}")
     assert longest < 6 * LENGTH
     for writer in range(8):
-        assert (await done(store.load(f"s{writer}"))).row.head == 199
+        assert (await loaded(store, f"s{writer}")).row.head == 199
     store.close()
 
 
@@ -60,7 +60,9 @@ async def test_what_is_far_too_long_is_cut_off_though_nothing_comes_after(tmp_pa
     body = b'"' + b"x" * (20 * LENGTH) + b'"'
     await done(store.create(Append(0, row, (Record(1, "type", body),))))
     await until(store, lambda: log_of(tmp_path).stat().st_size <= LENGTH)
-    assert (await done(store.whole("large"))).records[0].body == body
+    whole = await done(store.whole("large"))
+    assert whole is not None
+    assert whole.records[0].body == body
     store.close()
 
 
@@ -76,5 +78,6 @@ async def test_many_that_write_a_little_each_do_not_let_it_grow(tmp_path: Path) 
         store.close()
         sizes.append(log_of(tmp_path).stat().st_size)
     assert max(sizes) < 3 * LENGTH
-    assert len(await done(stays.sizes())) == 61
+    stored = await done(stays.sizes())
+    assert len(stored) == 61
     stays.close()

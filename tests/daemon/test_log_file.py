@@ -7,31 +7,18 @@ import errno
 import os
 import shutil
 import sqlite3
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
-import anyio
 import pytest
 
 from tertuliad import limits
-from tertuliad.store.base import Append, Record, Row
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.pages import Image
 from tertuliad.store.schema import FILE_NAME
 from tertuliad.store.sqlite import SqliteStore
+from tests.support.store_alone import done, event, loaded, log_of
 
 pytestmark = pytest.mark.anyio
-
-
-async def done(future: Future[Any]) -> Any:
-    with anyio.fail_after(20):
-        return await asyncio.wrap_future(future)
-
-
-def event(session_id: str, head: int) -> Append:
-    row = Row(id=session_id, created_ms=1, modified_ms=1, head=head)
-    return Append(head - 1, row, (Record(head, "type", b"{}"),))
 
 
 async def filled(store: SqliteStore, events: int) -> None:
@@ -39,10 +26,6 @@ async def filled(store: SqliteStore, events: int) -> None:
     for head in range(2, events + 1):
         await done(store.append(event("s", head)))
     await done(store.delete(["nobody"]))  # behind whatever was begun by then
-
-
-def log_of(folder: Path) -> Path:
-    return folder / f"{FILE_NAME}-wal"
 
 
 async def test_a_process_that_stores_much_has_a_log_of_full_length(tmp_path: Path) -> None:
@@ -100,5 +83,5 @@ async def test_a_log_that_cannot_be_lengthened_is_left_as_it_was(
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
     await filled(store, 100)
     assert log_of(tmp_path).stat().st_size < limits.WAL_BYTES
-    assert (await done(store.load("s"))).row.head == 100
+    assert (await loaded(store, "s")).row.head == 100
     store.close()

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import msgspec
@@ -47,10 +47,10 @@ from tertuliad.store.base import (
 from tertuliad.store.owners import Owners
 from tertuliad.store.schema import FILE_NAME, SCHEMA_VERSION, open_database
 from tertuliad.store.sqlite import SqliteStore
+from tests.support.store_alone import done, loaded
 
 pytestmark = pytest.mark.anyio
 
-T = TypeVar("T")
 Open = Callable[[], Store]
 OpenSqlite = Callable[[], SqliteStore]
 
@@ -68,12 +68,6 @@ async def open_store(tmp_path: Path) -> Any:
     yield open_one
     for store in opened:
         store.close()
-
-
-async def done(future: Future[T]) -> T:
-    """What a store's future gives, within a bound."""
-    with anyio.fail_after(20):
-        return await asyncio.wrap_future(future)
 
 
 def row(session_id: str, head: int, **more: Any) -> Row:
@@ -1243,7 +1237,7 @@ async def test_the_write_ahead_log_has_checkpoints_as_it_grows(
         await done(store.row("s"))  # reads come one after the other, and a checkpoint is one
         longest = max(longest, database.with_name(f"{FILE_NAME}-wal").stat().st_size)
     assert 0 < longest < 200_000
-    assert (await done(store.load("s"))).row.head == 3001  # type: ignore[union-attr]
+    assert (await loaded(store, "s")).row.head == 3001
 
 
 # Who runs what

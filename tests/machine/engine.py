@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio.lowlevel
 
@@ -21,6 +21,7 @@ from tests.machine.ground import (
     check_log,
     check_rows,
     check_view,
+    refused,
     shown,
 )
 from tests.machine.paper import Paper
@@ -115,14 +116,12 @@ class Engine:
         expected: T | Refused
         try:
             expected = effect()
-        except Refused as refused:
-            expected = refused
+        except Refused as refusal:
+            expected = refusal
         answer = await answered(client.frames, method, params)
-        if isinstance(expected, Refused) or isinstance(answer, Refused):
-            kinds = [e.kind if isinstance(e, Refused) else None for e in (answer, expected)]
-            assert kinds[0] == kinds[1], f"{method}: refused as {kinds[0]} instead of {kinds[1]}"
+        if refused(method, answer, expected):
             return None
-        return answer, expected
+        return answer, cast(T, expected)
 
     async def act(self, act: Callable[[], object], effect: Callable[[], None]) -> None:
         """Something that is no request."""

@@ -5,8 +5,8 @@ The rules of this file:
 - Nothing here waits for time: each wait is for something that has to come, with a bound.
 - A crash is a copy of the home as it is at that moment, which is what a kill leaves, and a new
   daemon on the copy. The old one is abandoned and says nothing any more.
-- The write-ahead log is never folded back here, so that two files copied one after the other are
-  one moment of the store. `tests/torture` kills processes whose log is.
+- The write-ahead log has no checkpoint here, so that two files copied one after the other are one
+  moment of the store. `tests/torture` kills processes whose log has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tertulia_protocol.errors import RpcError
 from tertuliad import limits
 from tertuliad.follow import Pace
 from tertuliad.sessions import left_over
-from tests.machine.book import PENDING_MESSAGES, REMEMBERED_KEYS, Refused
+from tests.machine.book import PENDING_MESSAGES, REMEMBERED_KEYS, Message, Refused
 from tests.machine.paper import Paper
 from tests.machine.view import Client
 from tests.support.frames_client import FramesClient
@@ -193,6 +193,20 @@ async def answered(client: FramesClient, method: str, params: dict[str, Any]) ->
 def _kind(error: RpcError) -> str:
     data = error.data
     return str(data["kind"]) if isinstance(data, dict) and "kind" in data else error.message
+
+
+def refused(method: str, answer: Any, expected: Any) -> bool:
+    """Whether a request was refused, as it has to be, and for that reason."""
+    told, due = (e.kind if isinstance(e, Refused) else None for e in (answer, expected))
+    assert told == due, f"{method}: refused as {told} instead of {due}"
+    return told is not None
+
+
+def check_full(paper: Paper, refusals: int) -> None:
+    """So many messages were refused, and there is no room for them on paper either."""
+    for _ in range(refusals):
+        with pytest.raises(Refused, match="overloaded"):
+            paper.send(Message("one too many"))
 
 
 SAID = {

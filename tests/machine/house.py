@@ -20,6 +20,7 @@ from tests.machine.ground import (
     check_call,
     check_log,
     check_rows,
+    refused,
 )
 from tests.machine.paper import Paper
 from tests.machine.view import Client, View
@@ -65,18 +66,15 @@ class House:
         effect: Callable[[], Any],
     ) -> Any:
         """A request to one of the daemons; None: it was rightly refused."""
-        await self._attach(place, session)
+        await self.attach(place, session)
         answer = await answered(self.clients[place].frames, method, params)
         expected: Any = Refused("session_not_found")
         if self.clients[place].attached(session):
-            expected = self._on_paper(place, session, effect)
-        if isinstance(expected, Refused) or isinstance(answer, Refused):
-            kinds = [e.kind if isinstance(e, Refused) else None for e in (answer, expected)]
-            assert kinds[0] == kinds[1], f"{method}: refused as {kinds[0]} instead of {kinds[1]}"
-            return None
-        return answer
+            expected = self.on_paper(place, session, effect)
+        return None if refused(method, answer, expected) else answer
 
-    def _on_paper(self, place: int, session: str, effect: Callable[[], Any]) -> Any:
+    def on_paper(self, place: int, session: str, effect: Callable[[], Any]) -> Any:
+        """What a command of that daemon's comes to: its effect's answer, or `Refused`."""
         paper = self.book.papers[session]
         if self.elsewhere(place, paper):
             return Refused("turn_busy")
@@ -94,7 +92,8 @@ class House:
         turn = paper.turn
         return turn is not None and not turn.orphan and self.owners[paper.number] != place
 
-    async def _attach(self, place: int, session: str) -> None:
+    async def attach(self, place: int, session: str) -> None:
+        """Have that daemon's client follow the session, where the daemon may."""
         client, paper = self.clients[place], self.book.papers[session]
         if client.attached(session) or self.elsewhere(place, paper):
             return
@@ -104,7 +103,7 @@ class House:
             client.view(session).attach(paper, len(paper.told))
             paper.go_on()
 
-        self._on_paper(place, session, effect)
+        self.on_paper(place, session, effect)
 
     async def look(self, place: int) -> None:
         """One of the daemons looks what the others have written: it ends turns that nobody runs,
@@ -115,7 +114,7 @@ class House:
         for session, view in client.views.items():
             if view.paper is not None:
                 if not self.elsewhere(place, view.paper):
-                    self._on_paper(place, session, lambda: None)
+                    self.on_paper(place, session, lambda: None)
                 await self._has_all(client, session, view)
 
     async def _has_all(self, client: Client, session: str, view: View) -> None:
@@ -148,10 +147,9 @@ class House:
         """What it saw stored is in order and once, and nothing that is still there is left out."""
         ids = self.ground.ids[paper.number]
         seen = [e["id"] for e in client.seen(session) if not e.get("ephemeral")]
-        seen = seen[-len([one for one in seen if one in set(ids.values())]) :] if seen else []
         order = [ids[event.seq] for event in paper.told if event.seq]
-        places = [order.index(one) for one in seen if one in order]
-        assert len(places) == len(seen) or paper.id != session, "an event that nobody stored"
+        assert set(seen) <= set(order), f"{session}: an event that nobody stored"
+        places = [order.index(one) for one in seen]
         assert places == sorted(set(places)), f"{session}: out of order, or twice"
         if places:
             between = set(order[places[0] : places[-1] + 1]) - set(seen)
@@ -170,7 +168,7 @@ class House:
         daemon.take_up()
         for paper in self.book.papers.values():
             if paper.waiting:
-                self._on_paper(place, paper.id, paper.go_on)
+                self.on_paper(place, paper.id, paper.go_on)
 
     async def close(self) -> None:
         for daemon in self.daemons:

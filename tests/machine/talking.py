@@ -8,6 +8,7 @@ from typing import Any
 from tertuliad.providers.base import FailureKind, ToolCall
 from tests.machine.book import Message, Refused, T_Facts
 from tests.machine.engine import NOBODY, Engine, a_message, pick
+from tests.machine.ground import check_full
 from tests.machine.paper import Paper
 from tests.machine.view import Client
 
@@ -99,12 +100,7 @@ async def all_at_once(engine: Engine, who: int, which: int, how: int) -> None:
         assert mine == [m for m in accepted if m in mine], "a client's messages are out of order"
     for message in accepted:
         paper.send(message)
-    for _ in range(refused):
-        try:
-            paper.send(Message("one too many"))
-        except Refused:
-            continue
-        raise AssertionError("a message was refused, and there was room")
+    check_full(paper, refused)
 
 
 # The queue

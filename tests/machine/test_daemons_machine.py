@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine
 
 from tests.machine.book import Message, Refused
 from tests.machine.engine import NAMES, pick
 from tests.machine.ground import Ground, answered
 from tests.machine.house import DAEMONS, House
 from tests.machine.paper import Paper
-from tests.machine.test_engine_machine import HOW, LONG, SETTINGS, WHICH, WHO
+from tests.machine.rules import LONG, SETTINGS, with_rules
 
 
 async def create(house: House, place: int, which: int, how: int) -> None:
@@ -30,37 +30,29 @@ async def create(house: House, place: int, which: int, how: int) -> None:
     if known:
         assert answer.kind in ("session_exists", "turn_busy")
         # Where it is in memory, a refusal ends a turn that nobody runs.
-        await house.ask(
-            place, session, "session.log", _note(house, session), _noted(house, session)
-        )
+        await _note(house, place, house.book.papers[session])
     else:
         paper = Paper.create(house.book, session, "m0", how % 2 == 0)
         client.view(session).attach(paper, 0)
 
 
-def _note(house: House, session: str) -> dict[str, Any]:
-    return {"sessionId": session, "message": house.new_words()}
-
-
-def _noted(house: House, session: str) -> Callable[[], None]:
-    words = f"w{house._words:04}"
-    return lambda: house.book.papers[session].note(words, ephemeral=False)
+async def _note(house: House, place: int, paper: Paper) -> Any:
+    words = house.new_words()
+    params = {"sessionId": paper.id, "message": words}
+    return await house.ask(
+        place, paper.id, "session.log", params, lambda: paper.note(words, ephemeral=False)
+    )
 
 
 async def note(house: House, place: int, which: int, how: int) -> None:
     paper = house.paper(which)
     if paper is None:
         return
-    session = paper.id
-    words = house.new_words()
-    params = {"sessionId": session, "message": words}
-    answer = await house.ask(
-        place, session, "session.log", params, lambda: paper.note(words, ephemeral=False)
-    )
+    answer = await _note(house, place, paper)
     client = house.clients[place]
-    if answer is not None and client.attached(session):
+    if answer is not None and client.attached(paper.id):
         wanted = answer["eventId"]
-        await client.frames.until(lambda: any(e["id"] == wanted for e in client.seen(session)))
+        await client.frames.until(lambda: any(e["id"] == wanted for e in client.seen(paper.id)))
 
 
 async def send(house: House, place: int, which: int, how: int) -> None:
@@ -93,7 +85,7 @@ async def send_at_once(house: House, place: int, which: int, how: int) -> None:
     places = (place, (place + 1 + how % 2) % DAEMONS)
     asked = []
     for each in places:
-        await house._attach(each, paper.id)
+        await house.attach(each, paper.id)
     for each in places:
         message = Message(house.new_words())
         params = {"sessionId": paper.id, "prompt": message.prompt}
@@ -108,7 +100,7 @@ async def send_at_once(house: House, place: int, which: int, how: int) -> None:
         else:
             assert answer["error"]["data"]["kind"] == "turn_busy"
     [(winner, taken)] = accepted
-    house._on_paper(winner, paper.id, lambda: paper.send(taken))
+    house.on_paper(winner, paper.id, lambda: paper.send(taken))
 
 
 async def rename(house: House, place: int, which: int, how: int) -> None:
@@ -199,15 +191,6 @@ class DaemonsMachine(RuleBasedStateMachine):
             self.ground.close()
 
 
-def _rule(step: Step) -> Callable[..., None]:
-    def run(self: DaemonsMachine, who: int, which: int, how: int) -> None:
-        self.step(step, who, which, how)
-
-    run.__name__ = step.__name__
-    made: Callable[..., None] = rule(who=WHO, which=WHICH, how=HOW)(run)
-    return made
-
-
 STEPS: tuple[Step, ...] = (
     create,
     send,
@@ -222,8 +205,6 @@ STEPS: tuple[Step, ...] = (
     look,
     kill,
 )
-for _step in STEPS:
-    setattr(DaemonsMachine, _step.__name__, _rule(_step))
 
-TestDaemons = DaemonsMachine.TestCase
+TestDaemons = with_rules(DaemonsMachine, STEPS).TestCase
 TestDaemons.settings = settings(SETTINGS, max_examples=150 if LONG else 15)

@@ -7,33 +7,20 @@ clients that do not read for a while, and crashes, at rest and in the middle of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine
 
 from tests.machine import keeping, looking, pace, talking
 from tests.machine.engine import Engine
 from tests.machine.ground import Ground
-
-LONG = os.environ.get("TERTULIA_HYPOTHESIS") == "long"
-SETTINGS = settings(
-    max_examples=300 if LONG else 30,
-    stateful_step_count=60 if LONG else 40,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+from tests.machine.rules import SETTINGS, with_rules
 
 Step = Callable[[Engine, int, int, int], Awaitable[None]]
-WHO, WHICH, HOW = st.integers(0, 11), st.integers(0, 23), st.integers(0, 47)
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Every rule takes the same three numbers, so that nothing that is drawn depends on what was
-    seen."""
+    """Does steps and settles after each."""
 
     forgetful = False
 
@@ -60,15 +47,6 @@ class EngineMachine(RuleBasedStateMachine):
             self.ground.run(self.engine.daemon.end() if self.failed else self.engine.end())
         finally:
             self.ground.close()
-
-
-def _rule(step: Step) -> Callable[..., None]:
-    def run(self: EngineMachine, who: int, which: int, how: int) -> None:
-        self.step(step, who, which, how)
-
-    run.__name__ = step.__name__
-    made: Callable[..., None] = rule(who=WHO, which=WHICH, how=HOW)(run)
-    return made
 
 
 STEPS: tuple[Step, ...] = (
@@ -123,11 +101,6 @@ PACED: tuple[Step, ...] = (
 """With few others beside them, steps about pace meet in the middle of an answer."""
 
 
-def _with_rules(machine: type[EngineMachine], steps: tuple[Step, ...]) -> None:
-    for step in steps:
-        setattr(machine, step.__name__, _rule(step))
-
-
 class WholeMachine(EngineMachine):
     """Every step that there is."""
 
@@ -149,13 +122,9 @@ class PacedMachine(EngineMachine):
         self.step(talking.send_plainly, 1, 0, 0)
 
 
-_with_rules(WholeMachine, STEPS)
-_with_rules(ForgetfulMachine, STEPS)
-_with_rules(PacedMachine, PACED)
-
-TestEngine = WholeMachine.TestCase
+TestEngine = with_rules(WholeMachine, STEPS).TestCase
 TestEngine.settings = SETTINGS
-TestForgetfulEngine = ForgetfulMachine.TestCase
+TestForgetfulEngine = with_rules(ForgetfulMachine, STEPS).TestCase
 TestForgetfulEngine.settings = SETTINGS
-TestPacedEngine = PacedMachine.TestCase
+TestPacedEngine = with_rules(PacedMachine, PACED).TestCase
 TestPacedEngine.settings = SETTINGS

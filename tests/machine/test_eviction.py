@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.machine import keeping, pace, talking
 from tests.machine.engine import Engine
 from tests.machine.ground import Ground
-from tests.machine.test_engine_machine import HOW, LONG, SETTINGS, STEPS, WHICH, WHO
+from tests.machine.rules import HOW, LONG, SETTINGS, WHICH, WHO
+from tests.machine.test_engine_machine import STEPS
 
 UNSURE = {
     talking.all_at_once,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tertulia_protocol import schema
+from tertulia_protocol import errors, schema
 from tertulia_protocol.config import FIELDS
 from tertulia_protocol.events import EVENTS
 from tertulia_protocol.methods import METHODS
@@ -76,7 +76,8 @@ def test_the_page_of_the_wire_names_every_error() -> None:
     rows = re.findall(r"^\| (-\d+) \|(?: `(\w+)`)? ", page, re.M)
     plain = {(str(code), "") for code in schema.UNCLASSED}
     assert len(rows) == len(set(rows))
-    assert set(rows) == plain | {(str(code), kind) for kind, code in schema.error_kinds().items()}
+    kinds = {(str(cls.default_code), kind) for kind, cls in errors.BY_KIND.items()}
+    assert set(rows) == plain | kinds
 
 
 def test_the_page_of_the_wire_names_events_that_exist() -> None:

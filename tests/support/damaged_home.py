@@ -32,7 +32,7 @@ def filled(home: Path, *, cleanly: bool = True) -> Path:
             for turn in range(4):
                 wire.turn(name, f"[[say:{turn} of {name}]] " + "padding " * (1500 * (turn % 2)))
         _fork_and_rewind(wire)
-        _fold_log(home)
+        _checkpoint(home)
         wire.create(model.provider(), sessionId="long")
         for turn in range(LONG_TURNS):
             wire.turn("long", f"[[say:{turn}]]")
@@ -54,7 +54,7 @@ def _fork_and_rewind(wire: Wire) -> None:
     wire.call("session.history.truncate", sessionId="two", eventId=third("two"))
 
 
-def _fold_log(home: Path) -> None:
+def _checkpoint(home: Path) -> None:
     """Bring the write-ahead log into the database: what damages the log later takes the sessions
     back to this moment at most, and not to before the rewind."""
     with closing(sqlite3.connect(home / DATABASE)) as db:

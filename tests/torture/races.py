@@ -44,7 +44,11 @@ def _race(wires: tuple[Wire, Wire], session: str, number: int) -> list[str]:
     for answer in answers:
         if "error" in answer:
             assert answer["error"]["data"]["kind"] == "turn_busy", answer
-    return [prompt for prompt, answer in zip(prompts, answers, strict=True) if "result" in answer]
+    accepted = [
+        prompt for prompt, answer in zip(prompts, answers, strict=True) if "result" in answer
+    ]
+    assert accepted, "nobody has won"
+    return accepted
 
 
 def _check(log: list[Event], accepted: list[str]) -> None:

@@ -106,7 +106,6 @@ class OpenAIChat:
         raise ProviderFailed(
             "timeout",
             f"{public_url(self._models_url)} did not answer within {MODELS_LIST_TIMEOUT_S:g} s.",
-            retryable=True,
         )
 
     async def _asked(self, request: ModelRequest) -> Answer:
