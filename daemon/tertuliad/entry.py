@@ -22,9 +22,9 @@ def main() -> None:
         from tertuliad.stdio import claim_stdout
 
         stdout = claim_stdout()
-        from tertuliad import logs
+        from tertuliad import process_log
 
-        logs.set_up(options.log_level)
+        process_log.set_up(options.log_level)
         from tertuliad.limits import SWITCH_INTERVAL_S
         from tertuliad.open_files import raise_limit
         from tertuliad.run import run

@@ -217,7 +217,7 @@ RULES = (
         "a listener yields byte streams",
     ),
     Rule("tertuliad.stdio", ("tertuliad.limits",), "it is imported before anything may print"),
-    Rule("tertuliad.logs", (), "it is imported before anything may log"),
+    Rule("tertuliad.process_log", (), "it is imported before anything may log"),
     Rule(
         "tertuliad.embedded_child",
         (),

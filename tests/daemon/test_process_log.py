@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from tertuliad.logs import PIPE_ATOMIC_BYTES, LossyHandler, tells_something
+from tertuliad.process_log import PIPE_ATOMIC_BYTES, LossyHandler, tells_something
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_a_reader_that_is_gone_is_no_error(pipe: tuple[int, int]) -> None:
 
 PROGRAM = """
 import logging, sys
-from tertuliad import logs
-logs.set_up(sys.argv[1])
+from tertuliad import process_log
+process_log.set_up(sys.argv[1])
 for name in ("tertuliad.x", "somebody.else"):
     for level in ("debug", "info", "warning", "error", "critical"):
         getattr(logging.getLogger(name), level)(f"{name}:{level}")
