@@ -1,6 +1,7 @@
 """SQL of mending a database that SQLite can read whole, for who has the folder alone (`hold`).
 
-Every call raises what the look raises (`examination`); each change is made inside `one_moment`.
+Every call raises what the look raises (`examination`); each change but `pack` is made inside
+`one_moment`.
 """
 
 from __future__ import annotations
