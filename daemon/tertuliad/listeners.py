@@ -253,8 +253,9 @@ async def accept(
     while True:
         try:
             await listener.serve(client, tasks)
-        except* OSError as group:
+        except* (OSError, anyio.BrokenResourceError) as group:  # the latter from a unix socket
             if anyio.current_time() >= quiet_until:
                 quiet_until = anyio.current_time() + limits.ACCEPT_TOLD_S
-                log.warning("accepting a client failed: %s", group.exceptions[0])
+                error = group.exceptions[0]
+                log.warning("accepting a client failed: %s", error.__cause__ or error)
             await anyio.sleep(limits.ACCEPT_PAUSE_S)

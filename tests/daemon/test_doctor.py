@@ -473,10 +473,28 @@ def test_a_repair_gives_back_what_deleted_sessions_have_left(home: Path) -> None
     size = (home / DATABASE).stat().st_size
     unused_space(home)
     assert (home / DATABASE).stat().st_size > limits.UNUSED_BYTES
-    (told,) = repaired(home)
-    assert told == "sessions.db has 1 MiB now; it had 17."
+    assert repaired(home)[-1] == "sessions.db has 1 MiB now; it had 17."
     assert (home / DATABASE).stat().st_size <= size
     assert names(home) == there
+    assert logs(home) == before
+
+
+def test_a_repair_leaves_nothing_of_deleted_words(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "UNUSED_BYTES", 64 * limits.KIB)
+    before = logs(home)
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        wire = daemon.wire
+        wire.create(model.provider(), sessionId="gone")
+        wire.turn("gone", "[[say:quuxhunter]] " + " ".join(f"w{n:x}" for n in range(50_000)))
+        assert len(wire.call("sessions.search", text="quuxhunter")["hits"]) > 0
+        wire.call("session.delete", sessionId="gone")
+        assert daemon.terminate() == 0
+    assert b"quuxhunter" in (home / DATABASE).read_bytes()
+    assert "space_unused" in kinds(home)
+    repaired(home)
+    assert b"quuxhunter" not in (home / DATABASE).read_bytes()
     assert logs(home) == before
 
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
+import re
 import resource
-import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon_process import TERTULIAD, DaemonProcess, stdio_daemon, tcp_daemon
 from tests.support.model_thread import ModelThread
-from tests.support.wire import BOUND_S, said
+from tests.support.wire import Wire, said
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="another's limit is Linux's to set")
 
+Listening = tuple[DaemonProcess, Callable[..., Wire]]
+"""A daemon that takes clients, and what connects one."""
+PROMPT = {"ACCEPT_PAUSE_S": 0.001}
 TOO_FEW = ("sh", "-c", 'ulimit -n 20; exec "$@"', "sh", str(TERTULIAD))
 
 
@@ -80,24 +85,38 @@ def test_a_turn_without_a_file_for_its_call_ends_and_says_so(
         assert said(wire.turn(fresh, "[[say:fine]]"))[-1] == "fine"
 
 
+@contextlib.contextmanager
+def over_tcp(home: Path) -> Iterator[Listening]:
+    with tcp_daemon(home, "--allow-anonymous", token=None, bounds=PROMPT) as daemon:
+        yield daemon, daemon.connect
+
+
+@contextlib.contextmanager
+def over_unix(home: Path) -> Iterator[Listening]:
+    path = home / "s.sock"
+    with DaemonProcess(home, "--socket", str(path), bounds=PROMPT) as daemon:
+        assert str(path) in daemon.line()
+        yield daemon, partial(daemon.connect_unix, path)
+
+
+@pytest.mark.parametrize("listening", [over_tcp, over_unix])
 def test_clients_beyond_the_limit_hurt_nobody_and_come_in_later(
-    home: Path, model: ModelThread
+    home: Path,
+    model: ModelThread,
+    listening: Callable[[Path], contextlib.AbstractContextManager[Listening]],
 ) -> None:
-    with tcp_daemon(
-        home, "--allow-anonymous", token=None, bounds={"ACCEPT_PAUSE_S": 0.001}
-    ) as daemon:
-        wire = daemon.connect()
+    with listening(home) as (daemon, connect):
+        wire = connect()
         session = wire.create(model.provider())
         wire.turn(session, "[[say:first]]")
-        with files_left(daemon, 8), contextlib.ExitStack() as crowd:
-            for _ in range(20):
-                crowd.enter_context(
-                    socket.create_connection(("localhost", daemon.port), timeout=BOUND_S)
-                )
+        with files_left(daemon, 8):
+            crowd = [connect(handshake=False) for _ in range(20)]
             for _ in range(100):
                 assert wire.call("ping")["message"] == "pong"
             assert said(wire.turn(session, "[[say:on]]"))[-1] == "on"
-            crowd.close()
-            assert daemon.connect().call("ping")["message"] == "pong"
+            for each in crowd:
+                each.close()
+            assert connect().call("ping")["message"] == "pong"
         assert daemon.terminate() == 0
-        assert daemon.stderr.count("accepting a client failed") == 1, "told once, not each time"
+        (told,) = re.findall("accepting a client failed: (.*)", daemon.stderr)
+        assert os.strerror(errno.EMFILE) in told, "told once, not each time"

@@ -107,13 +107,13 @@ def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
     try:
         _refuse_others(home / FILE_NAME, db.version())
         found = [_damaged(words) for words in db.faults()]
-        found += _of_size(db)
         sessions = 0
         try:
             for some in _of_sessions(home, db):
                 sessions += 1
                 found += some
             found += _of_segments(db)
+            found += _of_size(db)
         except Unreadable as error:
             if not found:
                 found.append(_damaged(str(error)))

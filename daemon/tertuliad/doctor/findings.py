@@ -87,7 +87,7 @@ KINDS: dict[str, Kind] = {
     "space_unused": Kind(
         "note",
         "Deleted sessions have left it. New ones take it; the file keeps its size.",
-        "The file is written anew without it.",
+        "What was said is indexed anew, and the file is written anew without the rest.",
     ),
     "turn_left_open": Kind(
         "note", "Its process is gone; the next daemon that opens the session ends it."

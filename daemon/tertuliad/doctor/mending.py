@@ -41,7 +41,7 @@ def mend(
         with db.one_moment():
             db.drop(orphans)
         tell(f"Removed: {counted(len(orphans), 'piece')} of logs that no session has.")
-    _index(db, tell, anew=index_anew)
+    index(db, tell, anew=index_anew)
 
 
 def _mend_session(db: MendableDatabase, checked: Checked, set_aside: str, tell: Tell) -> None:
@@ -129,7 +129,8 @@ def _ms(timestamp: str) -> int:
         return now_ms()
 
 
-def _index(db: MendableDatabase, tell: Tell, *, anew: bool) -> None:
+def index(db: MendableDatabase, tell: Tell, *, anew: bool) -> None:
+    """Index what is not, or all that was said."""
     if anew:
         with db.one_moment():
             db.index_anew()
@@ -140,3 +141,11 @@ def _index(db: MendableDatabase, tell: Tell, *, anew: bool) -> None:
         with db.one_moment():
             more = db.index_some()
     tell("What was said is indexed.")
+
+
+def remove_all(db: MendableDatabase) -> None:
+    """Bring the removal of deleted sessions to its end."""
+    more = True
+    while more:
+        with db.one_moment():
+            more = db.remove_some()

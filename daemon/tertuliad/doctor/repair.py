@@ -20,7 +20,7 @@ from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
-from tertuliad.doctor.mending import mend
+from tertuliad.doctor.mending import index, mend, remove_all
 from tertuliad.store.examination import NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.mending import MendableDatabase
@@ -163,6 +163,8 @@ def _pack(path: Path, tell: Tell) -> None:
                 f" and {free // limits.MIB} MiB are free."
             )
             return
+        remove_all(db)
+        index(db, tell, anew=True)
         db.pack()
         after, _ = db.size()
         tell(

@@ -58,6 +58,10 @@ WITH RECURSIVE found (segment) AS (
 )
 SELECT segment FROM found WHERE segment IS NOT NULL AND segment NOT IN (SELECT id FROM segments)
 """
+_SURPLUS = (
+    "SELECT (SELECT coalesce(sum(length(block)), 0) FROM said_data)"
+    " - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE type IN (?, ?))"
+)
 _TEMPORARY_WORDS = "CREATE VIRTUAL TABLE temp.words USING fts5vocab ('main', 'said', 'row')"
 
 
@@ -149,12 +153,14 @@ class Database:
         return [str(text) for (text,) in found if text != "ok"]
 
     def size(self) -> tuple[int, int]:
-        """The bytes of the database, and how many of them nothing uses."""
+        """The bytes of the database, and how many of them nothing uses. What the index has beyond
+        what is said counts: it keeps words of what was deleted."""
         with explained():
             (page,) = self._db.execute("PRAGMA page_size").fetchone()
             (pages,) = self._db.execute("PRAGMA page_count").fetchone()
             (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        return pages * page, unused * page
+            (surplus,) = self._db.execute(_SURPLUS, SAID_TYPES).fetchone()
+        return pages * page, unused * page + max(0, surplus)
 
     def sessions(self) -> Iterator[Listed]:
         """Every session, the oldest first. Those behind a row that cannot be read are not seen."""

@@ -114,6 +114,11 @@ class MendableDatabase(Database):
         with explained():
             return search.index(self._db)
 
+    def remove_some(self) -> bool:
+        """Remove some of what deleted sessions have left; whether more is left."""
+        with explained():
+            return bool(logs.remove(self._db, logs.given_up(self._db)))
+
     def pack(self) -> None:
         """Write the file anew without what nothing uses. On the way it is on the disk thrice."""
         with explained():
