@@ -9,8 +9,8 @@ from tertuliad import limits
 def exists(session_id: str) -> SessionExists:
     """Its id is taken."""
     return SessionExists(
-        f"A session {session_id} exists already. Attach to it with session.resume, or create with"
-        ' "ifExists": "resume".',
+        f"A session {session_id} exists already. Give another id, or attach to that one with"
+        ' session.resume; session.create takes "ifExists": "resume", session.import "rename".',
         {"sessionId": session_id},
     )
 
