@@ -552,12 +552,7 @@ def test_a_line_or_a_text_that_is_too_long_for_a_message_is_refused_before_it_is
 ) -> None:
     """Standard input does not end: whoever read all of it would still be reading."""
     for arguments in (["chat", "s1"], ["send", "s1", "-"]):
-        with subprocess.Popen(
-            [*TERTULIA, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
+        with running(*arguments) as process:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 for _ in range(4 * limits.MESSAGE_CHARS // PIECE + 1):

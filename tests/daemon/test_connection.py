@@ -289,12 +289,18 @@ def test_an_acknowledgement_on_a_closed_stream_is_nothing_on_the_daemons_own_loo
     )
 
 
-async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _small_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not read falls behind soon."""
     monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 8_000)
     monkeypatch.setattr(limits, "OUTBOX_LOW_BYTES", 1_000)
     monkeypatch.setattr(limits, "WRITE_CHUNK_BYTES", 1_000)
+
+
+@pytest.mark.usefixtures("_small_outbox")
+async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "CATCH_UP_EVENTS", 7)
     async with pair(tmp_path) as (watcher, room):
         speaker = room.connect()
@@ -317,12 +323,10 @@ async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
         assert live["data"]["content"] == "answer 13 to and live again"
 
 
+@pytest.mark.usefixtures("_small_outbox")
 async def test_who_reads_nothing_is_told_that_a_turn_is_over_whose_session_is_deleted_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 8_000)
-    monkeypatch.setattr(limits, "OUTBOX_LOW_BYTES", 1_000)
-    monkeypatch.setattr(limits, "WRITE_CHUNK_BYTES", 1_000)
     async with pair(tmp_path) as (watcher, room):
         speaker = room.connect()
         await watcher.create("a", streaming=True)
@@ -331,9 +335,10 @@ async def test_who_reads_nothing_is_told_that_a_turn_is_over_whose_session_is_de
         room.model.hold = True
         await speaker.say("a", "hello")
         call = await room.model.next_call()
-        while not any(connection.outbox_bytes > 8_000 for connection in room.connections):
-            call.say("x" * 500)
-            await call.taken()
+        with anyio.fail_after(PATIENCE_S):
+            while not any(connection.outbox_bytes > 8_000 for connection in room.connections):
+                call.say("x" * 500)
+                await call.taken()
         await speaker.request("session.delete", {"sessionId": "a"})
         await speaker.next_event("session.idle", "a")
         watcher.read_on()

@@ -551,13 +551,18 @@ async def test_a_turn_elsewhere_whose_session_is_deleted_there_is_over_for_who_w
             await here.request("session.getMessages", {"sessionId": S})
 
 
+async def spoken_in_and_deleted(here: FramesClient, there: FramesClient) -> None:
+    """Three turns, and the other daemon deletes the session."""
+    for number in range(3):
+        await here.turn(S, f"old {number}")
+    await there.request("session.delete", {"sessionId": S})
+
+
 async def test_who_followed_what_another_daemon_deleted_does_not_follow_the_next_of_its_id(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path) as (here, room, there, _):
-        for number in range(3):
-            await here.turn(S, f"old {number}")
-        await there.request("session.delete", {"sessionId": S})
+        await spoken_in_and_deleted(here, there)
         await there.create(S, model="m")
         await look(room)
         await lifecycle(here, "session.deleted")
@@ -572,9 +577,7 @@ async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path) as (here, room, there, _):
-        for number in range(3):
-            await here.turn(S, f"old {number}")
-        await there.request("session.delete", {"sessionId": S})
+        await spoken_in_and_deleted(here, there)
         await here.create(S, model="m")
         await look(room)
         await here.turn(S, "new")
