@@ -40,6 +40,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tertulia_protocol import faults, layout
+from tertulia_protocol.decoding import convert
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
 from tertuliad import limits
 
@@ -207,7 +208,7 @@ def _read(place: Path, *, required: bool) -> _File:
 
 def _convert(place: Path, value: Any, shape: type[T], at: str) -> T:
     try:
-        return msgspec.convert(value, shape)
+        return convert(value, shape)
     except msgspec.ValidationError as exc:
         text, _, _ = str(exc).partition(" - at `$")
         path, fault = faults.explain(str(exc))

@@ -27,6 +27,7 @@ from pylsp_jsonrpc.endpoint import Endpoint
 from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
 
 from tertulia_protocol import envelope, errors
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame, opening
 from tertulia_protocol.methods import ENDING, METHODS, Method, decode
 from tertuliad import limits, open_files
@@ -210,7 +211,7 @@ class Gate:
         if notification.method != CANCEL_METHOD:
             return  # no notification of a client means anything yet
         try:
-            asked = msgspec.json.decode(notification.params, type=_CancelParams)
+            asked = json_decoder(_CancelParams).decode(notification.params)
         except (msgspec.DecodeError, RecursionError):
             return
         if asked.id in self._in_flight:

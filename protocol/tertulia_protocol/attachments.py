@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import faults
+from tertulia_protocol.decoding import convert
 
 Attachment = dict[str, Any]
 
@@ -91,10 +92,10 @@ KINDS = frozenset({"file", "directory", "selection", "blob", "github_reference"}
 
 def view(attachment: Attachment) -> Known | OtherAttachment:
     """The typed form. Raises `msgspec.ValidationError` with the path of the fault below `$`."""
-    kind = msgspec.convert(attachment, _Kind).type
+    kind = convert(attachment, _Kind).type
     if kind not in KINDS:
         return OtherAttachment(kind, attachment)
-    known: Known = msgspec.convert(attachment, Known)
+    known: Known = convert(attachment, Known)
     return known
 
 

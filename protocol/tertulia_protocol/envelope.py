@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import errors
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.framing import HEAD_BYTES
 
 RequestId = str | int
@@ -76,9 +77,9 @@ class _AnyWire(msgspec.Struct):
     error: msgspec.Raw = _ABSENT
 
 
-_decoder = msgspec.json.Decoder(_Wire)
-_any_decoder = msgspec.json.Decoder(_AnyWire)
-_json_decoder = msgspec.json.Decoder(msgspec.Raw)
+_decoder = json_decoder(_Wire)
+_any_decoder = json_decoder(_AnyWire)
+_json_decoder = json_decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
 
 _LONE = (
@@ -104,7 +105,7 @@ def find_id(head: Encoded) -> RequestId | None:
     if match is None:
         return None
     try:
-        found = msgspec.json.decode(match[1], type=str | int)
+        found: RequestId = json_decoder(str | int).decode(match[1])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found
@@ -197,7 +198,7 @@ def _classify_any(body: Encoded) -> Envelope:
 def _plain(raw: msgspec.Raw, kind: Any) -> Any:
     """A member of that type; None: it is absent, or something else."""
     try:
-        value = msgspec.json.decode(raw, type=kind) if len(raw) else None
+        value = json_decoder(kind).decode(raw) if len(raw) else None
     except msgspec.ValidationError:
         return None
     return None if isinstance(value, float) else value

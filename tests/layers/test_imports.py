@@ -285,6 +285,7 @@ PURE = (
     "tertulia.turn",
 )
 """Rooms without I/O, clock, log or randomness: what they decide can be tested without waiting."""
+NO_IO_EITHER = {"threading.Lock"}
 IS_A_PROGRAM_TOO = {"tertulia_protocol.schema"}
 """Run by hand, it renders `spec/`; imported, it only makes the documents."""
 
@@ -331,7 +332,8 @@ def test_a_pure_room_touches_nothing_outside(room: str) -> None:
     broken = [
         f"{importer} imports {imported}"
         for importer, imported in edges([room])
-        if within(imported, NO_IO) and importer not in IS_A_PROGRAM_TOO
+        if within(imported, NO_IO) and imported not in NO_IO_EITHER
+        if importer not in IS_A_PROGRAM_TOO
     ]
     assert not broken, f"it has no I/O, clock, log or randomness: {broken}"
 
@@ -350,6 +352,26 @@ def test_sql_stands_in_the_store_only() -> None:
     }
     assert found
     assert all(within(module, ["tertuliad.store"]) for module in found)
+
+
+def test_typed_decoding_has_one_door() -> None:
+    """Two threads that meet msgspec by other ways at the same time may end the process."""
+    found = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and _is_typed_decoding(node)
+    }
+    assert found == {"tertulia_protocol.decoding"}
+
+
+def _is_typed_decoding(call: ast.Call) -> bool:
+    match ast.unparse(call.func).removeprefix("msgspec."):
+        case "json.Decoder" | "msgpack.Decoder" | "convert":
+            return ast.unparse(call.func).startswith("msgspec.")
+        case "json.decode" | "msgpack.decode":
+            return any(keyword.arg == "type" for keyword in call.keywords)
+    return False
 
 
 def test_only_handlers_and_the_registry_know_the_names_of_methods() -> None:

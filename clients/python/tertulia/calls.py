@@ -31,6 +31,7 @@ from tertulia.records import (
     Usage,
 )
 from tertulia_protocol import PROTOCOL_VERSION
+from tertulia_protocol.decoding import convert
 
 T = TypeVar("T")
 Params = dict[str, Any]
@@ -66,7 +67,7 @@ def nothing(_: Any) -> None:
 
 def member(name: str, kind: type[T]) -> Callable[[Any], T]:
     """Reads one member of the result."""
-    return lambda result: msgspec.convert(result[name], kind)
+    return lambda result: convert(result[name], kind)
 
 
 # The daemon
@@ -95,7 +96,7 @@ def ping(message: str) -> Call[str]:
 
 
 def status() -> Call[dict[str, Any]]:
-    return Call("status.get", {}, lambda result: msgspec.convert(result, dict[str, Any]))
+    return Call("status.get", {}, lambda result: convert(result, dict[str, Any]))
 
 
 def models() -> Call[list[Model]]:
@@ -114,13 +115,13 @@ def sessions(
 
 
 def _page(result: Any, member: str, kind: type[T]) -> Page[T]:
-    items = msgspec.convert(result[member], list[kind])  # type: ignore[valid-type]
+    items = convert(result[member], list[kind])  # type: ignore[valid-type]
     return Page(tuple(items), result.get("cursor"))
 
 
 def session_info(session_id: str) -> Call[SessionInfo | None]:
     def read(result: Any) -> SessionInfo | None:
-        return msgspec.convert(result.get("session"), SessionInfo | None)
+        return convert(result.get("session"), SessionInfo | None)
 
     return Call("session.getMetadata", of_session(session_id), read)
 
@@ -171,7 +172,7 @@ def metadata(session_id: str) -> Call[Metadata]:
 
 
 def _metadata(result: Any) -> Metadata:
-    return msgspec.convert(result, Metadata)
+    return convert(result, Metadata)
 
 
 def usage(session_id: str) -> Call[Usage]:
@@ -216,7 +217,7 @@ def prune(
         "includeNamed": include_named,
         "excludeSessionIds": list(exclude),
     }
-    return Call("sessions.pruneOld", given, lambda result: msgspec.convert(result, Pruned))
+    return Call("sessions.pruneOld", given, lambda result: convert(result, Pruned))
 
 
 def bulk_delete(session_ids: Iterable[str]) -> Call[dict[str, int]]:
@@ -331,7 +332,7 @@ def read_log(
 
 def _log_page(result: Any) -> LogPage:
     return LogPage(
-        tuple(msgspec.convert(result["events"], list[Event])),
+        tuple(convert(result["events"], list[Event])),
         result["cursor"],
         result["hasMore"],
         result["cursorStatus"] == "expired",
@@ -342,7 +343,7 @@ def tail(session_id: str) -> Call[LogEnd]:
     return Call(
         "session.eventLog.tail",
         of_session(session_id),
-        lambda result: msgspec.convert(result, LogEnd),
+        lambda result: convert(result, LogEnd),
     )
 
 

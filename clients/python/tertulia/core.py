@@ -17,6 +17,7 @@ from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, rpc_error
 from tertulia.records import Event
 from tertulia.rpc import Calls
 from tertulia_protocol import envelope
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.framing import SENSELESS_BODY_BYTES, Body, Framer, encode_frame
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ class _LifecycleParams(msgspec.Struct, rename="camel"):
 
 
 _encode = msgspec.json.Encoder().encode
-_event_params = msgspec.json.Decoder(_EventParams)
-_lifecycle_params = msgspec.json.Decoder(_LifecycleParams)
+_event_params = json_decoder(_EventParams)
+_lifecycle_params = json_decoder(_LifecycleParams)
 
 
 class Core:

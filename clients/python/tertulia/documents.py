@@ -11,6 +11,7 @@ import msgspec
 
 from tertulia.errors import TertuliaError
 from tertulia.params import Path
+from tertulia_protocol.decoding import json_decoder
 
 
 def write(path: Path, document: dict[str, Any], *, overwrite: bool) -> None:
@@ -67,6 +68,6 @@ def read(path: Path) -> dict[str, Any]:
 def decoded(data: bytes, place: str) -> dict[str, Any]:
     """The document in `data`, which comes from `place`. The daemon checks what is in it."""
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        return json_decoder(dict[str, Any]).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TertuliaError(f"There is no exported session in {place}: {error}") from None

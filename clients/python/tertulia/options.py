@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from tertulia.interrupts import ended_at_once
+from tertulia_protocol.decoding import json_decoder
 
 EPILOG = """\
 The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
@@ -296,9 +297,10 @@ class _Chosen(argparse.Action):
 def _plain(text: str) -> str | bool | int | float:
     """A number, true or false where it is one, else text."""
     try:
-        return msgspec.json.decode(text, type=bool | int | float)
+        value: bool | int | float = json_decoder(bool | int | float).decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return text
+    return value
 
 
 def _common(hidden: Sequence[str] = ()) -> _Parser:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from tertulia.calls import Call, member, nothing, of_session, wire_names
 from tertulia.records import QueuedMessage, SendOptions, Waiting
+from tertulia_protocol.decoding import convert
 
 
 def waiting(session_id: str) -> Call[Waiting]:
     def read(result: Any) -> Waiting:
-        items = msgspec.convert(result["items"], list[QueuedMessage])
+        items = convert(result["items"], list[QueuedMessage])
         return Waiting(tuple(items), tuple(result["steeringMessages"]), result.get("paused", False))
 
     return Call("session.queue.pendingItems", of_session(session_id), read)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from tertulia_protocol import events
+from tertulia_protocol.decoding import json_decoder
 from tertuliad.clock import now_ms
 from tertuliad.doctor.findings import counted
 from tertuliad.doctor.sessions import Checked, check, differing
@@ -117,7 +118,7 @@ def _adopt(db: MendableDatabase, tell: Tell) -> None:
 
 def _first(record: Record) -> _First | None:
     try:
-        return msgspec.json.decode(record.body, type=_First)
+        return json_decoder(_First).decode(record.body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tertulia_protocol.decoding import json_decoder
 from tertuliad.doctor.findings import Finding, finding
 from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
@@ -80,7 +81,7 @@ def _jumps(record: Record, after: int) -> bool:
     if record.type not in _MAY_JUMP or not after:
         return False
     try:
-        return msgspec.json.decode(record.body, type=_JumpEvent).data.kept == after
+        return json_decoder(_JumpEvent).decode(record.body).data.kept == after
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import shapes
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.errors import Draining, TurnBusy
 from tertulia_protocol.methods import library as methods
 from tertuliad.handlers.context import Caller, Context
@@ -112,7 +113,7 @@ async def rewind_points(
 
 
 def _point(record: Record) -> methods.RewindPoint:
-    event = msgspec.json.decode(record.body, type=_UserEvent)
+    event = json_decoder(_UserEvent).decode(record.body)
     return methods.RewindPoint(
         event_id=event.id,
         user_message=event.data.content,

@@ -19,6 +19,7 @@ from typing import cast
 import anyio
 import msgspec
 
+from tertulia_protocol.decoding import json_decoder
 from tertuliad.limits import EMBEDDED_START_TIMEOUT_S
 
 END_GRACE_S = 2.0  # the child gets so long after the end of its stdin, then it is killed
@@ -115,7 +116,7 @@ class EngineProcess(asyncio.SubprocessProtocol):
 
     def _hear(self, line: bytes) -> None:
         try:
-            said = msgspec.json.decode(line, type=_Announcement)
+            said = json_decoder(_Announcement).decode(line)
         except msgspec.MsgspecError:
             said = _Announcement(error="its process announced something that is not JSON")
         self.port, self._error = said.port, said.error

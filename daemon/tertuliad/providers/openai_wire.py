@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tertulia_protocol.decoding import json_decoder
 from tertuliad.providers.base import (
     ModelRequest,
     RichMessage,
@@ -131,8 +132,8 @@ class ModelList(msgspec.Struct, frozen=True):
 
 
 T = TypeVar("T")
-_chunks = msgspec.json.Decoder(Chunk)
-_lists = msgspec.json.Decoder(ModelList)
+_chunks = json_decoder(Chunk)
+_lists = json_decoder(ModelList)
 
 
 def decode_chunk(body: bytes) -> Chunk:

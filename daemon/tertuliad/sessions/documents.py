@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import config, events, faults
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.methods.library import Document, DocumentRecord
 from tertuliad.clock import iso, now_ms
 from tertuliad.sessions import facts
@@ -130,7 +131,7 @@ def _without_secrets(data: Any) -> Any:
 
 def _decoded(raw: msgspec.Raw, kind: Any, path: str) -> Any:
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return json_decoder(kind).decode(raw)
     except msgspec.ValidationError as error:
         inner, fault = faults.explain(str(error))
         raise faults.invalid(path + inner[1:], fault) from None

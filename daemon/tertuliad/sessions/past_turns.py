@@ -9,6 +9,7 @@ from functools import partial
 import msgspec
 
 from tertulia_protocol import events
+from tertulia_protocol.decoding import json_decoder
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.refusals import runs_elsewhere
 from tertuliad.sessions.waits import TurnEnd
@@ -59,8 +60,8 @@ def _turn(records: list[Record], message_id: str) -> list[Record] | None:
     is_asked = False
     for record in records:
         if record.type == "user.message":
-            data = msgspec.json.decode(record.body, type=_Event).data
-            is_asked = msgspec.json.decode(data, type=_Asked).message_id == message_id
+            data = json_decoder(_Event).decode(record.body).data
+            is_asked = json_decoder(_Asked).decode(data).message_id == message_id
             turn = [] if is_asked else turn
         elif is_asked and turn is not None:
             turn.append(record)
@@ -75,8 +76,8 @@ def _end(turn: list[Record] | None, message_id: str) -> TurnEnd:
         if record.type == "assistant.message":
             answer = record.body
         elif record.type == "session.error":
-            event = msgspec.json.decode(record.body, type=_Event)
-            told = msgspec.json.decode(event.data, type=events.SessionError)
+            event = json_decoder(_Event).decode(record.body)
+            told = json_decoder(events.SessionError).decode(event.data)
             if told.originating_message_id == message_id:  # others are clients' own lines
                 error, error_id = told, event.id
     aborted = any(record.type == "abort" for record in turn)

@@ -16,6 +16,7 @@ import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.config import SessionConfig
+from tertulia_protocol.decoding import json_decoder, msgpack_decoder
 from tertuliad import limits
 from tertuliad.providers.base import Message
 from tertuliad.sessions import facts, history
@@ -93,12 +94,6 @@ class _Snapshot(msgspec.Struct, array_like=True):
 _packer = msgspec.msgpack.Encoder()
 
 
-@functools.cache
-def _snapshots() -> msgspec.msgpack.Decoder[_Snapshot]:
-    """Made on first use, like the decoders of events."""
-    return msgspec.msgpack.Decoder(_Snapshot)
-
-
 def snapshot(state: SessionState) -> bytes | None:
     """The state without its history, for the store; None where a client's own members hold what
     MessagePack does not take, such as whole numbers above 64 bits: its log is folded whole then."""
@@ -112,7 +107,7 @@ def snapshot(state: SessionState) -> bytes | None:
 def from_snapshot(data: bytes) -> SessionState | None:
     """The state that `snapshot` packed; None where another version did."""
     try:
-        kept = _snapshots().decode(data)
+        kept = msgpack_decoder(_Snapshot).decode(data)
     except msgspec.MsgspecError:
         return None
     return kept.state if kept.form == SNAPSHOT_FORM else None
@@ -123,19 +118,19 @@ class _StoredEvent(msgspec.Struct):
     data: msgspec.Raw
 
 
-_envelopes = msgspec.json.Decoder(_StoredEvent)
+_envelopes = json_decoder(_StoredEvent)
 
 
 @functools.cache
 def _decoder(kind: str) -> msgspec.json.Decoder[events.EventData] | None:
     """Made on first use: a decoder costs more than the start can spare."""
     data = facts.TYPES.get(kind)
-    return None if data is None else msgspec.json.Decoder(data)
+    return None if data is None else json_decoder(data)
 
 
 def make_decoders() -> None:
     """Make all of them now: with the first session that comes back they would take 10 ms."""
-    _snapshots()
+    msgpack_decoder(_Snapshot)
     for kind in facts.TYPES:
         _decoder(kind)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from tertulia_protocol import faults
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.errors import InvalidParams
 from tertuliad.store.base import ListQuery, News, Order, Page, Row
 from tertuliad.store.logs import chain_of
@@ -45,6 +46,7 @@ CROSS JOIN events ON events.id
 WHERE +events.type = 'user.message')"""
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Place = tuple[str, _Int64 | str, _Int64]
 
 
 def exists(db: sqlite3.Connection, session_id: str) -> bool:
@@ -125,7 +127,7 @@ def page(db: sqlite3.Connection, wanted: ListQuery) -> Page:
 
 def _place(cursor: str, order: Order) -> tuple[Any, int]:
     try:
-        named, place, pk = msgspec.json.decode(cursor, type=tuple[str, _Int64 | str, _Int64])
+        named, place, pk = json_decoder(_Place).decode(cursor)
     except msgspec.MsgspecError:
         raise bad_cursor() from None
     if named != order:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tertulia_protocol.decoding import json_decoder
 from tertuliad.store.base import MAX_SEQ
 from tertuliad.store.pages import Found, Image, Value
 from tertuliad.store.schema import open_database, segment_of, seq_of
@@ -90,7 +91,7 @@ def _is_event(row: Found) -> bool:
     if row.row_id <= 0 or not 0 < segment_of(row.row_id) < MAX_SEQ or not seq_of(row.row_id):
         return False
     try:
-        return isinstance(body, bytes) and msgspec.json.decode(body, type=_Event).type == kind
+        return isinstance(body, bytes) and json_decoder(_Event).decode(body).type == kind
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
 

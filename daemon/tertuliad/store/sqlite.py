@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.replies import Reply, mapped
@@ -297,7 +298,7 @@ def _read(db: sqlite3.Connection, session_id: str, wanted: Range) -> list[Record
     return _sound(session_id, logs.read(db, logs.chain(db, segment), wanted))
 
 
-_bodies = msgspec.json.Decoder(msgspec.Raw)
+_bodies = json_decoder(msgspec.Raw)
 
 
 def _sound(session_id: str, records: list[Record]) -> list[Record]:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import faults, session_id
+from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.methods.registry import ENDING, METHODS, Method
 from tertulia_protocol.shapes import Params
 
@@ -25,7 +26,7 @@ __all__ = ["ENDING", "METHODS", "Method", "decode"]
 
 @functools.cache
 def _decoder(name: str) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(METHODS[name].params)
+    return json_decoder(METHODS[name].params)
 
 
 def decode(method: Method, raw: msgspec.Raw | bytes | None) -> Any:
@@ -55,7 +56,7 @@ def _by_name(raw: msgspec.Raw | bytes | None) -> msgspec.Raw | bytes:
         return b"{}"
     if not start.startswith(b"["):
         return raw
-    items = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    items = json_decoder(list[msgspec.Raw]).decode(raw)
     if len(items) > 1:
         raise faults.invalid(
             "$", "params are one object, by name; an array holds that object alone"

@@ -22,6 +22,7 @@ from tertulia.commands.common import (
 )
 from tertulia.records import Model, ModelUsage, SearchHit, SessionInfo, Snippet, Usage
 from tertulia.terminal import Progress, Style, printable
+from tertulia_protocol.decoding import convert
 
 SPEAKERS = {"user.message": "you", "assistant.message": "model"}
 
@@ -32,7 +33,7 @@ def list_sessions(options: argparse.Namespace) -> int:
         found = _listed(client, options)
     if options.json:
         return print_json(found)
-    _print_sessions(msgspec.convert(found["sessions"], list[SessionInfo]), options)
+    _print_sessions(convert(found["sessions"], list[SessionInfo]), options)
     if "cursor" in found:
         remark("There are more: take a higher --limit, or none.")
     return 0
