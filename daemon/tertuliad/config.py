@@ -191,9 +191,13 @@ def load(
 def _read(place: Path, *, required: bool) -> _File:
     try:
         text = place.read_text("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError) as exc:
         if required:
             raise ConfigError(f"{place}: there is no such configuration file.") from None
+        if isinstance(exc, NotADirectoryError):
+            raise ConfigError(
+                f"The home {place.parent} is a file, or under one: give --home with a folder."
+            ) from None
         return _File()
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"

@@ -225,6 +225,15 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         load(tmp_path, path=tmp_path / "other.toml", environ={})
 
 
+def test_a_home_is_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match=rf"The home {file} is a file.*--home"):
+        load(file, environ={})
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load(tmp_path, path=file / "other.toml", environ={})
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
