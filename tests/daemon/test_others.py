@@ -542,6 +542,7 @@ async def test_a_turn_elsewhere_whose_session_is_deleted_there_is_over_for_who_w
         cursor = (await here.request("session.eventLog.tail", {"sessionId": S}))["cursor"]
         wanted = {"sessionId": S, "cursor": cursor, "waitMs": limits.READ_WAIT_MS}
         asked = await here.ask("session.eventLog.read", wanted)
+        await here.request("session.eventLog.read", wanted | {"waitMs": 0})  # then that one waits
         await there.request("session.delete", {"sessionId": S})
         await look(room)
         await told(here, *TURN_STARTS, "session.idle")
