@@ -184,10 +184,13 @@ class ScriptedModel:
         self._timer = self.loop.call_at(self._due[0][0], self._tick)
 
     def _tick(self) -> None:
+        """Advance each that is due, once: by rounding one may still be due at the same `now`."""
         self._timer = None
         now = self.loop.time()
+        ready = []
         while self._due and self._due[0][0] <= now + EARLY_S:
-            _, order, stream = heapq.heappop(self._due)
+            ready.append(heapq.heappop(self._due))
+        for _, order, stream in ready:
             due = stream.advance(now)
             if due is not None:
                 heapq.heappush(self._due, (due, order, stream))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.model_connection import EARLY_S, Connection
+from tests.support.model_script import Call
+from tests.support.scripted_model import ScriptedModel
 
 SCRIPT = Path(__file__).with_name("scripted_model.py")
 BOUND_S = 20
@@ -102,3 +108,58 @@ def test_the_answer_follows_the_script(
             for choice in json.loads(event[6:])["choices"]:
                 streamed += choice["delta"].get("content") or ""
     assert streamed == said or answer is None
+
+
+class StandingClock(asyncio.SelectorEventLoop):
+    """A loop that stands still: the test sets its time and makes its calls."""
+
+    now = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], object]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(
+        self, when: float, callback: Callable[[], object], *_: object, context: Any = None
+    ) -> asyncio.TimerHandle:
+        self.due.append(callback)
+        return asyncio.TimerHandle(when, callback, (), self, context)
+
+
+class Written(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.data += data
+
+
+def test_a_chunk_that_is_due_though_rounding_does_not_owe_it_yet_comes_a_little_later() -> None:
+    def rounded_down(start: float) -> bool:
+        due = start + 36 * 0.01
+        return due - EARLY_S + EARLY_S == due and int((due - start) / 0.01) == 35
+
+    start = next(filter(rounded_down, (6709 + k / 7 for k in itertools.count())))
+    loop = StandingClock()
+    model = ScriptedModel()
+    model.loop = loop
+    loop.now = start
+    connection = Connection(model)
+    connection.transport = written = Written()
+    connection.begin(Call(1, {"model": "fake-n50-d10", "stream": True}, 0))
+    loop.now = start + 36 * 0.01 - EARLY_S
+    for _ in range(10):
+        loop.due.pop()()
+    assert b"w35 " in written.data
+    assert b"w36 " not in written.data
+    loop.now = start + 1
+    loop.due.pop()()
+    assert written.data.endswith(b"0\r\n\r\n")
+    loop.close()
