@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,14 @@ def _schemas(types: Iterable[Any], template: str) -> tuple[dict[Any, Json], dict
     found, components = msgspec.json.schema_components(distinct, ref_template=template)
     schemas: dict[Any, Json] = dict(zip(distinct, found, strict=True))
     schemas[dict[str, Any]] = {"type": "object"}
-    return schemas, dict(sorted(components.items()))
+    return schemas, {name: _described(components[name]) for name in sorted(components)}
+
+
+def _described(component: Json) -> Json:
+    """Its docstring without the code's indentation, which msgspec before 0.23 leaves in."""
+    if "description" not in component:
+        return component
+    return {**component, "description": cleandoc(component["description"])}
 
 
 def _method(method: Method, schemas: dict[Any, Json], components: dict[str, Json]) -> Json:
