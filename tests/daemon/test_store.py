@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import sqlite3
 import stat
@@ -399,6 +400,28 @@ async def test_futures_are_completed_on_the_loops_thread(open_store: Open) -> No
     future.add_done_callback(on_loop)
     await done(future)
     assert told == [True]
+
+
+async def test_what_follows_is_in_the_context_of_who_opened_the_store(open_store: Open) -> None:
+    """Whichever thread did the work: where `sniffio` is installed, anyio starts no task in an empty
+    context."""
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    whose.set("ours")
+    store = open_store()
+    seen: dict[str, str] = {}
+
+    async def noted(what: str, future: Future[Any]) -> None:
+        future.add_done_callback(lambda _: seen.update({what: whose.get()}))
+        await done(future)
+
+    await noted("create", store.create(append("a", 0, 2)))
+    await noted("append", store.append(append("a", 2)))
+    await noted("rewind", store.append(msgspec.structs.replace(append("a", 3), keep_to=1)))
+    await noted("load", store.load("a"))
+    await noted("rows", store.rows(ListQuery()))
+    await noted("search", store.search("word", 5, None))
+    await noted("delete", store.delete(["a"]))
+    assert set(seen.values()) == {"ours"}, seen
 
 
 # Forks, rewinds, and what is left of them

@@ -12,6 +12,7 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
+import sniffio
 
 from tertulia_protocol.errors import RpcError
 from tertuliad import limits
@@ -159,13 +161,15 @@ class Ground:
         self._bounds = pytest.MonkeyPatch()
         for name, value in BOUNDS.items():
             self._bounds.setattr(limits, name, value)
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()
+        self._context = contextvars.copy_context()
+        self._context.run(sniffio.current_async_library_cvar.set, "asyncio")  # as anyio.run does
         self._homes = [Path(tempfile.mkdtemp(prefix="tertulia-machine-"))]
         self.ids: dict[int, dict[int, str]] = {}
         """By a session's number, the ids of the stored events by their seqs."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(work)
+        return self._runner.run(work, context=self._context)
 
     @property
     def home(self) -> Path:
@@ -176,7 +180,7 @@ class Ground:
         self._homes.append(copied(self.home))
 
     def close(self) -> None:
-        self._loop.close()
+        self._runner.close()
         self._bounds.undo()
         for home in self._homes:
             shutil.rmtree(home)

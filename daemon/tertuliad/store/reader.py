@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
-from tertuliad.store.worker import CallSoon, Worker
+from tertuliad.store.worker import Worker
 
 if TYPE_CHECKING:
+    import asyncio
     import sqlite3
 
 T = TypeVar("T")
@@ -20,9 +21,9 @@ T = TypeVar("T")
 class Reader:
     """Each piece of work stands for itself."""
 
-    def __init__(self, name: str, file: DatabaseFile, call_soon: CallSoon) -> None:
+    def __init__(self, name: str, file: DatabaseFile, loop: asyncio.AbstractEventLoop) -> None:
         self._file = file
-        self._worker = Worker(name, call_soon)
+        self._worker = Worker(name, loop)
         self._db: sqlite3.Connection | None = None
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:

@@ -52,8 +52,8 @@ class SqliteStore:
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._file = DatabaseFile(folder)
         self._writer = Writer(self._file, loop, self._written)
-        self._reader = Reader("store-reader", self._file, loop.call_soon_threadsafe)
-        self._searcher = Reader("store-searcher", self._file, loop.call_soon_threadsafe)
+        self._reader = Reader("store-reader", self._file, loop)
+        self._searcher = Reader("store-searcher", self._file, loop)
         self._remover = Remover(
             look=partial(self._reader.submit, logs.given_up),
             submit=partial(self._writer.submit, heavy=True),

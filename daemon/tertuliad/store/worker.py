@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -15,16 +17,17 @@ from tertuliad import limits
 from tertuliad.replies import Reply
 
 T = TypeVar("T")
-CallSoon = Callable[[Callable[[], None]], Any]
-"""Runs a function on the event loop's thread, from any thread."""
 
 
 class Worker:
     """Started by its first job, so that starting the daemon never waits for the disk."""
 
-    def __init__(self, name: str, call_soon: CallSoon) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._name = name
-        self._call_soon = call_soon
+        self._loop = loop
+        self._context = contextvars.copy_context()
+        """What follows from a job runs in it: in the thread's own, which is empty, anyio would not
+        know the event loop where `sniffio` is installed."""
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Reply] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -67,5 +70,5 @@ class Worker:
             outcome = partial(reply.give, result)
         # Where the event loop is gone, so are all who waited.
         with contextlib.suppress(RuntimeError):
-            self._call_soon(outcome)
+            self._loop.call_soon_threadsafe(outcome, context=self._context)
         return True

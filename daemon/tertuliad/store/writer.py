@@ -68,7 +68,7 @@ class Writer:
         """`on_written` learns how many changes became durable."""
         self._file = file
         self._loop = loop
-        self._worker = Worker("store-writer", loop.call_soon_threadsafe)
+        self._worker = Worker("store-writer", loop)
         self._on_written = on_written
         self._db: sqlite3.Connection | None = None
         self.log = LogFile(file.path)
