@@ -304,7 +304,7 @@ class Engine:
         """Nobody follows it any more."""
         for client in self.clients:
             if session in client.views:
-                client.views[session].detach()
+                client.views[session].end()
 
     def event_id(self, paper: Paper, event: Event) -> str:
         return self.ground.ids[paper.number][event.seq]

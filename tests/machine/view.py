@@ -2,7 +2,8 @@
 
 A client that reads is told everything. One that has stopped is told nothing more; once it reads on
 it gets what was stored meanwhile and is still part of the log, and of an answer of which it has
-missed a piece no further pieces.
+missed a piece no further pieces. Of a session that was deleted meanwhile, of which it has missed
+anything, it gets the end alone.
 """
 
 from __future__ import annotations
@@ -39,6 +40,14 @@ class View:
 
     def detach(self) -> None:
         self.before, self.paper, self._stopped_at = self.expected(), None, None
+
+    def end(self) -> None:
+        """The session is deleted."""
+        if self.paper is not None and self._stopped_at is not None:
+            paper = self.paper
+            if paper.told[self.start :]:
+                self.before.append((paper, Event("session.idle", True, 0, paper.kept)))
+        self.detach()
 
     def expected(self) -> list[tuple[Paper, Event]]:
         return self.before + self._told()[0]
