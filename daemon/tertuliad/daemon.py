@@ -1,9 +1,9 @@
 """The composition root: the front that clients meet, and the engine behind it, built when needed.
 
 It imports everything and nobody imports it, except `run`. Whoever starts a daemon waits for the
-answer to `connect`: until that has left, nothing is imported that it can do without. The engine is
-built right after it, or by the first request that needs it, or where no client comes and an earlier
-process may have left messages, soon.
+answer to `connect`: until that has left, by `greeting` or by the gate, nothing is imported that it
+can do without. The engine is built right after it, or by the first request that needs it, or where
+no client comes and an earlier process may have left messages, soon.
 
 The order of a stop: no new clients, no new requests, running turns end by themselves within a grace
 (after SIGTERM) or with an event that says so, what is queued for clients is written, connections
@@ -34,10 +34,10 @@ from tertuliad.handlers.runtime import Front
 from tertuliad.options import Options
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
+from tertuliad.start import Start, is_there
 from tertuliad.stdio import StdioStream
 
 if TYPE_CHECKING:
-    from tertuliad.config import Settings
     from tertuliad.engine import Engine
     from tertuliad.handlers.context import Caller
     from tertuliad.listeners import Door
@@ -48,34 +48,36 @@ log = logging.getLogger(__name__)
 class Daemon:
     """One for each process. `tasks` is the root task group."""
 
-    def __init__(self, options: Options, tasks: anyio.abc.TaskGroup) -> None:
-        self._options = options
+    def __init__(self, start: Start, tasks: anyio.abc.TaskGroup) -> None:
+        self._start = start
+        self._options = start.options
         self._tasks = tasks
         self._connections: set[Connection] = set()
         self._engine: Engine | None = None
-        self._greeted = False
+        self._greeted = start.greeting.was_answered
         self._warmed = anyio.Event()
         """The first client was answered, and the engine is there."""
         self._draining = False
         self._stopping = anyio.Event()
         self._hurry = anyio.Event()
         """Turns get no grace any more."""
-        self._settings = self._read_file()
 
     # Serving
 
-    async def serve(self, stdout: int) -> None:
+    async def serve(self) -> None:
         """Listen as the options say, until something ends the daemon."""
-        options = self._options
+        options, stdout = self._options, self._start.stdout
         self._watch()
         await anyio.lowlevel.checkpoint()  # who learns of us below may end us at once
         with contextlib.ExitStack() as cleanup:
             if options.socket is not None or options.port is not None:
                 await self._listen(stdout, cleanup)
             if options.stdio:
-                stream = StdioStream(0, stdout)
+                stream = StdioStream(0, stdout, self._start.greeting.left)
                 self._tasks.start_soon(self._serve_stdio, stream, self._handlers(None))
-            if not options.leave_waiting and _is_there(options.home, layout.DATABASE_FILE):
+            if self._greeted:
+                self._spawn(self._warm)
+            if not options.leave_waiting and is_there(options.home, layout.DATABASE_FILE):
                 self._spawn(self._take_up)
             await self._stopping.wait()
             await self._drain()
@@ -175,19 +177,6 @@ class Daemon:
 
     # The engine
 
-    def _read_file(self) -> Settings | None:
-        """The settings, where there is a file of them: a fault in it ends the start. The
-        environment has no faults, and is read with the engine."""
-        options = self._options
-        if options.config is None and not _is_there(options.home, layout.CONFIG_FILE):
-            return None
-        from pathlib import Path
-
-        from tertuliad.config import load
-
-        named = None if options.config is None else Path(options.config)
-        return load(Path(options.home), path=named)
-
     def _need(self) -> Engine:
         """The engine, built if it is not there yet."""
         if self._engine is None:
@@ -213,7 +202,7 @@ class Daemon:
         keep_little()
         options = self._options
         home = Path(options.home)
-        settings = self._settings or load(home)
+        settings = self._start.settings or load(home)
         idle_s = options.session_idle_timeout
         return Engine(
             home,
@@ -239,11 +228,14 @@ class Daemon:
 
         async def warm() -> None:
             await caller.flushed()
-            if not self._stopping.is_set():
-                self._need()
-            self._warmed.set()
+            await self._warm()
 
         self._spawn(warm)
+
+    async def _warm(self) -> None:
+        if not self._stopping.is_set():
+            self._need()
+        self._warmed.set()
 
     async def _take_up(self) -> None:
         """Go on with what an earlier process left waiting, if it did."""
@@ -280,7 +272,7 @@ class Daemon:
 
         self._tasks.start_soon(signals)
         if self._options.owned:
-            self._tasks.start_soon(parent, os.getppid(), True)
+            self._tasks.start_soon(parent, self._start.parent, True)
         if self._options.parent_pid is not None:
             self._tasks.start_soon(parent, self._options.parent_pid, False)
 
@@ -335,17 +327,6 @@ class _Handlers(dict[str, Handler]):
     def __missing__(self, method: str) -> Handler:
         handler = self[method] = self._engine().handlers[method]
         return handler
-
-
-def _is_there(home: str, name: str) -> bool:
-    """Whether the home has such a file; where nobody can tell, it is the reader's to say why."""
-    try:
-        os.stat(os.path.join(home, name))
-    except FileNotFoundError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _announce(stdout: int, line: str, options: Options) -> None:

@@ -1,4 +1,5 @@
-"""The command `tertuliad`. Nothing that may print is imported before standard output is claimed."""
+"""The command `tertuliad`. Nothing that may print is imported before standard output is claimed,
+and nothing that a client can do without before it is greeted."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import sys
 
 def main() -> None:
     """Parse, claim standard output, run until the end; exits with 0 after a clean stop."""
-    _take_interrupts()
+    _take_signals()
     from tertuliad.garbage import look_seldom, made_to_stay
 
     with made_to_stay():
@@ -19,31 +20,35 @@ def main() -> None:
         options = parse(sys.argv[1:])
         keep_to_the_user()
 
-        from tertuliad.stdio import claim_stdout
+        from tertuliad.descriptors import claim_stdout
 
         stdout = claim_stdout()
+        from tertuliad.start import start
+
+        started = start(options, stdout)
         from tertuliad import process_log
 
         process_log.set_up(options.log_level)
         from tertuliad.limits import SWITCH_INTERVAL_S
-        from tertuliad.open_files import raise_limit
         from tertuliad.run import run
 
-        raise_limit()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
     look_seldom()
-    status = run(options, stdout)
+    status = run(started)
     # Threads of libraries must not hold up the end of a process that has nothing left to do.
     if sys.stderr:  # None where it was closed before the start
         sys.stderr.flush()
     os._exit(status)
 
 
-def _take_interrupts() -> None:
-    """Until the event loop takes signals, nothing was begun: Ctrl-C ends the process at once. As an
-    exception it would come with a traceback."""
+def _take_signals() -> None:
+    """Until the event loop takes them, nothing was begun: who asks for the end has it at once. An
+    interrupt would come as an exception with a traceback, and the others as a death by signal."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda *_: os._exit(0))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,24 @@
-"""A daemon from its start to its end: the event loop it runs on, and what is told of a start that
-fails."""
+"""A daemon on its event loop, until its end."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 
-from tertuliad import limits, open_files
 from tertuliad.daemon import Daemon
-from tertuliad.options import Options
+from tertuliad.descriptors import tell
+from tertuliad.start import Start
 
 
-def run(options: Options, stdout: int) -> int:
+def run(start: Start) -> int:
     """Run a daemon until its end; the process's exit status."""
-
-    if not open_files.can_open(limits.FILES_AT_LEAST):
-        _tell(open_files.told())
-        return 1
 
     async def root() -> None:
         async with anyio.create_task_group() as tasks:
-            await Daemon(options, tasks).serve(stdout)
+            await Daemon(start, tasks).serve()
 
     backend: dict[str, Any] = {}
     with contextlib.suppress(ImportError):
@@ -45,20 +39,14 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        from tertuliad.config import ConfigError
         from tertuliad.listeners import ListenFailed
 
-        told, others = group.split((ConfigError, ListenFailed))
+        told, others = group.split(ListenFailed)
         if told is None or others is not None:
             raise
         for error in _leaves(told):
-            _tell(error)
+            tell(error)
         raise SystemExit(1) from None
-
-
-def _tell(error: object) -> None:
-    # A path may have bytes that are no text: they go out as they came in.
-    os.write(2, f"tertuliad: {error}\n".encode(errors="surrogateescape"))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -1,15 +1,12 @@
 """The process's own standard streams as one byte stream.
 
-`claim_stdout` comes before anything else is imported: afterwards file descriptor 1 is standard
-error, so that whatever a library prints cannot get between the frames. The descriptors are
-switched to non-blocking and given back as they were.
+The descriptors are switched to non-blocking and given back as they were.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,28 +15,8 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from tertuliad.descriptors import can_be_polled
 from tertuliad.limits import READ_AHEAD_BYTES, READ_CHUNK_BYTES
-
-
-def claim_stdout() -> int:
-    """A descriptor of the real standard output; descriptor 1 now leads to standard error. Of the
-    three, one that was closed leads nowhere: else the next file or socket would be given its
-    number, and get what is meant for it."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    real = os.dup(1)
-    os.set_inheritable(real, False)
-    os.dup2(2, 1)
-    return real
-
-
-def _can_be_polled(fd: int) -> bool:
-    """Whether the kernel can say when `fd` is ready: pipes, sockets and terminals, not files."""
-    mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
 
 
 class StdioStream(anyio.abc.ByteStream):
@@ -49,15 +26,16 @@ class StdioStream(anyio.abc.ByteStream):
     that for each message costs more than to read it.
     """
 
-    def __init__(self, stdin: int, stdout: int) -> None:
+    def __init__(self, stdin: int, stdout: int, came: bytes = b"") -> None:
+        """`came` was read from `stdin` already."""
         self._stdin = stdin
         self._stdout = stdout
-        self._came: deque[bytes] = deque()
-        self._came_bytes = 0
+        self._came: deque[bytes] = deque([came] if came else [])
+        self._came_bytes = len(came)
         self._ended = False
         self._watching = False
         self._news = asyncio.Event()
-        self._polled = {fd: _can_be_polled(fd) for fd in (stdin, stdout)}
+        self._polled = {fd: can_be_polled(fd) for fd in (stdin, stdout)}
         self._were_blocking = {fd: os.get_blocking(fd) for fd in self._polled}
         for fd, polled in self._polled.items():
             if polled:

@@ -231,6 +231,11 @@ def sayable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
+def encode_result(request_id: RequestId, result: Any) -> bytes:
+    """The body of an answer."""
+    return _encoder.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
 def encode_error(
     request_id: RequestId | None, code: int, message: str, data: dict[str, Any] | None = None
 ) -> bytes:

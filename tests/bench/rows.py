@@ -45,11 +45,11 @@ def rows(sizes: Sizes) -> Iterator[Row]:
 
 def _opening(sizes: Sizes) -> Iterator[Row]:
     spawn = "start, {} home: spawn to handshake, ms"
-    yield Row("cold.warm.handshake", spawn.format("warm"), 130, floor="machine.imports")
-    yield Row("cold.warm.session", "  to the first session, ms")
+    yield Row("cold.warm.handshake", spawn.format("warm"), 130, floor="machine.python")
+    yield Row("cold.warm.session", "  to the first session, ms", floor="machine.imports")
     yield Row("cold.warm.turn", "  to the first answer, ms")
-    yield Row("cold.fresh.handshake", spawn.format("fresh"), floor="machine.imports")
-    yield Row("cold.fresh.session", "  to the first session, ms")
+    yield Row("cold.fresh.handshake", spawn.format("fresh"), floor="machine.python")
+    yield Row("cold.fresh.session", "  to the first session, ms", floor="machine.imports")
     yield Row("cold.fresh.turn", "  to the first answer, ms")
     yield Row("rss.start", "memory at start, MB", 45, floor="machine.imports.memory")
     yield Row("rss.one", "  with 1 session, MB")

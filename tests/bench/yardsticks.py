@@ -25,7 +25,7 @@ from tests.bench.measuring import Numbers, median, quantile, since
 from tests.bench.sizes import Sizes
 
 IMPORTS = "import anyio._backends._asyncio, msgspec, pylsp_jsonrpc.endpoint"
-"""What our daemon cannot answer a handshake without; uvloop too, where the platform has it."""
+"""What our daemon cannot open a session without; uvloop too, where the platform has it."""
 WITH_UVLOOP = IMPORTS + "\ntry: import uvloop\nexcept ImportError: pass"
 SYNC_BYTES = 4096
 

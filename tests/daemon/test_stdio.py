@@ -169,7 +169,7 @@ async def test_files_are_streams_too(tmp_path: Path) -> None:
 
 NOISY = """
 import os, subprocess, sys
-from tertuliad.stdio import claim_stdout
+from tertuliad.descriptors import claim_stdout
 real = claim_stdout()
 print("from print")
 sys.stdout.write("from sys.stdout\\n")
@@ -190,7 +190,7 @@ def test_whatever_prints_only_frames_reach_standard_output() -> None:
 def test_a_child_does_not_inherit_standard_output() -> None:
     program = """
 import os, subprocess, sys
-from tertuliad.stdio import claim_stdout
+from tertuliad.descriptors import claim_stdout
 real = claim_stdout()
 look = "import os, sys\\ntry: os.fstat(int(sys.argv[1]))\\nexcept OSError: sys.exit(3)"
 ran = subprocess.run([sys.executable, "-c", look, str(real)], close_fds=False)

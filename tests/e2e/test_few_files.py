@@ -56,6 +56,7 @@ def test_without_a_file_every_request_is_answered_and_with_files_all_goes_on(
 ) -> None:
     with stdio_daemon(home, "--turn-retries", "0") as daemon:
         wire = daemon.wire
+        wire.call("status.get")  # greeted it may be before it has started
         known = [wire.create(model.provider()) for _ in range(sessions)]
         with files_left(daemon, spare):
             asked = [wire.ask(method) for method in ("session.list", "models.list", "ping")]

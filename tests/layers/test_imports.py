@@ -216,7 +216,17 @@ RULES = (
         (PROTOCOL, "tertuliad.limits", "tertuliad.spread"),
         "a listener yields byte streams",
     ),
-    Rule("tertuliad.stdio", ("tertuliad.limits",), "it is imported before anything may print"),
+    Rule("tertuliad.descriptors", (), "it is imported before anything may print"),
+    Rule(
+        "tertuliad.stdio",
+        ("tertuliad.descriptors", "tertuliad.limits"),
+        "it yields bytes, and does not know what they say",
+    ),
+    Rule(
+        "tertuliad.greeting",
+        (PROTOCOL, "tertuliad.descriptors", "tertuliad.handlers.front", "tertuliad.limits"),
+        "a client waits for all that it imports",
+    ),
     Rule("tertuliad.process_log", (), "it is imported before anything may log"),
     Rule(
         "tertuliad.embedded_child",
@@ -243,6 +253,7 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "tertuliad.daemon": (("tertuliad.run",), "nobody imports the composition root"),
     "tertuliad.run": (("tertuliad.entry",), "a daemon is started by its entry"),
+    "tertuliad.greeting": (("tertuliad.start",), "a client is greeted once, and then by the gate"),
     "tertuliad.engine": (("tertuliad.daemon",), "what it wires does not know that it is wired"),
     "tertuliad.entry": (("tertuliad.__main__",), "nobody imports the command"),
 }

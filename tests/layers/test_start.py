@@ -42,6 +42,19 @@ ASYNC = {
     "ssl": "the daemon is on this machine",
 }
 
+LOOP = {
+    "asyncio": "the greeting needs no event loop",
+    "anyio": "the greeting needs no event loop",
+    "uvloop": "the greeting needs no event loop",
+    "ssl": "it belongs to asyncio",
+    "socket": "it belongs to asyncio",
+    "logging": "there is nothing to tell yet",
+    "pylsp_jsonrpc": "one answer needs no correlation",
+    "concurrent": "nobody waits for anybody yet",
+    "tertuliad.daemon": "it is there for the next message",
+    "tertuliad.rpc": "it is there for the next message",
+}
+"""What comes after the greeting, and before any other answer."""
 LATER = {
     "tertuliad.engine": "it is built once the handshake is answered",
     "tertuliad.sessions": "it belongs to the engine",
@@ -86,8 +99,10 @@ def write(fd, data):
 os.write = write
 from tertuliad.options import parse
 options = parse(["--headless", "--no-auto-update", "--stdio", "--home", sys.argv[1]])
+from tertuliad.start import start
+started = start(options, written)
 from tertuliad.run import run
-run(options, written)
+run(started)
 """
 
 LISTENING = """
@@ -106,7 +121,8 @@ def tell():
 
 threading.Thread(target=tell, daemon=True).start()
 from tertuliad.run import run
-run(options, writing)
+from tertuliad.start import start
+run(start(options, writing))
 """
 
 
@@ -148,16 +164,26 @@ def test_a_listening_daemon_has_loaded_nothing_heavy(while_listening: set[str]) 
 
 
 @pytest.mark.parametrize("method", ["connect", "ping"])
-def test_a_handshake_is_answered_before_the_engine_is_loaded(tmp_path: Path, method: str) -> None:
+def test_a_handshake_is_answered_before_the_event_loop_is_loaded(
+    tmp_path: Path, method: str
+) -> None:
     modules = loaded(ANSWERING.replace("METHOD", method), str(tmp_path / "home"))
-    assert "tertuliad.daemon" in modules
+    assert "tertuliad.greeting" in modules
+    bare = loaded("import sys; print(str(list(sys.modules)).replace(chr(39), chr(34)))")
+    check(modules - bare, HEAVY | LATER | LOOP)
+
+
+def test_the_front_answers_before_the_engine_is_loaded(tmp_path: Path) -> None:
+    modules = loaded(ANSWERING.replace("METHOD", "status.get"), str(tmp_path / "home"))
+    assert {"tertuliad.daemon", "pylsp_jsonrpc"} <= modules
     bare = loaded("import sys; print(str(list(sys.modules)).replace(chr(39), chr(34)))")
     check(modules - bare, HEAVY | LATER)
 
 
 def test_what_the_handshake_does_without_is_there_for_others(tmp_path: Path) -> None:
     modules = loaded(ANSWERING.replace("METHOD", "session.list"), str(tmp_path / "home"))
-    unused = {name for name in LATER if name.startswith("tertuli") and name not in modules}
+    later = LATER | LOOP
+    unused = {name for name in later if name.startswith("tertuli") and name not in modules}
     shapes = {f"tertulia_protocol.methods.{group}" for group in OTHER_GROUPS}
     assert unused == shapes | {"tertuliad.listeners"}, "the table names what is not there any more"
     assert "sqlite3" in modules

@@ -23,6 +23,12 @@ HANDLERS: Mapping[str, Callable[[Front, Any, Any], Any]] = {
     "session.setForeground": runtime.set_foreground,
 }
 
+GREETINGS: Mapping[str, Callable[[Any], Any]] = {
+    "connect": lambda _: runtime.connected(),
+    "ping": runtime.pong,
+}
+"""From params, what answers a client that is trusted and waits while the daemon starts."""
+
 
 def bound(front: Front) -> dict[str, Callable[[Any, Any], Any]]:
     """The handlers with the front they work for."""

@@ -15,10 +15,10 @@ from tertulia_protocol import PROTOCOL_VERSION, VERSION, shapes
 from tertulia_protocol.errors import NotAuthenticated
 from tertulia_protocol.methods import runtime as methods
 from tertuliad.clock import iso, now_ms
-from tertuliad.replies import Reply
 
 if TYPE_CHECKING:
     from tertuliad.handlers.context import Caller
+    from tertuliad.replies import Reply
 
 
 class Front(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +47,20 @@ def connect(ctx: Front, caller: Caller, params: methods.ConnectParams) -> method
             )
         caller.let_in()
     ctx.greeted(caller)
+    return connected()
+
+
+def connected() -> methods.ConnectResult:
+    """The answer to a client that may come in."""
     return methods.ConnectResult(ok=True, protocol_version=PROTOCOL_VERSION, version=VERSION)
 
 
 def ping(ctx: Front, caller: Caller, params: methods.PingParams) -> methods.PingResult:
     ctx.greeted(caller)
+    return pong(params)
+
+
+def pong(params: methods.PingParams) -> methods.PingResult:
     said = "pong" if params.message is None else f"pong: {params.message}"
     return methods.PingResult(
         message=said, timestamp=iso(now_ms()), protocol_version=PROTOCOL_VERSION
