@@ -12,8 +12,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@functools.lru_cache(maxsize=64)
 def iso(ms: int) -> str:
-    """`ms` since 1970 as ISO 8601 in UTC, with milliseconds."""
+    """`ms` since 1970 as ISO 8601 in UTC, with milliseconds. One command says the same several
+    times."""
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
 
 

@@ -14,6 +14,7 @@ import importlib
 import io
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio.to_thread
@@ -135,26 +136,30 @@ class Http:
         if local not in self._sessions:
             keep = KEEP_LOCAL_S if local else KEEP_REMOTE_S
             self._sessions[local] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep),
+                connector=_connector(keep),
                 timeout=aiohttp.ClientTimeout(
                     total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_noting_reuse()],
             )
         return self._sessions[local]
 
 
-def _noting_reuse() -> aiohttp.TraceConfig:
-    """Writes into a request's trace context whether it went over a kept connection."""
+_connected: ContextVar[bool] = ContextVar("connected")
+"""Whether this task's request had a connection made for it. (Of aiohttp's ways to learn that, its
+traces cost a twentieth of a turn.)"""
+
+
+def _connector(keep_s: float) -> aiohttp.TCPConnector:
+    """Keeps any number of connections, idle ones for so long."""
     import aiohttp
 
-    async def reused(_: object, context: Any, __: object) -> None:
-        context.trace_request_ctx["reused"] = True
+    class Noting(aiohttp.TCPConnector):
+        async def _create_connection(self, *args: Any) -> Any:  # where aiohttp says to override
+            _connected.set(True)
+            return await super()._create_connection(*args)
 
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(reused)
-    return trace
+    return Noting(limit=0, keepalive_timeout=keep_s)
 
 
 async def _ask(
@@ -173,23 +178,21 @@ async def _ask(
     """
     import aiohttp
 
-    seen = {"reused": False}
-
     async def once() -> aiohttp.ClientResponse:
+        _connected.set(False)
         return await session.request(
             method,
             url,
             headers=headers,
             data=_payload(body),
             allow_redirects=False,
-            trace_request_ctx=seen,
             **proxy,
         )
 
     try:
         return await once()
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        if not seen["reused"]:
+        if _connected.get():
             raise
     return await once()
 
