@@ -277,7 +277,7 @@ class Hub:
             ):
                 return  # the next drain goes on from here
             follower.seq = record.seq
-        if not done.result() and follower.seq < upto:
+        if not done.result() and follower.seq < upto == room.head:
             follower.pace = Pace.UNREAD  # another process has deleted the session
             return
         if follower.seq < room.head:

@@ -86,6 +86,7 @@ EMBEDDED_START_TIMEOUT_S = 60.0
 # Store.
 COMMIT_BATCH = 128  # changes of one transaction
 STORE_BUSY_TIMEOUT_S = 5.0  # another process holds the write lock for so long: refuse
+LOOKED_AT_S = 0.5  # so long a doctor may have a home for itself to look at it; refuse
 STORE_RETRY_MS = 1000  # whoever holds it has held it for longer than that
 WAL_CHANGES = 256  # the write-ahead log has a checkpoint after so many
 WAL_BYTES = 4 * MIB  # its length; a longer one has a checkpoint at once, and is cut off

@@ -108,6 +108,24 @@ def echoed(attachment: Attachment) -> Attachment:
     return {**attachment, "displayName": name}
 
 
+def chars_of(given: list[Attachment] | None) -> int:
+    """The characters of all texts in attachments, and one for each other value. They may be nested
+    deeper than a function can call itself."""
+    total, left = 0, list[Any](given or ())
+    while left:
+        match left.pop():
+            case str(text):
+                total += len(text)
+            case dict(members):
+                left += members
+                left += members.values()
+            case list(items):
+                left += items
+            case _:
+                total += 1
+    return total
+
+
 def check_message(prompt: str, given: list[Attachment] | None, at: str) -> None:
     """Raise `InvalidParams` for a message that says nothing, or has an attachment that does not
     fit; `at` is the message's JSON path."""

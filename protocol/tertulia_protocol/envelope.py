@@ -7,6 +7,7 @@ surrogate (legal JSON, and JavaScript sends it) becomes U+FFFD.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Generator
 from typing import Any
@@ -82,6 +83,12 @@ _any_decoder = json_decoder(_AnyWire)
 _json_decoder = json_decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
 
+SPARE_LEVELS = 200
+"""A message could be nested so much deeper than it is: whoever reads later what was stored of it
+has a deeper stack, and more around it."""
+HARMLESS_LEVELS = 500
+"""As much nesting leaves them. (The interpreter takes 1,000 levels together with its stack.)"""
+
 _LONE = (
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
@@ -113,10 +120,13 @@ def find_id(head: Encoded) -> RequestId | None:
 
 def decode(body: Encoded) -> Envelope:
     """What `body` is. Never raises."""
-    try:
-        return _classify(_decoder.decode(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    if _may_be_deep(body):
         steps = decoding(body)
+    else:
+        try:
+            return _classify(_decoder.decode(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            steps = decoding(body)
     while True:
         try:
             next(steps)
@@ -128,6 +138,10 @@ def decode(body: Encoded) -> Envelope:
 def decoding(body: Encoded) -> Steps:
     """The same, with a yield wherever others may have their turn while a huge body is decoded."""
     try:
+        if _may_be_deep(body):
+            yield
+            _check_depth(body)
+            yield
         try:
             return _classify(_decoder.decode(body))
         except msgspec.ValidationError:
@@ -137,6 +151,8 @@ def decoding(body: Encoded) -> Steps:
             yield
         mended = yield from _mended(body)
         yield
+        _check_depth(mended)
+        yield
         return _classify_any(mended)
     except RecursionError:
         return _parse_error(body, "The message is nested too deep.")
@@ -144,6 +160,17 @@ def decoding(body: Encoded) -> Steps:
         return _parse_error(body, "The message is not valid UTF-8.")
     except msgspec.DecodeError as error:
         return _parse_error(body, f"The message is not JSON: {error}.")
+
+
+def _may_be_deep(body: Encoded) -> bool:
+    return body.count(b"[") + body.count(b"{") > HARMLESS_LEVELS
+
+
+def _check_depth(body: Encoded) -> None:
+    """Raises `RecursionError`, unless there are levels to spare; what is wrong besides is not told
+    here."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        _json_decoder.decode(b"[" * SPARE_LEVELS + body + b"]" * SPARE_LEVELS)
 
 
 def _parse_error(body: Encoded, message: str) -> Fault:

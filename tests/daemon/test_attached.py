@@ -55,6 +55,13 @@ def test_a_daemons_database_is_not_read_under_any_name(tmp_path: Path) -> None:
         assert "others" not in text
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_the_files_beside_the_database_are_not_read_either(tmp_path: Path, suffix: str) -> None:
+    """To close a descriptor of its log's index is to let go of the locks that stand in it."""
+    (tmp_path / f"sessions.db{suffix}").write_text("what others said")
+    assert "not read" in with_one(tmp_path, type="file", path=f"sessions.db{suffix}")
+
+
 def test_a_large_file_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ATTACHED_FILE_BYTES", 5)
     (tmp_path / "exact").write_text("12345")
@@ -128,3 +135,12 @@ async def test_the_model_reads_what_the_file_said_when_it_was_sent(tmp_path: Pat
         assert "swordfish" in user["transformedContent"]
         second = room.model.calls[1].request
         assert "swordfish" in str(second.messages[-3].content)
+
+
+@pytest.mark.anyio
+async def test_what_a_member_is_does_not_matter_where_its_kind_is_not_known(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, _):
+        await client.create("a")
+        given = [{"type": "mine", "data": 5}, {"type": "file", "path": "/x", "data": True}]
+        sent = {"sessionId": "a", "prompt": "x", "attachments": given}
+        assert "messageId" in await client.request("session.send", sent)

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tertuliad import limits
-from tertuliad.doctor import command, files
+from tertuliad.doctor import command, examination, files
 from tertuliad.doctor.examination import CannotCheck, examine
 from tertuliad.doctor.findings import KINDS, counted
 from tertuliad.doctor.repair import repair
@@ -46,6 +46,7 @@ from tests.support.damaged_home import (
     overwrite,
 )
 from tests.support.model_thread import ModelThread
+from tests.support.store_alone import log_of
 from tests.support.wire import BOUND_S, said
 
 
@@ -201,6 +202,41 @@ def test_a_daemon_waits_for_the_end_of_a_repair(home: Path) -> None:
         assert "doctor" in error.message
         hold.release()
         assert len(daemon.wire.call("session.list")["sessions"]) == 5
+
+
+def test_a_daemon_waits_while_somebody_looks_at_its_home(home: Path) -> None:
+    hold = Hold(home)
+    assert hold.take_alone()
+    with stdio_daemon(home, bounds={"LOOKED_AT_S": BOUND_S}) as daemon:
+        listing = daemon.wire.ask("session.list")
+        daemon.wire.call("ping")
+        hold.release()
+        assert len(daemon.wire.answer(listing)["result"]["sessions"]) == 5
+
+
+def test_a_look_at_a_long_log_keeps_no_daemon_from_its_home(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(database: Path) -> int:
+        hold = Hold(home)
+        hold.take()
+        hold.release()
+        return 3
+
+    monkeypatch.setattr(examination, "lost_commits", looked)
+    assert "changes_lost" in kinds(home)
+
+
+def test_what_is_written_during_the_look_is_not_taken_for_damage(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(database: Path) -> int:
+        log_of(home).write_bytes(b"by a daemon that came and went")
+        return 3
+
+    monkeypatch.setattr(examination, "lost_commits", looked)
+    monkeypatch.setattr(examination, "_of_database", lambda _: ([], 0))
+    assert "changes_lost" not in {found.kind for found in examination.examine(home).findings}
 
 
 def test_a_turn_whose_process_was_killed_is_told_and_no_fault(home: Path) -> None:

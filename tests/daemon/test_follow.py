@@ -442,6 +442,25 @@ def test_a_log_that_another_process_has_deleted_is_not_read_for_ever() -> None:
     assert (outlet.seen, desk.store.asked) == ([], [])
 
 
+def test_a_log_that_was_rewound_under_the_read_is_read_on_once_that_is_published() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    desk.stored(3)
+    outlet.full = True
+    desk.stored(3)
+    desk.runs = True
+    desk.live()
+    desk.drained(outlet)
+    kept, desk.store.log = desk.store.log, []  # the rewind is committed
+    desk.store.carry_out()
+    desk.store.log = kept
+    desk.stored()  # and published
+    desk.store.answer()
+    desk.store.carry_out()
+    desk.store.answer()
+    assert outlet.seen[-1] == "e7"
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("stored"), st.integers(1, 3)),

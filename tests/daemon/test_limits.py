@@ -178,6 +178,17 @@ CASES = [
         params={"sessionId": "s", "prompt": "x" * 101},
         kind=TOO_LARGE,
     ),
+    *(
+        Case(
+            bound="PROMPT_BYTES",
+            advice="shorter",
+            lowered=100,
+            method="session.send",
+            params={"sessionId": "s", "prompt": "", "attachments": [{"type": "mine", **texts}]},
+            kind=TOO_LARGE,
+        )
+        for texts in ({"text": "x" * 101}, {"in": [{"x" * 101: 1}]}, {"flags": [True] * 101})
+    ),
     Case(
         bound="METADATA_BYTES",
         advice="smaller",
@@ -194,6 +205,21 @@ CASES = [
         params={"sessionId": "s", "name": "x" * 101},
         kind=TOO_LARGE,
     ),
+    *(
+        Case(
+            bound="NAME_CHARS",
+            advice="shorter",
+            lowered=100,
+            method=method,
+            params={"sessionId": "s", "name": "x" * 101, **more},
+            kind=TOO_LARGE,
+        )
+        for method, more in (
+            ("session.create", {"sessionId": "new"}),
+            ("session.resume", {}),
+            ("sessions.fork", {}),
+        )
+    ),
     Case(
         bound="SEARCH_CHARS",
         advice="Take the words",
@@ -209,6 +235,7 @@ def smaller(params: dict[str, Any]) -> dict[str, Any]:
     """The same params with half of the text."""
     text: dict[str, Any] = dict.fromkeys(("prompt", "name", "text"), "x" * 50)
     text["metadata"] = {"k": "x" * 50}
+    text["attachments"] = [{"type": "mine", "text": "x" * 30}]
     return {name: text.get(name, value) for name, value in params.items()}
 
 
@@ -499,6 +526,7 @@ ELSEWHERE = {
     "_response",
     "STORE_BUSY_TIMEOUT_S": D + "test_store.py::test_a_lock_that_is_held_for_too_long_is_told_to"
     "_all_at_once",
+    "LOOKED_AT_S": D + "test_doctor.py::test_a_daemon_waits_while_somebody_looks_at_its_home",
     "COMMIT_BATCH": D + "test_store.py::test_many_writes_share_a_commit",
     "LEASE_S": D + "test_owners.py::test_a_process_that_is_not_heard_of_is_taken_for_stopped_after"
     "_its_lease",

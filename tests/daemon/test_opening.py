@@ -13,9 +13,13 @@ from tertulia_protocol.errors import (
     InvalidParams,
     ModelUnavailable,
     NotSupported,
+    Overloaded,
     SessionExists,
     SessionNotFound,
 )
+from tertuliad.handlers.sessions import _or_else
+from tertuliad.replies import Reply
+from tertuliad.sessions.refusals import exists
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import last_words
 from tests.support.pair import Room, pair
@@ -317,3 +321,13 @@ async def test_the_metadata_of_many_sessions_comes_in_the_order_asked_for(
     some = {**params, "keys": ["k", "no"]}
     found["metadata"] = {"k": "v"}
     assert await client.request("sessions.getClientMetadata", some) == [found, missing, empty]
+
+
+async def test_who_would_resume_instead_is_told_why_that_is_refused() -> None:
+    """Though nobody but a callback is there to hear it."""
+
+    def instead() -> Reply:
+        raise Overloaded("It follows too many sessions.", retry_ms=None)
+
+    reply = _or_else(Reply.failed(exists("a")), instead)
+    assert isinstance(reply.exception(), Overloaded)

@@ -3,6 +3,7 @@ its lease, and one that wakes too late is refused and says so to those who watch
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tertulia_protocol.errors import StoreFailed, TurnBusy
 from tertuliad import limits
-from tertuliad.store.owners import SUFFIX, Owners
+from tertuliad.store.owners import SUFFIX, Owners, nobody_holds
 from tests.support.daemon_process import DaemonProcess, stdio_daemon
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.model_thread import ModelThread
@@ -65,6 +66,17 @@ def test_a_claim_for_a_further_turn_makes_an_old_mark_new(home: Path) -> None:
     theirs.claim()
     assert mine.alive(theirs.me)
     theirs.close()
+
+
+def test_two_may_look_at_once_at_a_process_that_is_gone(home: Path) -> None:
+    mark = home / "dead.owner"
+    home.mkdir()
+    mark.touch()
+    with mark.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as the other does at this moment
+        assert nobody_holds(mark)
+        fcntl.flock(looking, fcntl.LOCK_EX)  # as its process does while it lives
+        assert not nobody_holds(mark)
 
 
 def test_a_process_never_takes_itself_for_stopped(home: Path) -> None:

@@ -612,6 +612,25 @@ async def test_a_log_of_many_segments_or_a_large_snapshot_is_loaded_by_a_thread(
     assert log.snapshot == b"x" * 1001
 
 
+async def test_a_large_snapshot_is_stored_by_a_thread(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    await done(store.create(append("a", 0)))
+    by: list[str] = []
+    real = sqlite._add
+
+    def noted(db: sqlite3.Connection, added: Append, segment: int) -> None:
+        by.append(threading.current_thread().name)
+        real(db, added, segment)
+
+    monkeypatch.setattr(sqlite, "_add", noted)
+    for seq, size in ((2, 10), (3, limits.LIGHT_BYTES + 1)):
+        added = Append(seq - 1, row("a", seq), records(seq, seq), snapshot=b"x" * size)
+        await done(store.append(added))
+    assert by == [threading.main_thread().name, "store-writer"]
+
+
 async def test_an_event_is_found_by_its_id(open_store: Open) -> None:
     store = open_store()
     made = tuple(Record(n, "type", b'{"id":"e%d"}' % n) for n in range(1, 6))

@@ -184,6 +184,25 @@ def test_nesting_without_end_is_a_fault_that_keeps_the_id(place: str) -> None:
     assert fault == Fault(64, errors.PARSE_ERROR, "The message is nested too deep.")
 
 
+def from_deeper(frames: int, raw: msgspec.Raw) -> object:
+    return msgspec.json.decode(raw) if frames == 0 else from_deeper(frames - 1, raw)
+
+
+@pytest.mark.parametrize("inmost", [b"1", b'"\\ud83d"'])
+def test_what_is_taken_can_be_read_from_a_deeper_stack(inmost: bytes) -> None:
+    """As can what was stored of it."""
+    depth = 0
+    while True:
+        depth += 1
+        nested = b"[" * depth + inmost + b"]" * depth
+        body = b'{"jsonrpc":"2.0","id":1,"method":"m","params":%b}' % nested
+        taken = envelope.decode(body)
+        if not isinstance(taken, Request):
+            break
+        assert from_deeper(envelope.SPARE_LEVELS // 2, taken.params)
+    assert depth > envelope.HARMLESS_LEVELS
+
+
 # Lone surrogates
 
 

@@ -57,14 +57,34 @@ def examine(home: Path, *, alone: bool = False) -> Examined:
 
 
 def _lost(home: Path, *, alone: bool) -> list[Finding]:
-    """What no daemon finds any more. Beside one, it looks the same as what is being written."""
+    """What no daemon finds any more. Beside one, it looks the same as what is being written: it is
+    looked for only where there is none, before and after. Meanwhile one may come."""
+    log = home / f"{FILE_NAME}-wal"
+    before = _stamp(log)
+    if not (alone or _nobody_is_there(home)):
+        return []
+    commits = lost_commits(home / FILE_NAME)
+    if not (alone or (_nobody_is_there(home) and _stamp(log) == before)):
+        return []
+    words = f"{counted(commits, 'commit')} behind a damaged place"
+    return [finding("changes_lost", words, where=log.name)] if commits else []
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """By which a file that was written to is known."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _nobody_is_there(home: Path) -> bool:
     hold = Hold(home)
     try:
-        commits = lost_commits(home / FILE_NAME) if alone or hold.take_alone() else 0
+        return hold.take_alone()
     finally:
         hold.release()
-    words = f"{counted(commits, 'commit')} behind a damaged place"
-    return [finding("changes_lost", words, where=f"{FILE_NAME}-wal")] if commits else []
 
 
 def _tidy(home: Path, before: set[Path], *, alone: bool) -> None:

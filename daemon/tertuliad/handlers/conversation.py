@@ -9,7 +9,7 @@ import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import events, faults, shapes
-from tertulia_protocol.attachments import echoed
+from tertulia_protocol.attachments import chars_of, echoed
 from tertulia_protocol.errors import INTERNAL_ERROR, RpcError
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
@@ -123,7 +123,7 @@ def put_message(
 
 
 def _check_size(given: Given) -> None:
-    size = len(given.prompt) + sum(len(item.get("data") or "") for item in given.attachments or ())
+    size = len(given.prompt) + chars_of(given.attachments)
     if size > limits.PROMPT_BYTES:
         raise faults.invalid(
             "$.prompt",

@@ -23,7 +23,7 @@ from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching, documents
 from tertuliad.sessions.decide import Decision, turns
-from tertuliad.sessions.refusals import exists
+from tertuliad.sessions.refusals import check_name, exists
 from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
 
 _DAY_MS = 24 * 3600 * 1000
@@ -36,6 +36,7 @@ async def fork(
     child = new_id() if params.new_session_id is None else params.new_session_id
     if not ids.is_valid(child):
         raise faults.invalid("$.newSessionId", ids.RULE)
+    check_name(params.name)
     source = params.session_id
     name = (params.name or "").strip() or None
     with anyio.CancelScope(shield=True):  # what is stored is also told

@@ -24,6 +24,7 @@ from tertuliad.handlers.context import Caller, Context, on_success, working_dire
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.decide import Decision, settings
+from tertuliad.sessions.refusals import check_name
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import ListQuery, Row
 
@@ -39,6 +40,7 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
 def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> Reply:
     """Make a session and attach the caller; answers a `SessionOpened`."""
     ctx.need_room(caller, session_id)
+    check_name(config.name)
     _check(ctx, config)
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=working_directory())
@@ -80,6 +82,7 @@ def resumed(
     """Attach the caller to a stored session; answers a `SessionOpened`. `silent`: the log does not
     say so."""
     ctx.need_room(caller, session_id)
+    check_name(config.name)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
     names_a_model = config.model is not None or given_providers(config) is not None
 
@@ -131,7 +134,10 @@ def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:
         if error is None:
             final.give(done.result())
         elif isinstance(error, SessionExists):
-            instead().add_done_callback(settle)
+            try:
+                instead().add_done_callback(settle)
+            except Exception as refused:  # noqa: BLE001 - the gate maps it
+                final.fail(refused)
         else:
             final.fail(error)
 

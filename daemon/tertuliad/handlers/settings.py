@@ -8,10 +8,10 @@ from tertulia_protocol.config import given_providers, refusal
 from tertulia_protocol.errors import NotSupported
 from tertulia_protocol.methods import library as methods_library
 from tertulia_protocol.methods import session as methods
-from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decision, settings
+from tertuliad.sessions.refusals import check_name
 from tertuliad.sessions.state import SessionState
 
 
@@ -53,11 +53,7 @@ def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
 def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
-    if len(params.name) > limits.NAME_CHARS:
-        raise faults.invalid(
-            "$.name",
-            f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
-        )
+    check_name(params.name)
     decision = settings.rename(params.name.strip(), None)
     return ctx.sessions.post(params.session_id, lambda _: decision)
 

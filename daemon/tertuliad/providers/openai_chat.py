@@ -29,6 +29,7 @@ END_OF_BODY_S = 0.1  # after [DONE]: so long for HTTP's own end, so that the con
 _OPENAI = "https://api.openai.com/"  # its newer models refuse `max_tokens`
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_AUTHORIZATION = ("authorization", "proxy-authorization")
 _RESERVED = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade"})
 
 
@@ -51,7 +52,9 @@ class OpenAIChat:
         self._authorization = _bearer(bearer_token or api_key) or _basic(userinfo)
         self._chat_url = _under(root, "chat/completions", query)
         self._headers = dict(headers or {})
-        given = (api_key, bearer_token, self._authorization, *self._headers.values())
+        given = [api_key, bearer_token, _credentials(self._authorization or "")]
+        for name, value in self._headers.items():
+            given.append(_credentials(value) if name.lower() in _AUTHORIZATION else value)
         self._secrets = [word for value in given if value for word in value.split()]
         openai = root.lower().startswith(_OPENAI)
         self._completion_limit = "max_completion_tokens" if openai else "max_tokens"
@@ -187,6 +190,12 @@ async def _run_out(answer: Answer) -> None:
         with anyio.move_on_after(END_OF_BODY_S), contextlib.suppress(ProviderFailed):
             while await answer.read():
                 pass
+
+
+def _credentials(authorization: str) -> str:
+    """What is secret of it: the name of its scheme (RFC 9110, 11.4), where it has one, is not."""
+    scheme, _, rest = authorization.strip().partition(" ")
+    return rest or scheme
 
 
 def _basic(userinfo: str) -> str | None:

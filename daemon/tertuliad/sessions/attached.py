@@ -51,8 +51,9 @@ def _file_text(path: Path, lines: attachments.LineRange | None) -> str:
     try:
         if not path.is_file():
             return "(there is no such file)"
-        if path.resolve().name == layout.DATABASE_FILE:
-            return "(a daemon's own database is not read)"  # it would lose its locks with the file
+        if path.resolve().name.startswith(layout.DATABASE_FILE):
+            # With any descriptor of the file, or of its log's index, its locks would be closed.
+            return "(a daemon's own database is not read)"
         with path.open("rb") as file:
             data = file.read(limits.ATTACHED_FILE_BYTES + 1)
     except (OSError, ValueError) as error:

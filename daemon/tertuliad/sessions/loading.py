@@ -44,7 +44,7 @@ def _fold(store: Store, session_id: str, final: Reply, done: Future[Log | None])
     found = done.result()
     try:
         state = None if found is None else folded(found)
-    except (msgspec.MsgspecError, ValueError) as fault:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
         log.error("session %s cannot be folded: %s", session_id, fault)
         final.fail(unreadable(session_id))
         return

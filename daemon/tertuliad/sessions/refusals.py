@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tertulia_protocol import faults
 from tertulia_protocol.errors import RpcError, SessionExists, StoreFailed, TurnBusy
 from tertuliad import limits
 
@@ -23,6 +24,15 @@ def runs_elsewhere(session_id: str) -> TurnBusy:
         {"sessionId": session_id},
         retry_ms=limits.TURN_RETRY_MS,
     )
+
+
+def check_name(name: str | None, path: str = "$.name") -> None:
+    """Raise `InvalidParams` for one that is too long; `path` is where it stands in the params."""
+    if name is not None and len(name) > limits.NAME_CHARS:
+        raise faults.invalid(
+            path,
+            f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
+        )
 
 
 class Overtaken(StoreFailed):

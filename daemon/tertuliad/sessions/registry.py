@@ -13,6 +13,7 @@ has neither a task nor a timer of its own.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -145,10 +146,15 @@ class Sessions:
             del self._live[session.id]
 
     def release(self, session_id: str) -> None:
-        """Drop one session from memory, unless it has something to do, or somebody waits for it."""
-        session = self._slot(session_id)
-        if session is not None and not session.in_use:
-            del self._live[session_id]
+        """Drop one session from memory, unless it has something to do, or somebody waits for it:
+        once it has told what it answers now."""
+
+        def let_go() -> None:
+            session = self._slot(session_id)
+            if session is not None and not session.in_use:
+                del self._live[session_id]
+
+        asyncio.get_running_loop().call_soon(let_go)
 
     def let_go_idle(self) -> None:
         """Drop the sessions that nobody has used for too long."""

@@ -68,6 +68,7 @@ def start_turn(
     progress = Progress(turn_id=state.turn.id, message_id=new_id())
     log.debug("session %s: turn %s begins, model %s", state.id, state.turn.id, plan.config.model)
     turn = Turn(plan, world, Reports(state.id, progress, post, tell, end_failed))
+    world.running.add(state.id)  # the end of the turn before it has taken the mark away
     world.owners.beat_while(world.running, world.spawn)
     world.spawn(turn.run)
     return turn

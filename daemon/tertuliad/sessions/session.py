@@ -157,21 +157,26 @@ class Session:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there."""
         self.gone = self.deleting = True
-        if self._turn is not None and not self._early and self._state is not None:
-            self._telling.live(self._state, events.SessionIdle(aborted=True))
+        ran = self._state is not None and self._state.turn is not None
         self._stop_turn()
         reply = Reply()
-        self._world.store.delete([self.id]).add_done_callback(partial(self._deleted, reply))
+        deleted = self._world.store.delete([self.id])
+        deleted.add_done_callback(partial(self._deleted, reply, ran))
         return reply
 
-    def _deleted(self, reply: Reply, done: Future[dict[str, int]]) -> None:
+    def _deleted(self, reply: Reply, ran: bool, done: Future[dict[str, int]]) -> None:
+        """`ran`: a turn was open, and its model was hung up on."""
         error = done.exception()
         self.deleting = False
         if error is not None:
-            self.gone, self._state = False, None
+            self.gone = False
             reply.fail(error)
+            if ran:
+                self._end_lost(turns.UNDELETED)
             return
         self.gone = True
+        if ran:
+            self._telling.live(self._state or self._nowhere(), events.SessionIdle(aborted=True))
         self._fail_all(SessionNotFound.of(self.id))
         self._telling.waits.fail(SessionNotFound.of(self.id))
         log.debug("session %s was deleted", self.id)
@@ -215,6 +220,8 @@ class Session:
             if not self._done(command, self._state):
                 return
             self._busy = False
+        if not self.running:
+            self._telling.waits.idle()
 
     def _done(self, command: Command, state: SessionState) -> bool:
         """Do a command; False: what it needs is under way, or was answered at once."""
@@ -321,9 +328,10 @@ class Session:
         if self._state.turn is None:
             self._stop_turn()
             self._world.running.discard(self.id)
-            self._telling.waits.idle()
         if decision.starts_turn:
-            if not self._early and not self.gone:
+            if self.gone:
+                self._world.running.discard(self.id)
+            elif not self._early:
                 self._start_turn(self._state)
             self._early = False
             self._world.request_headers.forget(self.id, self._state.last_message_id)
@@ -460,6 +468,10 @@ class Session:
         if isinstance(error, RpcError):
             message = f"The turn's end could not be stored: {error}"
         self._stop_turn()
+        self._end_lost(message)
+
+    def _end_lost(self, message: str) -> None:
+        """End the turn, whose model was hung up on, before anything else is done."""
         end = Command(partial(turns.interrupt, message=message), Reply(), ends_turn=True)
         end.reply.add_done_callback(self._interrupted)
         self._inbox.insert(0, end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from tertulia_protocol.errors import InvalidParams, StoreFailed
 from tertuliad import limits, open_files
 from tertuliad.store.base import AlreadyThere, HeadMoved, NotThere
@@ -12,6 +14,8 @@ REFUSALS = (HeadMoved, AlreadyThere, NotThere, InvalidParams)
 
 SQLITE_FILES = 3
 """What SQLite opens of a database: the file, its log and the log's index."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNREADABLE = "decode to UTF-8"  # said by Python's module of a column's text
 
 
 def failure(error: Exception, where: object = None) -> Exception:
@@ -21,30 +25,44 @@ def failure(error: Exception, where: object = None) -> Exception:
     if not isinstance(error, sqlite3.Error | OSError):
         return error
     at = f" at {where}" if where is not None else ""
-    advice, retry_ms = _advice(str(error)), None
-    if _is_held(str(error)):
-        retry_ms = limits.STORE_RETRY_MS
-    elif _files_are_short(error):
-        advice, retry_ms = open_files.told(), limits.CONNECTIONS_RETRY_MS
+    advice, retry_ms = _advice(error)
     return StoreFailed(f"The session store{at} failed: {error}. {advice}", retry_ms=retry_ms)
 
 
-def _files_are_short(error: Exception) -> bool:
+def is_held(error: Exception) -> bool:
+    """Whether another process holds the database."""
+    import sqlite3
+
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _code(error: Exception) -> int | None:
+    """SQLite's own, without what it says more closely; the module's own errors have none."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _advice(error: Exception) -> tuple[str, int | None]:
+    """What to do, and when to try again, if that helps."""
+    import sqlite3
+
+    code = _code(error)
+    if is_held(error):
+        return "Another process holds it; try again.", limits.STORE_RETRY_MS
+    if _files_are_short(error, code == sqlite3.SQLITE_CANTOPEN):
+        return open_files.told(), limits.CONNECTIONS_RETRY_MS
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _UNREADABLE in str(error):
+        return "The file is damaged; it was left as it is. `tertulia doctor` looks into it.", None
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
+        return "Free some disk space and try again.", None
+    return (
+        "Check that the data folder exists and can be written; `tertulia doctor` looks into it.",
+        None,
+    )
+
+
+def _files_are_short(error: Exception, cannot_open: bool) -> bool:
     """SQLite does not say why it cannot open a file; by then it has closed what it had opened."""
-    if "unable to open" in str(error):
+    if cannot_open:
         return not open_files.can_open(SQLITE_FILES)
     return open_files.are_short(error)
-
-
-def _is_held(text: str) -> bool:
-    return "locked" in text or "busy" in text
-
-
-def _advice(text: str) -> str:
-    if _is_held(text):
-        return "Another process holds it; try again."
-    if any(sign in text for sign in ("malformed", "not a database", "decode to UTF-8")):
-        return "The file is damaged; it was left as it is. `tertulia doctor` looks into it."
-    if "full" in text:
-        return "Free some disk space and try again."
-    return "Check that the data folder exists and can be written; `tertulia doctor` looks into it."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DatabaseFile:
-    """One for each store; both of its threads open it."""
+    """One for each store; its threads open it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME

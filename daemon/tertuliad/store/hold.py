@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 
 from tertulia_protocol.errors import StoreFailed
@@ -26,17 +27,23 @@ class Hold:
 
     def take(self) -> None:
         """Make the folder, if need be, and share it. Raises `OSError`, and `StoreFailed` while it
-        is being repaired."""
+        is being repaired. May wait for a moment, in which somebody looks at it alone."""
         with self._taking:
             if self._fd is None:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._fd = _locked(self._folder, fcntl.LOCK_SH)
+                self._fd = self._shared()
                 if self._fd is None:
                     raise StoreFailed(
                         f"`tertulia doctor` repairs {self._folder} at this moment; try again when"
                         " it is done.",
                         retry_ms=limits.STORE_RETRY_MS,
                     )
+
+    def _shared(self) -> int | None:
+        until = time.monotonic() + limits.LOOKED_AT_S
+        while (fd := _locked(self._folder, fcntl.LOCK_SH)) is None and time.monotonic() < until:
+            time.sleep(limits.LOOKED_AT_S / 100)
+        return fd
 
     def take_alone(self) -> bool:
         """Have the folder alone; False: somebody works on it. Raises `OSError`."""

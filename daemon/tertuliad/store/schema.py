@@ -19,7 +19,7 @@ from tertulia_protocol import layout
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.base import MAX_SEQ
-from tertuliad.store.failures import failure
+from tertuliad.store.failures import failure, is_held
 
 if TYPE_CHECKING:
     import sqlite3
@@ -143,15 +143,9 @@ def _use_write_ahead_log(db: sqlite3.Connection) -> None:
             db.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() > until:
+            if not is_held(error) or time.monotonic() > until:
                 raise
             time.sleep(0.01)
-
-
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    import sqlite3
-
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _known_version(db: sqlite3.Connection, path: Path) -> int:

@@ -175,7 +175,10 @@ class SqliteStore:
 
 def _is_large(append: Append) -> bool:
     """Whether it may take long."""
-    return sum(len(record.body) for record in append.records) > limits.LIGHT_BYTES
+    size = 0 if append.snapshot is None else len(append.snapshot)
+    for record in append.records:
+        size += len(record.body)
+    return size > limits.LIGHT_BYTES
 
 
 def _create(db: sqlite3.Connection, append: Append) -> None:

@@ -384,6 +384,15 @@ async def test_a_key_that_the_server_repeats_is_not_shown(http: Http) -> None:
     assert "Incorrect API key provided: [secret]" in failed.message
 
 
+async def test_the_name_of_a_scheme_is_no_secret(http: Http) -> None:
+    body = b'{"error":{"message":"Send a Bearer token; %b is none, nor is hunter"}}' % KEY.encode()
+    headers = {"Authorization": f"Bearer {KEY}", "x-key": "hunter two"}
+    async with replying([http_answer(401, body, b"application/json")]) as (base_url, _):
+        chat = OpenAIChat("raw", base_url, http, headers=headers)
+        failed = await failure(chat, ask("m"))
+    assert "Send a Bearer token; [secret] is none, nor is [secret]" in failed.message
+
+
 async def test_a_cut_stream_is_interrupted(chat: OpenAIChat) -> None:
     seen: list[Delta | Done] = []
     with pytest.raises(ProviderFailed) as caught:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tertulia_protocol import events
+from tertulia_protocol.attachments import chars_of
 from tertulia_protocol.errors import Overloaded, SeqMoved, TurnBusy
 from tertuliad import limits
 from tertuliad.sessions import facts
@@ -104,5 +105,5 @@ def check_room(state: SessionState, pending: list[facts.MessageQueued]) -> None:
 
 
 def _size(message: facts.MessageQueued) -> int:
-    attached = sum(len(item.get("data") or "") for item in message.attachments or ())
-    return len(message.content) + len(message.transformed_content or "") + attached
+    said = len(message.content) + len(message.transformed_content or "")
+    return said + chars_of(message.attachments)

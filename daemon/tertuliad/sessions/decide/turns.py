@@ -20,6 +20,10 @@ LOST = "turn_lost"
 INTERRUPTED = (
     "The daemon stopped while this turn ran, and its answer is lost. Send the message again."
 )
+UNDELETED = (
+    "The session was to be deleted, which ended this turn, and is still there: deleting it failed."
+    " The turn's answer is lost; send the message again."
+)
 UNSTORED = "This turn's end could not be stored, and its answer is lost. Send the message again."
 
 
