@@ -121,6 +121,12 @@ async def test_send_asks_and_the_queue_is_edited(home: Path) -> None:
             tasks.start_soon(clear)
             with pytest.raises(MessageRemoved):
                 await session.send_and_wait("never", BOUND_S)
+        await session.send("[[fake-hang]]")
+        waiting = await session.send("never", idempotency_key="removed")
+        assert await session.queue.remove(waiting)
+        await session.abort()
+        with pytest.raises(MessageRemoved):
+            await session.send_and_wait("never", BOUND_S, idempotency_key="removed")
 
 
 async def test_a_log_is_followed_across_the_daemons_death(home: Path, counted: Counted) -> None:

@@ -166,6 +166,19 @@ def test_who_waits_for_a_message_that_is_removed_is_told(session: Session) -> No
     assert [type(error) for error in outcome] == [MessageRemoved]
 
 
+def test_who_sends_again_by_the_key_of_a_message_that_is_gone_is_told(session: Session) -> None:
+    session.send(SLOW)
+    waiting = session.send("[[say:never]]", idempotency_key="removed")
+    assert session.queue.remove(waiting)
+    session.abort()
+    session.send_and_wait("[[say:fine]]", BOUND_S, idempotency_key="rewound")
+    session.truncate(session.rewind_points()[-1].event_id)
+    for key in ("removed", "rewound"):
+        with pytest.raises(MessageRemoved):
+            session.send_and_wait("[[say:never]]", BOUND_S, idempotency_key=key)
+    assert session.send_and_wait("[[say:on]]", BOUND_S, idempotency_key="new").text == "on"
+
+
 def test_a_paused_queue_takes_up_nothing_until_it_is_resumed(session: Session) -> None:
     session.queue.pause()
     session.send("[[say:later]]")

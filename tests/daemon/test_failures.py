@@ -23,7 +23,7 @@ def told(error: Exception) -> StoreFailed:
 def test_words_of_a_path_say_nothing(path: str) -> None:
     found = told(PermissionError(errno.EACCES, "Permission denied", path))
     assert "can be written" in found.message
-    assert "retryMs" not in found.data
+    assert "retryMs" not in (found.data or {})
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -64,7 +64,7 @@ def test_what_sqlite_says_is_told_with_what_to_do(tmp_path: Path, work: str, adv
     found = told(error)
     assert advice in found.message
     assert is_held(error) == (work == "held")
-    assert found.data.get("retryMs") == (limits.STORE_RETRY_MS if work == "held" else None)
+    assert (found.data or {}).get("retryMs") == (limits.STORE_RETRY_MS if work == "held" else None)
 
 
 def test_what_is_no_failure_of_the_store_passes() -> None:

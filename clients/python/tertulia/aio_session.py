@@ -135,6 +135,8 @@ class AsyncSession(AsyncUpkeep):
         turn = Turn(await self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(await self._stored_since(turn))
+            if not turn.has_begun:
+                await self._check_waits(turn)
         return feed, turn
 
     async def _stored_since(self, turn: Turn) -> list[Event]:
@@ -154,10 +156,12 @@ class AsyncSession(AsyncUpkeep):
             if turn.take(event):
                 yield event
             elif turn.is_missed_by(event):
-                turn.raise_if_removed(
-                    await self.queue.list(), await self.read_log(types=BEGINNINGS, backward=True)
-                )
+                await self._check_waits(turn)
         turn.answer()
+
+    async def _check_waits(self, turn: Turn) -> None:
+        last = await self.queue.list(), await self.read_log(types=BEGINNINGS, backward=True)
+        turn.raise_if_removed(*last)
 
 
 async def _next(feed: AsyncEventQueue) -> Event:

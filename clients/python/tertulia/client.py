@@ -40,6 +40,9 @@ class Client(Library):
         self._owns_daemon = owns_daemon
         self._starting = threading.Lock()
         self._link: Link | None = None
+        self._hang_up: weakref.finalize[[], Client] | None = None
+        """Of the link, where the client is dropped without an end. No more than this: it may run
+        inside the reader."""
         self._closed = False
 
     @classmethod
@@ -96,17 +99,14 @@ class Client(Library):
                 raise ConnectionLost("The client was closed.")
             if self._link is None:
                 self._link = self._open_link()
-                # Of a client that is dropped. No more than this: it may run inside the reader.
-                weakref.finalize(self, self._link.stream.hang_up)
+                self._hang_up = weakref.finalize(self, self._link.stream.hang_up)
             return self._link
 
     def reconnect(self) -> None:
         """Where the connection was lost, make another, and start the daemon anew if it was spawned.
         Sessions have to be attached to again: `Session.attach`. Raises what `start` raises."""
         with self._starting:
-            lost = self._link if self._link is not None and self._link.lost else None
-            if lost is not None:
-                self._link = None
+            lost = self._given_up() if self._link is not None and self._link.lost else None
         if lost is not None:
             lost.close()
         self._started()
@@ -124,7 +124,7 @@ class Client(Library):
     def close(self) -> None:
         """End the connection, and the daemon if it was spawned. Idempotent, bounded."""
         with self._starting:
-            link, self._link, self._closed = self._link, None, True
+            link, self._closed = self._given_up(), True
         if link is None:
             return
         if self._owns_daemon:
@@ -132,6 +132,13 @@ class Client(Library):
                 end = calls.shutdown()
                 link.request(end.method, end.params, end.timeout)
         link.close()
+
+    def _given_up(self) -> Link | None:
+        """The link, which is the caller's to close now."""
+        if self._hang_up is not None:
+            self._hang_up.detach()
+        link, self._link = self._link, None
+        return link
 
     def __enter__(self) -> Client:
         self.start()

@@ -7,8 +7,10 @@ connection ends.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -93,9 +95,10 @@ class Link:
 
     def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
-        with self._lock:
-            answer = self._core.request(method, params)
-        self._flush(timeout)
+        with self._turn_to_write(timeout):
+            with self._lock:
+                answer = self._core.request(method, params)
+            self._flush()
         return self._wait(method, answer, timeout)
 
     def subscribe(self, session_id: str) -> EventQueue:
@@ -126,10 +129,19 @@ class Link:
                 raise
             raise Timeout(f"No answer to {method} within {timeout:g} s", "it was sent") from None
 
-    def _flush(self, timeout: float | None) -> None:
-        """Write what the core has to say; `Timeout` where another's write has not ended by then."""
+    @contextlib.contextmanager
+    def _turn_to_write(self, timeout: float | None) -> Iterator[None]:
+        """Nobody else writes meanwhile. `Timeout` where another's write has not ended by then:
+        nothing is left behind that would be sent later."""
         if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
             raise Timeout(f"The daemon took no request within {timeout:g} s", "it was not sent")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def _flush(self) -> None:
+        """Write what the core has to say."""
         try:
             with self._lock:
                 data = self._core.outgoing()
@@ -139,8 +151,6 @@ class Link:
             self._lose(ConnectionLost(f"The daemon took no input for {limits.STALL_S:g} s."))
         except (OSError, ValueError):
             self._lose(self.stream.reason())
-        finally:
-            self._writing.release()
 
     def _read(self) -> None:
         try:
@@ -149,7 +159,8 @@ class Link:
                     self._core.receive(data)
                     answers = self._core.has_outgoing
                 if answers:
-                    self._flush(limits.THREAD_JOIN_S)
+                    with self._turn_to_write(limits.THREAD_JOIN_S):
+                        self._flush()
         except (OSError, ValueError):
             self._lose(self.stream.reason())
         except TertuliaError as error:

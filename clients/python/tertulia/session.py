@@ -134,6 +134,8 @@ class Session(Upkeep):
         turn = Turn(self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(self._stored_since(turn))
+            if not turn.has_begun:
+                self._check_waits(turn)
         return feed, turn
 
     def _stored_since(self, turn: Turn) -> list[Event]:
@@ -155,10 +157,11 @@ class Session(Upkeep):
             if turn.take(event):
                 yield event
             elif turn.is_missed_by(event):
-                turn.raise_if_removed(
-                    self.queue.list(), self.read_log(types=BEGINNINGS, backward=True)
-                )
+                self._check_waits(turn)
         turn.answer()
+
+    def _check_waits(self, turn: Turn) -> None:
+        turn.raise_if_removed(self.queue.list(), self.read_log(types=BEGINNINGS, backward=True))
 
 
 def _next(feed: EventQueue, turn: Turn, timeout: float | None, deadline: float | None) -> Event:

@@ -47,6 +47,7 @@ class SocketStream:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._owner = os.getpid()
         try:
             self._socket = _connected(address)
         except OSError as error:
@@ -68,8 +69,9 @@ class SocketStream:
         return no_answer(self._address, self._pid, patience) if silent else error
 
     def hang_up(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        if os.getpid() == self._owner:  # else a fork, which would end the connection for both
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
         self.hang_up()

@@ -68,10 +68,15 @@ class Turn:
             raise self._failure
         return Answer(self._text or "", tuple(self._events), self.message_id, self._model)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its message was taken up."""
+        return bool(self._events)
+
     def is_missed_by(self, event: Event) -> bool:
         """Whether the session is idle without having begun the turn. Where that is no news of
         before the message, it was taken out of the queue."""
-        return event.type == "session.idle" and not self._events
+        return event.type == "session.idle" and not self.has_begun
 
     def raise_if_removed(self, waiting: Waiting, last_messages: LogPage) -> None:
         """Raise `MessageRemoved` where the message neither waits nor was taken up. Those that steer
@@ -85,7 +90,7 @@ class Turn:
         """How far the turn is, for people."""
         if self.over:
             return "the turn is over"
-        if not self._events:
+        if not self.has_begun:
             return "the message waits for its turn"
         deltas = sum(1 for event in self._events if event.type == "assistant.message_delta")
         last = self._events[-1]

@@ -1,0 +1,124 @@
+"""One blocking connection: what is said not to have been sent is not, and what a client leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from tertulia import Client, Timeout
+from tertulia.errors import ConnectionLost, TertuliaError
+from tertulia.link import Link
+from tests.clients.conftest import Served
+from tests.support.wire import BOUND_S
+
+
+class Pipe:
+    """A daemon that takes what is written to it only when it is `free`, and says nothing."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.entered = threading.Event()
+        self.free = threading.Event()
+        self._over = threading.Event()
+
+    def read(self) -> bytes:
+        self._over.wait()
+        return b""
+
+    def write(self, data: bytes) -> None:
+        self.entered.set()
+        assert self.free.wait(BOUND_S)
+        self.written += data
+
+    def reason(self) -> ConnectionLost:
+        return ConnectionLost("It is over.")
+
+    def told(self, error: TertuliaError, patience: float) -> TertuliaError:
+        return error
+
+    def hang_up(self) -> None:
+        self._over.set()
+
+    end = hang_up
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pipe() -> Pipe:
+    return Pipe()
+
+
+@pytest.fixture
+def link(pipe: Pipe) -> Iterator[Link]:
+    link = Link(pipe)
+    yield link
+    link.close()
+
+
+def test_a_request_that_was_not_sent_is_not_sent_later(link: Link, pipe: Pipe) -> None:
+    def ask(text: str, timeout: float) -> Timeout:
+        with pytest.raises(Timeout) as caught:
+            link.request("session.send", {"prompt": text}, timeout)
+        return caught.value
+
+    first = threading.Thread(target=ask, args=("the first", 0.2))
+    first.start()
+    assert pipe.entered.wait(BOUND_S)
+    assert "it was not sent" in str(ask("the second", 0.01))
+    pipe.free.set()
+    first.join(BOUND_S)
+    assert "it was sent" in str(ask("the third", 0.01))
+    assert b"the first" in pipe.written
+    assert b"the second" not in pipe.written
+    assert b"the third" in pipe.written
+
+
+def test_a_client_that_reconnects_keeps_nothing_of_what_it_had() -> None:
+    links: list[weakref.ref[Link]] = []
+
+    def opened() -> Link:
+        link = Link(Pipe())
+        links.append(weakref.ref(link.stream))  # type: ignore[arg-type]
+        return link
+
+    client = Client(opened, owns_daemon=False)
+    client.start()
+    for _ in range(5):
+        assert client._link is not None
+        client._link.close()
+        client.reconnect()
+    assert [link() is not None for link in links] == [False] * 5 + [True]
+    client.close()
+    assert links[-1]() is None
+
+
+FORKS = """
+import os, sys
+from tertulia import Client
+client = Client.connect(sys.argv[1], sys.argv[2])
+client.start()
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+os.waitpid(child, 0)
+print(client.ping())
+client.close()
+"""
+
+
+def test_a_fork_that_ends_leaves_its_parent_the_connection(served: Served) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, served.address, ""],
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
