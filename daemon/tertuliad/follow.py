@@ -257,7 +257,12 @@ class Hub:
         published = self._rooms[follower.session_id].head
         read = self._store.read(
             follower.session_id,
-            Range(after=follower.seq, before=published + 1, limit=limits.CATCH_UP_EVENTS),
+            Range(
+                after=follower.seq,
+                before=published + 1,
+                limit=limits.CATCH_UP_EVENTS,
+                max_bytes=limits.READ_BYTES,
+            ),
         )
         read.add_done_callback(partial(self._caught, follower, published))
 

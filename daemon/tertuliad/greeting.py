@@ -5,7 +5,8 @@ loop, whose imports are most of a start, so that it is given before them, and th
 them done, or under way.
 
 The rules of this file:
-- It never waits: what has not come by now is the gate's.
+- It never waits: what has not come by now is the gate's, and so is what takes a longer answer than a
+  pipe or socket that is ready takes whole.
 - It answers one message, where all that has come is that message, whole and without a fault.
   Anything else is given back as it came, and the gate says what there is to say.
 - Nothing may be left by then that can end the start: a client that was greeted is served.
@@ -25,7 +26,7 @@ from tertulia_protocol.framing import Body, Framer, encode_frame
 from tertulia_protocol.methods import METHODS, decode
 from tertuliad.descriptors import is_channel
 from tertuliad.handlers.front import GREETINGS
-from tertuliad.limits import MAX_BODY_BYTES, READ_CHUNK_BYTES
+from tertuliad.limits import GREETING_BYTES, MAX_BODY_BYTES, READ_CHUNK_BYTES
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ def greet(stdin: int, stdout: int, max_body: int = MAX_BODY_BYTES) -> Greeting:
     """Answer who waits already."""
     came = _what_came(stdin, stdout)
     answer = _answer(came, max_body)
-    if answer is not None:
+    if answer is not None and len(answer) <= GREETING_BYTES:
         with contextlib.suppress(OSError):  # it has gone: reading on tells so
             os.write(stdout, answer)
             return Greeting(was_answered=True)

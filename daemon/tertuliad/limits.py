@@ -16,6 +16,7 @@ MAX_BODY_BYTES = 64 * MIB  # a larger frame is answered, skipped, and the connec
 
 # Connections.
 READ_CHUNK_BYTES = 64 * KIB  # as much as a pipe holds
+GREETING_BYTES = 512  # a pipe that is ready takes as many whole (POSIX: PIPE_BUF is that at least)
 READ_AHEAD_BYTES = 256 * KIB  # of standard input, before its reader takes them; wait
 WRITE_CHUNK_BYTES = 256 * KIB  # frames of one drain are joined up to this size
 OUTBOX_HIGH_BYTES = 8 * MIB  # above: followers fall behind, lifecycle notices are dropped
@@ -42,6 +43,7 @@ PENDING_BYTES = 64 * MIB  # of their texts and attachments together; refuse
 PENDING_RETRY_MS = 1000  # a place comes with the end of a turn
 READ_EVENTS = 200  # of one page of a log, where the caller does not say
 READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
+READ_BYTES = 8 * MIB  # of a page of a log, and read at once for a follower; with these it ends
 READ_WAIT_MS = 30_000  # a read waits for news so long at most, whatever the caller says
 LEFT_OVER_TURNS = 16  # at once, of messages that an earlier process left waiting
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tertulia_protocol import errors
+from tertuliad import limits
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Decision, rewinding
 from tertuliad.sessions.state import SessionState
@@ -88,6 +90,27 @@ async def test_pages_of_any_size_are_the_whole_log_in_its_order(tmp_path: Path, 
         again = await read(client, cursor=page["cursor"])
         assert again["events"] == []
         assert again["hasMore"] is False
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("most", [1, 500, 5000])
+async def test_pages_of_few_bytes_are_the_whole_log_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, direction: str
+) -> None:
+    monkeypatch.setattr(limits, "READ_BYTES", most)
+    async with opened(tmp_path) as (client, _):
+        for prompt in ("one", "two"):
+            await client.turn(S, prompt)
+        wanted = await stored(client)
+        pages = [await read(client, direction=direction)]
+        while pages[-1]["hasMore"]:
+            pages.append(await read(client, cursor=pages[-1]["cursor"]))
+        for page in pages:
+            *before, last = page["events"] if direction == "forward" else page["events"][::-1]
+            assert sum(len(json.dumps(event, separators=(",", ":"))) for event in before) <= most
+            assert last
+        ordered = pages if direction == "forward" else pages[::-1]
+        assert [event for page in ordered for event in page["events"]] == wanted
 
 
 async def test_backward_pages_begin_at_the_end_and_are_each_the_oldest_first(

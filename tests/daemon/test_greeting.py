@@ -122,6 +122,12 @@ def test_a_file_and_a_pipe_without_room_are_left_to_the_loop(pipes: Pipes, tmp_p
     assert os.read(pipes.stdin, 65536) == WHOLE
 
 
+def test_what_takes_a_long_answer_is_left_to_the_gate(pipes: Pipes) -> None:
+    """Half of it would go out where the pipe is small, and then the gate's next answer."""
+    long = frame(CONNECT | {"method": "ping", "params": {"message": "x" * 600}})
+    assert greeted(pipes, long) == (Greeting(left=long), b"")
+
+
 def test_a_client_that_has_gone_meanwhile_is_no_failure(pipes: Pipes) -> None:
     stdin, into = os.pipe()
     out, stdout = os.pipe()

@@ -526,6 +526,8 @@ ELSEWHERE = {
     "_response",
     "STORE_BUSY_TIMEOUT_S": D + "test_store.py::test_a_lock_that_is_held_for_too_long_is_told_to"
     "_all_at_once",
+    "GREETING_BYTES": D + "test_greeting.py::test_what_takes_a_long_answer_is_left_to_the_gate",
+    "READ_BYTES": D + "test_event_log.py::test_pages_of_few_bytes_are_the_whole_log_too",
     "LOOKED_AT_S": D + "test_doctor.py::test_a_daemon_waits_while_somebody_looks_at_its_home",
     "COMMIT_BATCH": D + "test_store.py::test_many_writes_share_a_commit",
     "LEASE_S": D + "test_owners.py::test_a_process_that_is_not_heard_of_is_taken_for_stopped_after"

@@ -48,6 +48,7 @@ BOUNDS: dict[str, Any] = {
     "WRITE_CHUNK_BYTES": 16 * limits.KIB,
     "READ_EVENTS": 7,
     "READ_EVENTS_MAX": 11,
+    "READ_BYTES": 4000,
     "LISTED_AT_ONCE": 3,
     "WAL_CHANGES": 1_000_000,
     "LEASE_BEAT_S": 1e6,

@@ -107,15 +107,17 @@ async def _page(
     """The next events that are for clients."""
     limit = min(params.max or limits.READ_EVENTS, limits.READ_EVENTS_MAX)
     shown: list[Record] = []
+    room = limits.READ_BYTES
     while True:
         found = await _next(ctx, params, cursor, limit + 1)
         for record in found:
             if not is_internal(record.type):
-                if len(shown) == limit:
+                if len(shown) == limit or room <= 0:
                     return _made(shown, cursor, has_more=True)
                 shown.append(record)
+            room -= len(record.body)
             cursor = _Cursor(cursor.backward, record.seq, cursor.mark)
-        if len(found) <= limit:
+        if not found or (len(found) <= limit and room > 0):
             return _made(shown, cursor, has_more=False)
 
 
@@ -127,6 +129,7 @@ async def _next(
         after=0 if cursor.backward else cursor.seq,
         before=cursor.seq if cursor.backward else None,
         limit=limit,
+        max_bytes=limits.READ_BYTES,
         backward=cursor.backward,
         types=_types(params),
     )

@@ -98,11 +98,12 @@ class Log(msgspec.Struct, frozen=True, gc=False):
 
 class Range(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which records to read: seqs above `after` and below `before`; `backward` begins with the
-    last; of `types` only, where they are given."""
+    last; of `types` only, where they are given. Once there are `max_bytes` or more, that is all."""
 
     after: int = 0
     before: int | None = None
     limit: int | None = None
+    max_bytes: int | None = None
     backward: bool = False
     types: tuple[str, ...] | None = None
 

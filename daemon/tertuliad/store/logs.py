@@ -6,6 +6,7 @@ left it, and its rows go afterwards, by transactions of `REMOVED_BYTES`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tertuliad import limits
@@ -75,11 +76,16 @@ def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) ->
 def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) -> list[Record]:
     """The records of the log that leads through `parts`, a `chain`."""
     found: list[Record] = []
+    room = MAX_SEQ if wanted.max_bytes is None else wanted.max_bytes
     for part, upto in reversed(parts) if wanted.backward else parts:
         left = -1 if wanted.limit is None else wanted.limit - len(found)
-        if left == 0:
+        if left == 0 or room <= 0:
             break
-        found += _read_part(db, part, upto, wanted, left)
+        for record in _read_part(db, part, upto, wanted, left):
+            found.append(record)
+            room -= len(record.body)
+            if room <= 0:
+                break
     return found
 
 
@@ -90,7 +96,7 @@ def bytes_behind(db: sqlite3.Connection, parts: list[tuple[int, int]], after: in
 
 def _read_part(
     db: sqlite3.Connection, segment: int, upto: int, wanted: Range, limit: int
-) -> list[Record]:
+) -> Iterator[Record]:
     last = upto if wanted.before is None else min(upto, wanted.before - 1)
     arguments: list[object] = [event_id(segment, wanted.after + 1), event_id(segment, max(last, 0))]
     kinds = ""
@@ -104,7 +110,7 @@ def _read_part(
         f" ORDER BY id {direction} LIMIT ?",
         arguments,
     )
-    return [Record(seq_of(row_id), kind, body) for row_id, kind, body in rows]
+    return (Record(seq_of(row_id), kind, body) for row_id, kind, body in rows)
 
 
 def find(db: sqlite3.Connection, segment: int, wanted_id: str) -> int | None:
