@@ -95,6 +95,7 @@ PRESETS = {
 }
 LOCAL_PORTS = {"lmstudio": 1234, "llamacpp": 8080, "vllm": 8000}  # and Ollama, by OLLAMA_HOST
 OLLAMA_PORT = 11434
+LOCAL_NAMES = frozenset({"ollama", *LOCAL_PORTS})
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from tertulia_protocol.errors import ModelUnavailable
 from tertulia_protocol.provider_config import SessionProviders, refusal
-from tertuliad.config import ProviderSettings, Settings
+from tertuliad.config import (
+    EMBEDDED_NAME,
+    LOCAL_NAMES,
+    PRESETS,
+    ProviderSettings,
+    Settings,
+)
 from tertuliad.providers.base import ProviderFailed, Target
 from tertuliad.providers.endpoints import Endpoints
 from tertuliad.providers.http import Http
@@ -105,6 +111,12 @@ class Catalog:
         taker = declaring[0] if declaring else self._takes_any()
         if taker is None:
             raise ModelUnavailable(f"No provider has the model {name!r}. {self._known()}")
+        if rest and not declaring and self._is_anothers(head, taker):
+            explicit = f" To ask {taker.name} for it all the same, say {taker.name}/{name}."
+            raise ModelUnavailable(
+                f"{name!r} is a model of {head!r}, and there is no such one here."
+                f"{explicit if head != EMBEDDED_NAME else ''} {self._known()}"
+            )
         return self._endpoints.target(taker, name)
 
     def _takes_any(self) -> ProviderSettings | None:
@@ -113,6 +125,15 @@ class Catalog:
             return self._settings.pass_through
         providers = [*self._endpoints.configured.values()]
         return providers[0] if len(providers) == 1 and not providers[0].models else None
+
+    def _is_anothers(self, head: str, taker: ProviderSettings) -> bool:
+        """Whether `head` names a place that is not configured, so that what is said is not for
+        `taker`. The models of OpenRouter are named by their makers."""
+        if head == EMBEDDED_NAME:
+            return True
+        if taker is self._settings.pass_through:
+            return False
+        return head in LOCAL_NAMES or (head in PRESETS and taker.name != "openrouter")
 
     async def _default(self) -> Target:
         """The model of a session that names none, where no default is configured either."""

@@ -212,6 +212,30 @@ async def test_a_sole_provider_takes_any_name_only_if_it_declares_none(http: Htt
         await catalog(http, settings(endpoint("a", "http://a/v1", "m"))).resolve("x", None)
 
 
+@pytest.mark.parametrize("name", ["local/smolm", "ollama/llama3", "groq/llama3"])
+async def test_a_name_that_means_another_place_is_not_sent_to_the_sole_provider(
+    http: Http, name: str
+) -> None:
+    """Somebody may have meant a model on this machine, and mistyped it."""
+    cat = catalog(http, settings(endpoint("openai", "http://o/v1")), EmbeddedStub(http))
+    with pytest.raises(ModelUnavailable) as caught:
+        await cat.resolve(name, None)
+    head = name.partition("/")[0]
+    assert f"is a model of {head!r}" in caught.value.message
+    assert (f"say openai/{name}" in caught.value.message) == (head != "local")
+    assert (await cat.resolve(f"openai/{name}", None)).model == name
+
+
+async def test_names_that_an_endpoint_for_many_makers_takes(http: Http) -> None:
+    router = catalog(http, settings(endpoint("openrouter", "http://r/v1")))
+    assert (await router.resolve("mistral/small", None)).model == "mistral/small"
+    through = settings(pass_through=endpoint("copilot-env", "http://t/v1"))
+    assert (await catalog(http, through).resolve("ollama/x", None)).model == "ollama/x"
+    for cat in (router, catalog(http, through)):
+        with pytest.raises(ModelUnavailable, match="'local'"):
+            await cat.resolve("local/typo", None)
+
+
 async def test_a_key_that_is_not_set_is_named(http: Http) -> None:
     cat = Catalog(settings(endpoint("a", "http://a/v1", "m")), http, environ={})
     with pytest.raises(ModelUnavailable, match="KEY, which is not set"):
