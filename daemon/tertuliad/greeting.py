@@ -5,8 +5,8 @@ loop, whose imports are most of a start, so that it is given before them, and th
 them done, or under way.
 
 The rules of this file:
-- It never waits: what has not come by now is the gate's, and so is what takes a longer answer than a
-  pipe or socket that is ready takes whole.
+- It never waits: what has not come by now is the gate's, and so is what takes a longer answer than
+  a pipe or socket that is ready takes whole.
 - It answers one message, where all that has come is that message, whole and without a fault.
   Anything else is given back as it came, and the gate says what there is to say.
 - Nothing may be left by then that can end the start: a client that was greeted is served.

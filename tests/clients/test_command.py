@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from tertulia import Client, limits
+from tertulia import Client, Timeout, limits
 from tests.clients.command import TERTULIA, ok, run, running
-from tests.clients.conftest import BOUND_S, Model, Served, announced, listening_port
+from tests.clients.conftest import BOUND_S, Counted, Model, Served, announced, listening_port
 
 PIECE = 65_536
 
@@ -481,6 +481,50 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(home: Path, screens: list[Scre
     chat.until("> ")
     chat.interrupt_prompt()
     assert chat.rest() == 130
+
+
+@pytest.mark.parametrize("command", ["send", "chat"])
+def test_ctrl_c_gives_up_the_own_message_and_nobody_elses(
+    served: Served, screens: list[Screen], command: str
+) -> None:
+    with Client.connect(served.address) as client, client.create_session("s1") as session:
+        events = session.events()
+        session.send("[[fake-n100000-d20]]")
+        next(event for event in events if event.type == "assistant.message_delta")
+        words = ["[[say:never]]"] if command == "send" else []
+        mine = opened(screens, command, "s1", *words)
+        if command == "chat":
+            mine.until("> ")
+            mine.type("[[say:never]]\n")
+        next(event for event in events if session.queue.list().items)
+        mine.interrupt()
+        if command == "send":
+            assert mine.rest() == 130
+        else:
+            mine.until("(stopped)")
+            mine.until("> ")
+        assert not session.queue.list().items
+        next(event for event in events if event.type == "assistant.message_delta")
+
+
+def test_a_session_whose_provider_went_with_its_daemon_is_told_and_not_waited_for(
+    home: Path, counted: Counted
+) -> None:
+    provider = {"type": "openai", "baseUrl": "http://127.0.0.1:9/v1", "apiKey": "a-key"}
+    with Client.spawn(home=home, command=counted.command) as client:
+        session = client.create_session("s1", model="m", provider=provider)
+        session.queue.pause()
+        session.send("it waits")
+    for words in (["send", "s1", "x"], ["chat", "s1"], ["queue", "s1", "--resume"]):
+        refused = run(*words)
+        assert refused.returncode == 1
+        assert "--clear` forgets" in refused.stderr
+    with Client.spawn(home=home, command=counted.command) as client:
+        session = client.resume_session("s1")
+        with pytest.raises(Timeout, match="key of its provider"):
+            session.send_and_wait("one more", 0.5)
+    assert "a program has to give" in run("queue", "s1").stderr
+    ok("queue", "s1", "--clear")
 
 
 def test_a_second_ctrl_c_leaves_while_the_model_answers(home: Path, screens: list[Screen]) -> None:

@@ -169,6 +169,28 @@ async def test_messages_are_taken_out(tmp_path: Path) -> None:
         assert await here.queue("removeMostRecent") == {"removed": False}
 
 
+async def test_a_message_is_given_up_whether_it_runs_or_waits_and_no_other_one_is(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, "a", "b") as here:
+
+        async def given_up(message_id: str) -> bool:
+            params = {"sessionId": S, "messageId": message_id}
+            answer = await here.client.request("session.abort", params)
+            return bool(answer["success"])
+
+        assert await given_up(here.ids["a"])
+        assert not here.running.ended.is_set()
+        assert await here.waiting() == ["b"]
+        assert not await given_up(here.ids["a"])
+        start = await here.client.next_event("user.message")
+        assert await given_up(start["data"]["messageId"])
+        assert last_words((await here.room.model.next_call()).request) == "b"
+        assert not await given_up(start["data"]["messageId"])
+        assert await given_up(here.ids["b"])
+        await here.client.next_event("session.idle")
+
+
 async def test_a_cleared_queue_leaves_the_running_turn_alone(tmp_path: Path) -> None:
     async with desk(tmp_path, "a", "b") as here:
         assert await here.queue("clear") is None
@@ -405,3 +427,27 @@ async def test_the_queue_is_for_who_is_attached(tmp_path: Path, method: str) -> 
     async with desk(tmp_path, "a") as here:
         with pytest.raises(errors.SessionNotFound):
             await here.room.connect().request(f"session.queue.{method}", {"sessionId": S})
+
+
+async def test_a_queue_that_waits_for_its_provider_says_so_until_it_is_given(
+    tmp_path: Path,
+) -> None:
+    given = {"provider": {"type": "openai", "baseUrl": "http://127.0.0.1:9/v1", "apiKey": "a-key"}}
+    async with pair(tmp_path) as (client, room):
+        room.model.hold = True
+        await client.create(S, model="m", **given)
+        await client.say(S, "running")
+        await room.model.next_call()
+        await client.say(S, "waiting")
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": S})
+        waiting = await client.request("session.queue.pendingItems", {"sessionId": S})
+        assert waiting["needsProvider"] is True
+        await client.say(S, "one more")
+        warning = await client.next_event("session.warning")
+        assert warning["data"]["warningType"] == "provider_needed"
+        assert warning["ephemeral"] is True
+        await client.request("session.resume", {"sessionId": S, **given})
+        waiting = await client.request("session.queue.pendingItems", {"sessionId": S})
+        assert "needsProvider" not in waiting
+        assert last_words((await room.model.next_call()).request) == "waiting"

@@ -95,9 +95,9 @@ class AsyncSession(AsyncUpkeep):
         """As `Session.messages`."""
         return await self._client.do(calls.messages(self.id))
 
-    async def abort(self) -> None:
+    async def abort(self, message_id: str | None = None) -> bool:
         """As `Session.abort`."""
-        await self._client.do(calls.abort(self.id))
+        return await self._client.do(calls.abort(self.id, message_id))
 
     async def set_model(self, model: str, **more: Any) -> None:
         """As `Session.set_model`."""

@@ -255,8 +255,9 @@ def messages(session_id: str) -> Call[list[Event]]:
     return Call("session.getMessages", of_session(session_id), member("events", list[Event]))
 
 
-def abort(session_id: str) -> Call[None]:
-    return Call("session.abort", of_session(session_id), nothing)
+def abort(session_id: str, message_id: str | None) -> Call[bool]:
+    given = of_session(session_id, message_id=message_id)
+    return Call("session.abort", given, member("success", bool))
 
 
 def set_model(session_id: str, model: str, more: Params) -> Call[None]:

@@ -12,7 +12,12 @@ from tertulia_protocol.decoding import convert
 def waiting(session_id: str) -> Call[Waiting]:
     def read(result: Any) -> Waiting:
         items = convert(result["items"], list[QueuedMessage])
-        return Waiting(tuple(items), tuple(result["steeringMessages"]), result.get("paused", False))
+        return Waiting(
+            items=tuple(items),
+            steering=tuple(result["steeringMessages"]),
+            paused=result.get("paused", False),
+            needs_provider=result.get("needsProvider", False),
+        )
 
     return Call("session.queue.pendingItems", of_session(session_id), read)
 

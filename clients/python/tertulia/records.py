@@ -223,11 +223,13 @@ class QueuedMessage(msgspec.Struct, frozen=True, rename="camel"):
 
 class Waiting(msgspec.Struct, frozen=True):
     """A session's queue: `items` in the order of their turns, before them the texts of those that
-    `steer`. A `paused` one takes up nothing."""
+    `steer`. A `paused` one takes up nothing; nor does one that `needs_provider`, until a client
+    resumes the session with its provider and key."""
 
     items: tuple[QueuedMessage, ...]
     steering: tuple[str, ...] = ()
     paused: bool = False
+    needs_provider: bool = False
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -80,11 +80,11 @@ class Session(Upkeep):
         attachments: Sequence[dict[str, Any]] | None = None,
         timeout: float | None = None,
         **options: Unpack[SendOptions],
-    ) -> Iterator[Event]:
+    ) -> TurnStream:
         """Send now; iterate over that turn's events up to `session.idle`. Raises at the end what
         `send_and_wait` raises."""
         feed, turn = self._begin(prompt, attachments, options)
-        return self._play(feed, turn, timeout)
+        return TurnStream(self, turn, self._play(feed, turn, timeout))
 
     def events(self) -> Iterator[Event]:
         """The session's events from this call on, whoever caused them. Ends with `close`; raises
@@ -95,9 +95,11 @@ class Session(Upkeep):
         """The history: every stored event, in order."""
         return self._client.do(calls.messages(self.id))
 
-    def abort(self) -> None:
-        """End the turn that runs. Without one it does nothing."""
-        self._client.do(calls.abort(self.id))
+    def abort(self, message_id: str | None = None) -> bool:
+        """End the turn that runs; without one it does nothing. With the id of a message, give up
+        that one alone: its turn is ended, or it is taken out of the queue; False where it does
+        neither run nor wait."""
+        return self._client.do(calls.abort(self.id, message_id))
 
     def set_model(self, model: str, **more: Any) -> None:
         """Later turns go to `model`."""
@@ -162,6 +164,25 @@ class Session(Upkeep):
 
     def _check_waits(self, turn: Turn) -> None:
         turn.raise_if_removed(self.queue.list(), self.read_log(types=BEGINNINGS, backward=True))
+
+
+class TurnStream(Iterator[Event]):
+    """The events of one message's turn, as `Session.stream` gives them."""
+
+    def __init__(self, session: Session, turn: Turn, events: Iterator[Event]) -> None:
+        self.message_id = turn.message_id
+        self._session = session
+        self._turn = turn
+        self._events = events
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def stop(self) -> None:
+        """Give the message up, and nobody else's: the iteration ends with `TurnAborted`, or with
+        `MessageRemoved` where its turn had not begun. Safe in any thread."""
+        self._turn.given_up = True
+        self._session.abort(self.message_id)
 
 
 def _next(feed: EventQueue, turn: Turn, timeout: float | None, deadline: float | None) -> Event:

@@ -10,7 +10,7 @@ from tertulia.client import Client
 from tertulia.errors import SessionNotFound
 from tertulia.records import Event, SendOptions
 from tertulia.session import Session
-from tertulia.terminal import Progress, Voice, aborting, printable
+from tertulia.terminal import Progress, Voice, printable, stopping
 from tertulia.turn import LOGGED
 
 
@@ -27,7 +27,7 @@ def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tup
 
 
 def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool = False) -> None:
-    """Send, and write the answer to stdout as it comes, or `whole`. Ctrl-C aborts the turn.
+    """Send, and write the answer to stdout as it comes, or `whole`. Ctrl-C gives it up.
 
     Once the line is ended, the turn's warnings follow on stderr, and what the turn ends with is
     raised. With a `key` it may be sent again: the answer is that of the first time.
@@ -37,8 +37,10 @@ def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool 
     warnings: list[str] = []
     options: SendOptions = {"idempotency_key": key} if key else {}
     try:
-        with aborting(session), Progress("waiting for the model") as progress:
-            for event in session.stream(prompt, **options):
+        with stopping() as stopper, Progress("waiting for the model") as progress:
+            events = session.stream(prompt, **options)
+            stopper.knows(events.stop)
+            for event in events:
                 if whole and event.type == "assistant.message_delta":
                     continue
                 if text := _text(event, spoken, voice):

@@ -12,12 +12,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
 
-from tertulia.errors import RpcError, TertuliaError, TurnAborted
-from tertulia.session import Session
+from tertulia.errors import MessageRemoved, RpcError, TertuliaError, TurnAborted
 
 PROGRESS_S = 0.25  # between two steps of the progress line
 
@@ -107,35 +106,57 @@ class Progress:
 
 
 class Stopped(TurnAborted):
-    """The turn was aborted by Ctrl-C in this terminal."""
+    """What was waited for was given up by Ctrl-C in this terminal."""
+
+
+class Stopper:
+    """What the first Ctrl-C gives up, once it is known."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._stop: Callable[[], object] | None = None
+
+    def knows(self, stop: Callable[[], object]) -> None:
+        """`stop` gives it up; where that was asked for already, now."""
+        self._stop = stop
+        if self.asked:
+            self._run(stop)
+
+    def ask(self) -> None:
+        self.asked = True
+        if self._stop is not None:
+            self._run(self._stop)
+
+    def _run(self, stop: Callable[[], object]) -> None:
+        """From a thread, since the main one may hold the connection's lock."""
+
+        def run() -> None:
+            with contextlib.suppress(TertuliaError, RpcError):  # the wait itself reports the end
+                stop()
+
+        threading.Thread(target=run, name="stop", daemon=True).start()
 
 
 @contextlib.contextmanager
-def aborting(session: Session) -> Iterator[None]:
-    """While it is open, the first Ctrl-C aborts the session's turn and a second one is raised.
-    `TurnAborted` comes out as `Stopped` where it was this Ctrl-C.
+def stopping() -> Iterator[Stopper]:
+    """While it is open, the first Ctrl-C gives up what the `Stopper` knows, and a second one is
+    raised. What ends a turn comes out as `Stopped` where it was this Ctrl-C.
 
     The handler raises nothing the first time: an exception in the middle of a wait could lose the
-    event that ends it. It asks from a thread, since the main one may hold the connection's lock.
+    event that ends it.
     """
-
-    stopping = False
+    stopper = Stopper()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Thread(target=_abort, args=(session,), name="abort", daemon=True).start()
+        stopper.ask()
 
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield
+        yield stopper
     except TurnAborted as error:
-        raise Stopped(error.text) if stopping else error from None
+        raise Stopped(error.text) if stopper.asked else error from None
+    except MessageRemoved as error:
+        raise Stopped("") if stopper.asked else error from None
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _abort(session: Session) -> None:
-    with contextlib.suppress(TertuliaError, RpcError):  # the turn's own wait reports the end
-        session.abort()

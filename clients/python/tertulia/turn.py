@@ -17,6 +17,8 @@ from tertulia.records import Answer, Event, LogPage, Waiting
 BEGINNINGS = ("user.message",)
 """What `raise_if_removed` wants to see of a log's end."""
 
+NEEDS_PROVIDER = "provider_needed"
+"""The `warningType` of a queue that waits until a client gives the session's provider."""
 LOGGED = "notification"
 """The `errorType` of an error that a client wrote with `session.log`: no fault of the turn."""
 
@@ -31,7 +33,10 @@ class Turn:
         self.recalled: tuple[Event, ...] = ()
         self._events: list[Event] = []
         self._known: set[str] = set()
+        self.given_up = False
+        """Its client has asked that its message be taken back."""
         self._said_all = False
+        self._warning = ""
         self._partial: list[str] = []
         self._text: str | None = None
         self._model: str | None = None
@@ -74,9 +79,13 @@ class Turn:
         return bool(self._events)
 
     def is_missed_by(self, event: Event) -> bool:
-        """Whether the session is idle without having begun the turn. Where that is no news of
-        before the message, it was taken out of the queue."""
-        return event.type == "session.idle" and not self.has_begun
+        """Whether the session is idle without having begun the turn, or the queue is another one
+        after the message was given up. Where that is no news of before the message, it was taken
+        out of the queue."""
+        if event.type == "session.warning" and event.data.get("warningType") == NEEDS_PROVIDER:
+            self._warning = str(event.data.get("message", ""))
+        changed = self.given_up and event.type == "pending_messages.modified"
+        return (changed or event.type == "session.idle") and not self.has_begun
 
     def raise_if_removed(self, waiting: Waiting, last_messages: LogPage) -> None:
         """Raise `MessageRemoved` where the message neither waits nor was taken up. Those that steer
@@ -91,7 +100,8 @@ class Turn:
         if self.over:
             return "the turn is over"
         if not self.has_begun:
-            return "the message waits for its turn"
+            why = f": {self._warning}" if self._warning else ""
+            return f"the message waits for its turn{why}"
         deltas = sum(1 for event in self._events if event.type == "assistant.message_delta")
         last = self._events[-1]
         return f"the turn runs: {deltas} deltas so far, last event {last.type} at {last.timestamp}"

@@ -18,7 +18,7 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached
-from tertuliad.sessions.decide import Decision, sending, settings, turns
+from tertuliad.sessions.decide import Decision, queue, sending, settings, turns
 from tertuliad.sessions.facts import MessageQueued, is_internal
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import TurnEnd
@@ -183,10 +183,17 @@ def _after_turn(ctx: Context, session_id: str, reply: Reply) -> Reply:
 def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     reason = params.reason or "user_initiated"
-    result = shapes.Success(success=True)
-    return ctx.sessions.post(
-        params.session_id, lambda state: turns.abort(state, reason, result), first=True
-    )
+    done = shapes.Success(success=True)
+    wanted = params.message_id
+
+    def command(state: SessionState) -> Decision:
+        if wanted is None or (state.turn is not None and state.turn.message_id == wanted):
+            return turns.abort(state, reason, done)
+        return queue.remove(
+            state, wanted, lambda removed: done if removed else shapes.Success(success=False)
+        )
+
+    return ctx.sessions.post(params.session_id, command, first=True)
 
 
 def messages(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

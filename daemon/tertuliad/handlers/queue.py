@@ -20,6 +20,9 @@ def pending_items(ctx: Context, caller: Caller, params: shapes.SessionParams) ->
             items=[_item(message) for message in queue.waiting(state)],
             steering_messages=[_shown(message) for message in queue.steering(state)],
             paused=state.paused,
+            needs_provider=bool(state.pending)
+            and state.turn is None
+            and not ctx.world.has_keys(params.session_id, state.config),
         )
         return Decision(result=result)
 

@@ -69,11 +69,12 @@ class QueueItem(Result, frozen=True, kw_only=True):
 
 class SessionQueuePendingItemsResult(Result, frozen=True, kw_only=True):
     """`items` in the order of their turns. `steering_messages` go before them, as text. `paused`
-    is ours."""
+    is ours, and so is `needs_provider`: they wait until a client gives the session's provider."""
 
     items: list[QueueItem]
     steering_messages: list[str]
     paused: bool = False
+    needs_provider: bool = False
 
 
 class SessionQueueHasPendingResult(Result, frozen=True, kw_only=True):

@@ -151,8 +151,11 @@ class SessionSendAndWaitResult(Result, frozen=True, kw_only=True):
 
 
 class SessionAbortParams(Params, frozen=True, kw_only=True):
+    """With `message_id`, which is ours, nobody else's turn is meant."""
+
     session_id: str
     reason: AbortReason | None = None
+    message_id: str | None = None
 
 
 class SessionGetMessagesResult(Result, frozen=True, kw_only=True):

@@ -129,12 +129,25 @@ def remark(text: str) -> None:
 
 
 def tell_of_pause(session: Session) -> None:
-    """Before a message is sent whose answer would be waited for in vain."""
-    if session.queue.list().paused:
+    """Before a message is sent whose answer would be waited for in vain. Raises `TertuliaError`
+    where nothing that people can do here lets it go on."""
+    waiting = session.queue.list()
+    if waiting.needs_provider:
+        raise needs_provider(session)
+    if waiting.paused:
         remark(
             "The queue is paused, and what is sent waits:"
             f" `tertulia queue {session.id} --resume` lets it go on."
         )
+
+
+def needs_provider(session: Session) -> TertuliaError:
+    """What waits in the session waits for a key that a program gave to an earlier daemon."""
+    return TertuliaError(
+        f"The messages of {session.id} wait for the key of its provider, which ended with the"
+        " daemon that it was given to: the program that gave it can resume the session, and"
+        f" `tertulia queue {session.id} --clear` forgets the messages."
+    )
 
 
 def warn_of_no_config(home: str | None) -> None:

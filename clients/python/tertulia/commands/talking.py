@@ -16,7 +16,7 @@ from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.interrupts import INTERRUPTED
 from tertulia.session import Session
 from tertulia.talk import opened, speak
-from tertulia.terminal import Stopped, aborting
+from tertulia.terminal import Stopped, stopping
 
 
 def send(options: argparse.Namespace) -> int:
@@ -29,8 +29,10 @@ def send(options: argparse.Namespace) -> int:
         with _kept_if_used(client, session, new):
             try:
                 if options.json:
-                    with aborting(session):
-                        for event in session.stream(prompt):
+                    with stopping() as stopper:
+                        events = session.stream(prompt)
+                        stopper.knows(events.stop)
+                        for event in events:
                             print_json(event)
                 else:
                     speak(session, prompt)

@@ -6,11 +6,18 @@ import argparse
 
 from tertulia import calls, queue_calls
 from tertulia.client import Client
-from tertulia.commands.common import attached, one_line, print_json, print_table, remark
+from tertulia.commands.common import (
+    attached,
+    needs_provider,
+    one_line,
+    print_json,
+    print_table,
+    remark,
+)
 from tertulia.errors import TertuliaError
 from tertulia.records import Waiting
 from tertulia.session import Session
-from tertulia.terminal import Progress, aborting
+from tertulia.terminal import Progress, stopping
 
 
 def queue(options: argparse.Namespace) -> int:
@@ -47,8 +54,11 @@ def _go_on(client: Client, session: Session) -> None:
     """Take up what waits. A daemon that ends with this command has its turns before that."""
     events = session.events()
     session.queue.resume()
+    if session.queue.list().needs_provider:
+        raise needs_provider(session)
     if client.owns_daemon and client.do(calls.has_work(session.id)):
-        with aborting(session), Progress("the turns of what waits"):
+        with stopping() as stopper, Progress("the turns of what waits"):
+            stopper.knows(session.abort)
             next((event for event in events if event.type == "session.idle"), None)
 
 
@@ -79,3 +89,5 @@ def _print(waiting: Waiting, session_id: str) -> None:
         print_table(rows)
     if waiting.paused:
         remark(f"The queue is paused: `tertulia queue {session_id} --resume` lets it go on.")
+    if waiting.needs_provider:
+        remark("They wait for the key of the session's provider, which a program has to give.")

@@ -14,6 +14,13 @@ from tertuliad.sessions.decide import Decision, Draft
 from tertuliad.sessions.decide.turns import begin
 from tertuliad.sessions.state import SessionState, title_of, with_added
 
+_WAITS_FOR_PROVIDER = events.SessionWarning(
+    warning_type="provider_needed",
+    message="The messages of this session wait: the key of its provider was given to an earlier"
+    " process and is kept nowhere. Resume the session with its provider and key, or empty the"
+    " queue.",
+)
+
 
 def send(
     state: SessionState,
@@ -45,6 +52,8 @@ def send(
         return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
     check_room(state, [*state.pending, message])
     drafts = [Draft(message), Draft(events.PendingMessagesModified())]
+    if state.turn is None and not has_keys:
+        drafts.append(Draft(_WAITS_FOR_PROVIDER, live_only=True))
     if state.turn is not None or state.paused or not has_keys:
         return Decision(drafts=tuple(drafts), result=answer)
     drafts += begin(state, with_added(state.pending, message)[0], "queued")
