@@ -30,5 +30,7 @@ def model() -> Iterator[ModelThread]:
         yield model
 
 
-# Started in the background of a shell, pytest ignores SIGINT, and so would all that it starts.
+# Started in the background of a shell, or by `nohup`, pytest ignores these, and so would all that
+# it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -42,12 +42,11 @@ def main() -> None:
 
 
 def _take_signals() -> None:
-    """Until the event loop takes them, nothing was begun: who asks for the end has it at once. An
-    interrupt would come as an exception with a traceback, and the others as a death by signal."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
+    """Until the event loop takes them, nothing was begun: who asks for the end has a clean one at
+    once. An interrupt would come as an exception with a traceback, and the others as a death by
+    signal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, lambda *_: os._exit(0))
 
 

@@ -20,8 +20,11 @@ log = logging.getLogger(__name__)
 
 
 async def signals() -> AsyncIterator[str]:
-    """The names of the signals that ask the daemon to stop, as they come."""
-    wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    """The names of the signals that ask the daemon to stop, as they come. What whoever started it
+    had it ignore stays so: `nohup` does that, and shells do for what runs in the background."""
+    others = (signal.SIGINT, signal.SIGHUP)
+    wanted = [each for each in others if signal.getsignal(each) is not signal.SIG_IGN]
+    wanted.append(signal.SIGTERM)
     with anyio.open_signal_receiver(*wanted) as received:
         async for number in received:
             yield signal.Signals(number).name

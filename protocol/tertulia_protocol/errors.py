@@ -88,7 +88,7 @@ class SessionNotFound(_CodedError):
         """The error for `session_id`; SDKs match on the words "Session not found"."""
         return cls(
             f"Session not found: {session_id}. Create it with session.create, or attach to a"
-            " stored one with session.resume.",
+            " stored one with session.resume, and wait for the answer.",
             {"sessionId": session_id},
         )
 

@@ -62,6 +62,8 @@ def test_archived_sessions_are_listed_only_where_asked_for(served: Served) -> No
     done = run("archive", "b", "nobody")
     assert (done.returncode, done.stdout) == (1, "archived b\n")
     assert done.stderr == "tertulia: There is no session nobody; see `tertulia list`.\n"
+    ok("archive", "a")
+    assert "archived=true` lists them" in run("list").stderr
 
 
 def test_search_shows_where_it_was_said(served: Served) -> None:

@@ -13,8 +13,9 @@ from typing import cast
 import pytest
 
 from tertulia.records import Event
-from tertulia.session import Session
+from tertulia.session import Session, TurnStream
 from tertulia.talk import speak
+from tertulia.turn import Turn
 from tests.clients.command import TERTULIA, ok, run
 from tests.clients.conftest import BOUND_S
 
@@ -157,7 +158,11 @@ def test_an_answer_that_was_cut_says_so_on_stderr(home: Path) -> None:
 class Streamed:
     """A session that says what a daemon told: its client read too slowly for all of the deltas."""
 
-    def stream(self, _prompt: str) -> Iterator[Event]:
+    def stream(self, _prompt: str) -> TurnStream:
+        turn = Turn("m", "tell me of the sea")
+        return TurnStream(cast(Session, self), turn, self._events())
+
+    def _events(self) -> Iterator[Event]:
         for said in ("The sea ", "is "):
             yield Event("assistant.message_delta", {"messageId": "m", "deltaContent": said})
         yield Event("assistant.message", {"messageId": "m", "content": "The sea is wide.\n"})

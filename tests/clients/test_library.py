@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,3 +246,35 @@ def test_usage_adds_up_over_all_sessions(client: Client) -> None:
     with pytest.raises(SessionNotFound):
         client.usage("nobody")
     assert Usage().total.requests == 0
+
+
+def test_a_name_that_is_mistyped_is_told_and_not_passed_over(client: Client) -> None:
+    given: dict[str, Any] = {"prefx": "a-"}
+    for listing in (client.sessions, client.iter_sessions):
+        with pytest.raises(TypeError, match="prefix"):
+            list(listing(**given))
+    with pytest.raises(TypeError, match="systemmessage"):
+        client.create_session("s", systemmessage="x")
+    with client.create_session("s", client_name="tests") as session:
+        given = {"ifidle": True}
+        for send in (session.send, session.stream):
+            with pytest.raises(TypeError, match="if_idle"):
+                send("x", **given)
+        with pytest.raises(TypeError, match="if_idle"):
+            session.queue.insert(0, "x", **given)
+        assert session.messages()[-1].type == "session.start"
+    with pytest.raises(TypeError, match="modl"):
+        client.resume_session("s", modl="x")
+
+
+def test_what_is_deleted_meanwhile_is_not_counted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talked(client, "a", "[[say:x]]")
+    talked(client, "b", "[[say:x]]")
+    rows = client.sessions()
+    both = client.usage()
+    client.delete_session("a")
+    monkeypatch.setattr(client, "iter_sessions", lambda **_: iter(rows))
+    assert client.usage().total == client.usage("b").total
+    assert client.usage().total != both.total

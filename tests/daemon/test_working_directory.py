@@ -145,3 +145,17 @@ async def test_the_folder_is_the_business_of_who_is_attached(
     with pytest.raises(SessionNotFound):
         await record(other, cwd="/")
     assert await changes(client) == []
+
+
+@pytest.mark.parametrize("method", ["session.create", "session.resume"])
+async def test_a_folder_that_is_not_said_whole_is_refused(
+    both: tuple[FramesClient, Room], method: str
+) -> None:
+    client, _ = both
+    await client.create(S)
+    for folder in ("rel", "./rel", "~"):
+        params = {"sessionId": S, "workingDirectory": folder}
+        with pytest.raises(InvalidParams, match="absolute"):
+            await client.request(method, params)
+    for number, folder in enumerate(("/not/there", "C:\\work", "\\\\host\\share")):
+        await client.create(f"s{number}", workingDirectory=folder)  # of a client on another machine

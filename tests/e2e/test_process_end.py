@@ -301,5 +301,19 @@ def test_ctrl_c_while_it_is_imported_is_quiet(tmp_path: Path, module: str) -> No
         timeout=BOUND_S,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert not (tmp_path / "socket").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_it_was_started_to_ignore_does_not_end_it(home: Path, number: signal.Signals) -> None:
+    """As `nohup` has it, and shells have it for what runs in the background."""
+    ignoring = "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_IGN);"
+    program = (sys.executable, "-c", f"{ignoring} os.execv(sys.argv[2], sys.argv[2:])")
+    command = (*program, str(int(number)), str(TERTULIAD))
+    with DaemonProcess(home, "--port", "0", "--allow-anonymous", program=command) as daemon:
+        daemon.port = int(daemon.line().rpartition(" ")[2])
+        wire = daemon.connect(None)
+        daemon.process.send_signal(number)
+        assert wire.call("ping")["message"] == "pong"
+        assert daemon.terminate() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, TypeVar, Unpack
@@ -10,6 +11,7 @@ import anyio.to_thread
 
 from tertulia import calls, documents, limits
 from tertulia.calls import Call
+from tertulia.errors import SessionNotFound
 from tertulia.params import Path
 from tertulia.records import (
     Filter,
@@ -112,7 +114,8 @@ class AsyncLibrary(AsyncDoer):
         rows = self.iter_sessions(archived="any")
         total = Usage()
         async for row in rows:
-            total += await self.do(calls.usage(row.session_id))
+            with contextlib.suppress(SessionNotFound):
+                total += await self.do(calls.usage(row.session_id))
         return total
 
     async def sizes(self) -> dict[str, int]:

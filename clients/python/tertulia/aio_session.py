@@ -82,7 +82,8 @@ class AsyncSession(AsyncUpkeep):
         attachments: Sequence[dict[str, Any]] | None = None,
         **options: Unpack[SendOptions],
     ) -> AsyncGenerator[Event, None]:
-        """As `Session.stream`; sent when the iteration begins. Bound it with a cancel scope."""
+        """As `Session.stream`, but for two things: the message is sent when the iteration begins,
+        and a cancel scope is its time-out."""
         feed, turn = await self._begin(prompt, attachments, options)
         async for event in self._play(feed, turn):
             yield event

@@ -7,7 +7,7 @@ cursors are text of the daemon's; what they mean is its business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -35,6 +35,7 @@ from tertulia_protocol.decoding import convert
 
 T = TypeVar("T")
 Params = dict[str, Any]
+FILTERS = Filter.__optional_keys__
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True):
@@ -49,6 +50,15 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 def wire_names(given: Params) -> Params:
     """`given` without its Nones, each name as the wire writes it."""
     return {_camel(name): value for name, value in given.items() if value is not None}
+
+
+def only(given: Mapping[str, Any], names: Collection[str], what: str) -> Params:
+    """`given`. Raises TypeError for a name that is none of `names`: the daemon passes over what it
+    does not know, and a guarantee that was mistyped would be missed without a word."""
+    for name in given:
+        if name not in names:
+            raise TypeError(f"{what} has no {name!r}: it takes {', '.join(sorted(names))}")
+    return {**given}
 
 
 def _camel(name: str) -> str:
@@ -109,7 +119,7 @@ def models() -> Call[list[Model]]:
 def sessions(
     filter_: Filter, order: Order | None, limit: int | None, cursor: str | None
 ) -> Call[Page[SessionInfo]]:
-    chosen = wire_names({**filter_}) or None
+    chosen = wire_names(only(filter_, FILTERS, "A list's choice")) or None
     given = wire_names({"filter": chosen, "order": order, "limit": limit, "cursor": cursor})
     return Call("session.list", given, lambda result: _page(result, "sessions", SessionInfo))
 

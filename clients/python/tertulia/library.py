@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar, Unpack
 
 from tertulia import calls, documents, limits
 from tertulia.calls import Call
+from tertulia.errors import SessionNotFound
 from tertulia.params import Path
 from tertulia.records import (
     Filter,
@@ -108,8 +110,11 @@ class Library(Doer):
         """What the model calls of a session took; of all that are stored, without an id."""
         if session_id is not None:
             return self.do(calls.usage(session_id))
-        rows = self.iter_sessions(archived="any")
-        return sum((self.do(calls.usage(row.session_id)) for row in rows), start=Usage())
+        total = Usage()
+        for row in self.iter_sessions(archived="any"):
+            with contextlib.suppress(SessionNotFound):  # it was deleted meanwhile
+                total += self.do(calls.usage(row.session_id))
+        return total
 
     def sizes(self) -> dict[str, int]:
         """The bytes of each session's events, by its id; what a fork shares is its source's."""

@@ -11,13 +11,15 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from tertulia.calls import Params, wire_names
+from tertulia.calls import Params, only, wire_names
+from tertulia.records import SendOptions
 
 Path = str | os.PathLike[str]
 """What a caller may give for one."""
 
 SILENT = {"disable_resume": True}
 """For a resume that writes no event."""
+SEND_OPTIONS = SendOptions.__optional_keys__
 
 
 def new_session(
@@ -43,7 +45,7 @@ def new_session(
                 "provider": provider,
                 "working_directory": _absolute(working_directory),
                 "tools": list(tools) if tools is not None else None,
-                **more,
+                **_known(more),
             }
         ),
     }
@@ -53,14 +55,32 @@ def resumed_session(session_id: str, given: dict[str, Any]) -> Params:
     """The params of `session.resume`; what is not given stays as the session has it."""
     system_message = _system_message(given.pop("system_message", None))
     directory = _absolute(given.pop("working_directory", None))
-    more = {"system_message": system_message, "working_directory": directory, **given}
+    more = {
+        "system_message": system_message,
+        "working_directory": directory,
+        **_known(given),
+    }
     return {"sessionId": session_id, **wire_names(more)}
 
 
 def message(session_id: str, prompt: str, attachments: Any, more: dict[str, Any]) -> Params:
-    """The params of `session.send`."""
-    given = {"attachments": list(attachments) if attachments is not None else None, **more}
+    """The params of `session.send`. Raises TypeError for an option that there is not."""
+    files = list(attachments) if attachments is not None else None
+    given = {"attachments": files, **only(more, SEND_OPTIONS, "A message")}
     return {"sessionId": session_id, "prompt": prompt, **wire_names(given)}
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings`. Raises TypeError for a name of none of them, in Python's way or the wire's."""
+    from tertulia_protocol.config import FIELDS  # few commands give any
+
+    wire = wire_names(dict.fromkeys(settings, True))
+    for name, sent in zip(settings, wire, strict=True):
+        if sent not in FIELDS:
+            raise TypeError(
+                f"A session has no setting {name!r}; spec/session-fields.md has all of them"
+            )
+    return settings
 
 
 def _system_message(given: str | dict[str, Any] | None) -> dict[str, Any] | None:

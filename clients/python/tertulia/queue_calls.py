@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tertulia.calls import Call, member, nothing, of_session, wire_names
+from tertulia import params
+from tertulia.calls import Call, member, nothing, of_session, only, wire_names
 from tertulia.records import QueuedMessage, SendOptions, Waiting
 from tertulia_protocol.decoding import convert
 
@@ -23,7 +24,8 @@ def waiting(session_id: str) -> Call[Waiting]:
 
 
 def insert(session_id: str, position: int, prompt: str, options: SendOptions) -> Call[str]:
-    message = {"prompt": prompt, **wire_names({**options})}
+    known = only(options, params.SEND_OPTIONS, "A message")
+    message = {"prompt": prompt, **wire_names(known)}
     return Call(
         "session.queue.insertAt",
         of_session(session_id, position=position, message=message),

@@ -24,7 +24,7 @@ from tertuliad.handlers.context import Caller, Context, on_success, working_dire
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.decide import Decision, settings
-from tertuliad.sessions.refusals import check_name
+from tertuliad.sessions.refusals import check_folder, check_name
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import ListQuery, Row
 
@@ -40,7 +40,7 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
 def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> Reply:
     """Make a session and attach the caller; answers a `SessionOpened`."""
     ctx.need_room(caller, session_id)
-    check_name(config.name)
+    _check_given(config)
     _check(ctx, config)
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=working_directory())
@@ -82,7 +82,7 @@ def resumed(
     """Attach the caller to a stored session; answers a `SessionOpened`. `silent`: the log does not
     say so."""
     ctx.need_room(caller, session_id)
-    check_name(config.name)
+    _check_given(config)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
     names_a_model = config.model is not None or given_providers(config) is not None
 
@@ -106,6 +106,11 @@ def resumed(
             ctx.sessions.go_on(session_id)
 
     return on_success(ctx.sessions.post(session_id, command), attached)
+
+
+def _check_given(config: SessionConfig) -> None:
+    check_name(config.name)
+    check_folder(config.working_directory)
 
 
 def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tertulia_protocol import faults
 from tertulia_protocol.errors import RpcError, SessionExists, StoreFailed, TurnBusy
 from tertuliad import limits
@@ -33,6 +35,16 @@ def check_name(name: str | None, path: str = "$.name") -> None:
             path,
             f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
         )
+
+
+_WHOLE_PATH = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")
+"""How a path begins that says all of it, on whichever system the client is."""
+
+
+def check_folder(path: str | None) -> None:
+    """Raise `InvalidParams` for a working directory that depends on where the daemon runs."""
+    if path and not _WHOLE_PATH.match(path):
+        raise faults.invalid("$.workingDirectory", "this is not an absolute path")
 
 
 class Overtaken(StoreFailed):

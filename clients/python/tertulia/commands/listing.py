@@ -31,8 +31,12 @@ def list_sessions(options: argparse.Namespace) -> int:
     """`tertulia list`."""
     with client_for(options) as client:
         found = _listed(client, options)
+        hidden = not (found["sessions"] or options.filter) and client.session_page(1, archived=True)
     if options.json:
         return print_json(found)
+    if hidden and hidden.items:
+        remark("All sessions are archived: `tertulia list --filter archived=true` lists them.")
+        return 0
     _print_sessions(convert(found["sessions"], list[SessionInfo]), options)
     if "cursor" in found:
         remark("There are more: take a higher --limit, or none.")
