@@ -743,7 +743,6 @@ async def test_a_list_comes_in_pages_that_nothing_shifts(open_store: Open) -> No
         ({"archived": False}, "acd"),
         ({"named": True}, "bc"),
         ({"prefix": "a"}, "a"),
-        ({"modified_before_ms": 30}, "ab"),
         ({"pending": True}, "d"),
         ({"metadata": {"k": "v"}}, "cd"),
         ({"metadata": {"k": "v", "n": 1}}, "d"),

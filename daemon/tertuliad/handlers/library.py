@@ -5,10 +5,11 @@ None of them needs an attached caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from tertulia_protocol import faults, shapes
@@ -25,6 +26,8 @@ from tertuliad.sessions import branching, documents
 from tertuliad.sessions.decide import Decision, turns
 from tertuliad.sessions.refusals import check_name, exists
 from tertuliad.store.base import MARKS, AlreadyThere, Hit, ListQuery, Page, Row
+
+T = TypeVar("T")
 
 _DAY_MS = 24 * 3600 * 1000
 _NOTHING = methods.Nothing()
@@ -204,9 +207,8 @@ async def prune(
 ) -> methods.SessionsPruneOldResult:
     before = now_ms() - round(params.older_than_days * _DAY_MS)
     page = await settled(ctx.world.store.rows(ListQuery()))
-    old = [row for row in page.rows if row.modified_ms < before]
     excluded = frozenset(params.exclude_session_ids or ())
-    found = {row.id: row for row in old}
+    found = {row.id: row async for row in _unhurried(page.rows) if row.modified_ms < before}
     reasons: dict[str, methods.StaysFor] = {}
 
     def may_go(session_id: str) -> bool:
@@ -215,7 +217,7 @@ async def prune(
             reasons[session_id] = reason
         return reason is None
 
-    going = list(filter(may_go, found))
+    going = [each async for each in _unhurried(list(found)) if may_go(each)]
     freed = {} if params.dry_run else await _deleted(ctx, going, may_go)
     return methods.SessionsPruneOldResult(
         deleted=list(freed),
@@ -224,8 +226,16 @@ async def prune(
         freed_bytes=sum(freed.values()),
         dry_run=bool(params.dry_run),
         reasons=reasons,
-        recent=len(page.rows) - len(old),
+        recent=len(page.rows) - len(found),
     )
+
+
+async def _unhurried(items: list[T]) -> AsyncIterator[T]:
+    """All of `items`; others are served in between."""
+    for start in range(0, len(items), limits.LISTED_AT_ONCE):
+        await anyio.lowlevel.checkpoint()
+        for item in items[start : start + limits.LISTED_AT_ONCE]:
+            yield item
 
 
 def _stays_for(

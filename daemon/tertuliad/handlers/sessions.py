@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import shapes
@@ -22,11 +24,17 @@ from tertuliad import limits
 from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success, working_directory
 from tertuliad.ids import new_id
-from tertuliad.replies import Reply, mapped
+from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions.decide import Decision, settings
 from tertuliad.sessions.refusals import check_folder, check_name
 from tertuliad.sessions.state import SessionState
-from tertuliad.store.base import ListQuery, Row
+from tertuliad.store.base import ListQuery, Page, Row
+
+_encoder = msgspec.json.Encoder()
+
+
+def _encoded(result: methods.SessionListResult) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(result))
 
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
@@ -180,12 +188,32 @@ def listed(ctx: Context, caller: Caller, params: methods.SessionListParams) -> R
         limit=None if params.limit is None else min(params.limit, limits.LISTED_AT_ONCE),
         after=params.cursor,
     )
-    return mapped(
-        ctx.world.store.rows(query),
-        lambda page: methods.SessionListResult(
-            sessions=[meta_of(row) for row in page.rows], cursor=page.cursor
-        ),
+    found = ctx.world.store.rows(query)
+    return mapped(found, _list_of) if query.limit is not None else _whole_list(ctx, found)
+
+
+def _list_of(page: Page) -> methods.SessionListResult:
+    return methods.SessionListResult(
+        sessions=[meta_of(row) for row in page.rows], cursor=page.cursor
     )
+
+
+def _whole_list(ctx: Context, found: Future[Page]) -> Reply:
+    """All that there are: where they are many, the others are served while the answer is made."""
+    final = Reply()
+
+    async def run() -> None:
+        try:
+            page = await settled(found)
+            if len(page.rows) <= limits.LISTED_AT_ONCE:
+                final.give(_list_of(page))
+            else:
+                final.give(await anyio.to_thread.run_sync(lambda: _encoded(_list_of(page))))
+        except Exception as error:  # noqa: BLE001 - the gate maps it
+            final.fail(error)
+
+    ctx.world.spawn(run)
+    return final
 
 
 def meta_of(row: Row) -> shapes.SessionMeta:

@@ -121,7 +121,6 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     archived: bool | None = None
     named: bool | None = None
     prefix: str | None = None
-    modified_before_ms: int | None = None
     metadata: dict[str, Any] | None = None
     pending: bool | None = None
     spoken_in: bool | None = None

@@ -45,6 +45,9 @@ CROSS JOIN events ON events.id
     BETWEEN chain.segment << {SEQ_BITS} AND (chain.segment << {SEQ_BITS} | chain.upto)
 WHERE +events.type = 'user.message')"""
 
+_BEHIND_ALL = "\x7f"
+"""Behind any character of an id."""
+
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Place = tuple[str, _Int64 | str, _Int64]
 
@@ -157,10 +160,9 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     if wanted.spoken_in is not None:
         conditions.append(_SPOKEN_IN if wanted.spoken_in else f"NOT {_SPOKEN_IN}")
     add("cwd = ?", wanted.cwd)
-    add("modified_ms < ?", wanted.modified_before_ms)
     if wanted.prefix:
-        add("substr(id, 1, ?) = ?", len(wanted.prefix))
-        arguments.append(wanted.prefix)
+        add("id >= ?", wanted.prefix)
+        add("id < ?", wanted.prefix + _BEHIND_ALL)
     for name, value in (wanted.metadata or {}).items():
         conditions.append(
             "EXISTS (SELECT 1 FROM json_each(metadata) AS m WHERE m.key = ? AND m.value IS ?)"
@@ -189,6 +191,11 @@ def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> News:
 
 
 def last_id(db: sqlite3.Connection) -> str | None:
-    found = db.execute("SELECT id FROM sessions ORDER BY modified_ms DESC, pk DESC LIMIT 1")
+    last = (
+        f"SELECT * FROM (SELECT id, modified_ms, pk FROM sessions WHERE archived = {archived}"  # noqa: S608
+        " ORDER BY modified_ms DESC, pk DESC LIMIT 1)"
+        for archived in (0, 1)  # as the index has them
+    )
+    found = db.execute(f"{' UNION ALL '.join(last)} ORDER BY modified_ms DESC, pk DESC LIMIT 1")
     row = found.fetchone()
     return None if row is None else str(row[0])
