@@ -135,7 +135,7 @@ class Connection:
             self._closing = True
             self._drained.set()
             self._gate.close()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(limits.CLOSE_S):
                 await self._stream.aclose()
 
     async def _expect_token(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from tertulia_protocol import VERSION, layout
+from tertulia_protocol import layout
 from tertulia_protocol.errors import StoreFailed
 from tertulia_protocol.events import LifecycleType
 from tertuliad import limits
@@ -76,7 +76,6 @@ class Engine:
             spawn=spawn,
             credentials=Credentials(),
             request_headers=RequestHeaders(),
-            version=VERSION,
             turn_limits=turn_limits,
             draining=draining,
             leave_waiting=leave_waiting,

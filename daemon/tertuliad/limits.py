@@ -31,6 +31,7 @@ FRAMES_AT_ONCE = 32  # of one connection, before the others have their turn; wai
 ACCEPT_PAUSE_S = 0.2  # after accepting failed
 ACCEPT_TOLD_S = 60.0  # it is logged no more often, however long it goes on failing
 STRANGER_S = 10.0  # to say the token, where one is asked for; close
+CLOSE_S = 1.0  # a connection that is over, until its stream is; then it is left to itself
 STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
 STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
@@ -79,6 +80,12 @@ TURN_RETRY_MS = 1000  # for the end of one, in this session, this daemon or anot
 
 # Models' HTTP.
 CONNECT_TIMEOUT_S = 10.0
+KEEP_LOCAL_S = 4.0  # an idle connection on this machine: servers (uvicorn, Node) close it after 5
+KEEP_REMOTE_S = 30.0  # the same elsewhere; then it is closed
+END_OF_BODY_S = 0.1  # after an answer's end, for HTTP's own: then the connection is not kept
+LOCAL_PROBE_S = 1.0  # a server on this machine that nobody configured answers, or is none
+TOLD_WAIT_S = 24 * 3600.0  # as long as a server's retry-after is taken to mean
+EMBEDDED_END_S = 2.0  # the embedded model's process, after the end of its input; then it is killed
 SESSION_TARGETS = 16  # models of an endpoint that sessions brought which are kept ready
 MODEL_LINE_BYTES = 16 * MIB  # one event of a model's stream; bad response
 MODEL_ERROR_BODY_BYTES = 64 * KIB  # what is read of an error's body

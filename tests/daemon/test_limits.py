@@ -526,6 +526,8 @@ ELSEWHERE = {
     "_response",
     "STORE_BUSY_TIMEOUT_S": D + "test_store.py::test_a_lock_that_is_held_for_too_long_is_told_to"
     "_all_at_once",
+    "TOLD_WAIT_S": D
+    + "providers/test_openai_errors.py::test_the_wait_is_read_as_seconds_or_a_date",
     "GREETING_BYTES": D + "test_greeting.py::test_what_takes_a_long_answer_is_left_to_the_gate",
     "READ_BYTES": D + "test_event_log.py::test_pages_of_few_bytes_are_the_whole_log_too",
     "LOOKED_AT_S": D + "test_doctor.py::test_a_daemon_waits_while_somebody_looks_at_its_home",
@@ -580,6 +582,12 @@ REASONS = {
     "MODELS_LIST_TIMEOUT_S": "a wait of seconds, bound when its module is imported",
     "MODEL_ERROR_BODY_BYTES": "what is beyond it is not read, and nothing of it would be shown",
     "EMBEDDED_START_TIMEOUT_S": "a minute; no engine that neither starts nor ends can be had",
+    "KEEP_LOCAL_S": "aiohttp's own; one that is closed meanwhile is replaced, which has a test",
+    "KEEP_REMOTE_S": "the same, of connections to other machines",
+    "END_OF_BODY_S": "what comes of it is a connection that is not kept, and nobody can tell",
+    "LOCAL_PROBE_S": "no port of a test machine is sure to take a connection and stay silent",
+    "EMBEDDED_END_S": "for an engine that ignores the end of its input, and none can be had",
+    "CLOSE_S": "for a stream that does not end when it is closed, and nobody waits for it",
     "WAL_CHANGES": "a pace of SQLite's own work on its files, and no client can tell",
     "STORE_CACHE_KIB": "SQLite's own: a size in memory, and no client can tell",
     "SWITCH_INTERVAL_S": "a pace of two threads; the bench shows what it is for",

@@ -47,8 +47,8 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
         return found
 
     def command(state: SessionState) -> Decision:
-        rewinding.check_no_turn(state)
         if not cuts:
+            rewinding.check_no_turn(state)
             return Decision(after=read())
         cut = cuts.pop()
         if cut.head != state.seq:

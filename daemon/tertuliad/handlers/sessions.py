@@ -9,7 +9,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from tertulia_protocol import shapes
+from tertulia_protocol import VERSION, shapes
 from tertulia_protocol.config import (
     CreateParams,
     ResumeParams,
@@ -52,11 +52,10 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
     _check(ctx, config)
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=working_directory())
-    version = ctx.world.version
 
     def command(state: SessionState) -> Decision:
         start = iso(state.created_ms)
-        return settings.create(state, config, version, start, _opened(state, config.model))
+        return settings.create(state, config, VERSION, start, _opened(state, config.model))
 
     def attached() -> None:
         if ctx.hub.followers(session_id):

@@ -20,9 +20,8 @@ import anyio
 import msgspec
 
 from tertulia_protocol.decoding import json_decoder
-from tertuliad.limits import EMBEDDED_START_TIMEOUT_S
+from tertuliad import limits
 
-END_GRACE_S = 2.0  # the child gets so long after the end of its stdin, then it is killed
 STDERR_TAIL_BYTES = 4096  # what is kept of the child's complaints, for the error's text
 COMPLAINT_CHARS = 300
 
@@ -91,7 +90,7 @@ class EngineProcess(asyncio.SubprocessProtocol):
         elif self.gone.is_set():
             reason = self.ending()
         else:
-            reason = f"not ready within {EMBEDDED_START_TIMEOUT_S:.0f} s"
+            reason = f"not ready within {limits.EMBEDDED_START_TIMEOUT_S:.0f} s"
         return f"The embedded model could not be started: {reason}.{self._complaint()}"
 
     def ending(self) -> str:
@@ -108,10 +107,10 @@ class EngineProcess(asyncio.SubprocessProtocol):
             stdin = self.transport.get_pipe_transport(0)
             if stdin is not None:
                 stdin.close()
-            with anyio.move_on_after(END_GRACE_S):
+            with anyio.move_on_after(limits.EMBEDDED_END_S):
                 await self.gone.wait()
             self.transport.close()  # kills what is still there
-            with anyio.move_on_after(END_GRACE_S):
+            with anyio.move_on_after(limits.EMBEDDED_END_S):
                 await self.gone.wait()
 
     def _hear(self, line: bytes) -> None:

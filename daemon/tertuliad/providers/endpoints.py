@@ -12,12 +12,12 @@ import anyio
 
 from tertulia_protocol.errors import ModelUnavailable
 from tertulia_protocol.provider_config import public_url
+from tertuliad import limits
 from tertuliad.config import ModelSettings, ProviderSettings, Settings
 from tertuliad.providers.base import ProviderFailed, Target
 from tertuliad.providers.http import Http
 from tertuliad.providers.openai_chat import OpenAIChat
 
-LOCAL_PROBE_S = 1.0  # a server on this machine answers at once, or is not one
 NO_LIST = frozenset({404, 405, 501})  # an endpoint that does not list models may still answer
 _NOT_FOR_CHAT = (  # compiled when the first list is read
     r"(?i)embed|whisper|tts|dall-e|moderation|realtime|transcribe|rerank|davinci|babbage"
@@ -100,7 +100,7 @@ class Endpoints:
         return None
 
     async def _listed(self, settings: ProviderSettings) -> list[ModelSettings]:
-        bound = LOCAL_PROBE_S if settings.name in self.local else None
+        bound = limits.LOCAL_PROBE_S if settings.name in self.local else None
         with anyio.move_on_after(bound):
             return [
                 ModelSettings(m.id, m.name, m.context)

@@ -20,17 +20,13 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio.to_thread
 
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
-from tertuliad import open_files
-from tertuliad.limits import CONNECT_TIMEOUT_S, MIB
+from tertuliad import limits, open_files
 from tertuliad.providers.base import FailureKind, ProviderFailed
 
 if TYPE_CHECKING:
     import aiohttp
 
-# Local servers close an idle connection after 5 s (uvicorn, Node); a request must not meet that.
-KEEP_LOCAL_S = 4.0
-KEEP_REMOTE_S = 30.0
-STREAMED_BODY_BYTES = MIB  # a larger request body is written piece by piece
+STREAMED_BODY_BYTES = limits.MIB  # a larger request body is written piece by piece
 
 
 class Answer:
@@ -134,11 +130,13 @@ class Http:
         import aiohttp
 
         if local not in self._sessions:
-            keep = KEEP_LOCAL_S if local else KEEP_REMOTE_S
+            keep = limits.KEEP_LOCAL_S if local else limits.KEEP_REMOTE_S
             self._sessions[local] = aiohttp.ClientSession(
                 connector=_connector(keep),
                 timeout=aiohttp.ClientTimeout(
-                    total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
+                    total=None,
+                    connect=limits.CONNECT_TIMEOUT_S,
+                    sock_connect=limits.CONNECT_TIMEOUT_S,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -250,8 +248,8 @@ def _not_reached(exc: Exception, where: str) -> ProviderFailed:
             text = f"The host of {where} is not known. Check its spelling, and the network."
         case aiohttp.ConnectionTimeoutError():
             text = (
-                f"No connection to {where} within {CONNECT_TIMEOUT_S:g} s. Check the address,"
-                " the network and the firewall."
+                f"No connection to {where} within {limits.CONNECT_TIMEOUT_S:g} s. Check the"
+                " address, the network and the firewall."
             )
         case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
             text = (

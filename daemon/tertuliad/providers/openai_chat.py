@@ -25,7 +25,6 @@ from tertuliad.providers.openai_answer import StreamedAnswer, whole_answer
 from tertuliad.providers.openai_errors import refused
 from tertuliad.providers.openai_wire import ListedModel, decode_models, encode_request
 
-END_OF_BODY_S = 0.1  # after [DONE]: so long for HTTP's own end, so that the connection is kept
 _OPENAI = "https://api.openai.com/"  # its newer models refuse `max_tokens`
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -187,7 +186,7 @@ async def _run_out(answer: Answer) -> None:
     """Read what is left after the answer, so that its connection can be used again. How it ends
     does not matter any more."""
     if not answer.at_end:
-        with anyio.move_on_after(END_OF_BODY_S), contextlib.suppress(ProviderFailed):
+        with anyio.move_on_after(limits.END_OF_BODY_S), contextlib.suppress(ProviderFailed):
             while await answer.read():
                 pass
 

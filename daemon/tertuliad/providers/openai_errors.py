@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
+from tertuliad import limits
 from tertuliad.providers.base import FailureKind, ProviderFailed
 
 DETAIL_CHARS = 600
-RETRY_AFTER_MAX_S = 24 * 3600.0
 SECRET_MIN_CHARS = 4  # shorter ones would blot out ordinary words
 
 # Compiled when they are first needed, as `re` does: all of them together would take 5 ms.
@@ -111,7 +111,7 @@ def seconds_of(retry_after: str | None, *, now: datetime | None = None) -> float
         seconds = (date - (now or datetime.now(UTC))).total_seconds()
     if math.isnan(seconds):
         return None
-    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+    return min(max(seconds, 0.0), limits.TOLD_WAIT_S)
 
 
 def _detail(error: Any) -> ErrorDetail:

@@ -7,7 +7,7 @@ repaired with U+FFFD before it is given up.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -131,7 +131,6 @@ class ModelList(msgspec.Struct, frozen=True):
     data: list[ListedModel]
 
 
-T = TypeVar("T")
 _chunks = json_decoder(Chunk)
 _lists = json_decoder(ModelList)
 

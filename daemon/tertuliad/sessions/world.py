@@ -49,7 +49,6 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     spawn: Spawn
     credentials: Credentials
     request_headers: RequestHeaders
-    version: str
     turn_limits: TurnLimits = TurnLimits()
     running: set[str] = msgspec.field(default_factory=set)
     """The sessions that run a turn here."""

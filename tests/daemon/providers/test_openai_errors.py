@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tertuliad import limits
 from tertuliad.providers.base import FailureKind
 from tertuliad.providers.openai_errors import (
     DETAIL_CHARS,
-    RETRY_AFTER_MAX_S,
     refused,
     reported,
     seconds_of,
@@ -103,7 +103,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
         ("-3", 0.0),
         ("Tue, 01 Jan 2030 00:00:30 GMT", 30.0),
         ("Mon, 31 Dec 2029 00:00:00 GMT", 0.0),
-        ("inf", RETRY_AFTER_MAX_S),
+        ("inf", limits.TOLD_WAIT_S),
         ("nan", None),
         ("soon", None),
         ("", None),
