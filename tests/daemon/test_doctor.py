@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from tertuliad import limits
 from tertuliad.doctor import command, examination, files
 from tertuliad.doctor.examination import CannotCheck, examine
-from tertuliad.doctor.findings import KINDS, counted
+from tertuliad.doctor.findings import KINDS, Finding, counted
 from tertuliad.doctor.repair import repair
 from tertuliad.store import logs as store_logs
 from tertuliad.store import pages, sqlite
@@ -225,6 +225,24 @@ def test_a_look_at_a_long_log_keeps_no_daemon_from_its_home(
 
     monkeypatch.setattr(examination, "lost_commits", looked)
     assert "changes_lost" in kinds(home)
+
+
+def test_nobody_tidies_up_what_somebody_looks_at(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another doctor does when it has looked."""
+    alone: list[bool] = []
+    real = examination._of_database
+
+    def looked(home: Path) -> tuple[list[Finding], int]:
+        hold = Hold(home)
+        alone.append(hold.take_alone())
+        hold.release()
+        return real(home)
+
+    monkeypatch.setattr(examination, "_of_database", looked)
+    assert kinds(home) == []
+    assert alone == [False]
 
 
 def test_what_is_written_during_the_look_is_not_taken_for_damage(

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tertulia_protocol import layout
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.findings import Finding, counted, finding
@@ -44,11 +45,17 @@ def examine(home: Path, *, alone: bool = False) -> Examined:
             raise CannotCheck(f"There is no folder {home}. Name the right one with --home.")
         left = set(files.database_files(home))
         lost = _lost(home, alone=alone)
+        hold = Hold(home)
         try:
+            if not alone:
+                hold.take()  # nobody tidies up meanwhile what is looked at
             found, sessions = _of_database(home)
         finally:
+            hold.release()
             _tidy(home, left, alone=alone)
         return Examined(sorted([*lost, *found, *files.findings(home)]), sessions)
+    except StoreFailed as error:
+        raise CannotCheck(str(error)) from error
     except (OSError, NotOpened) as error:
         raise CannotCheck(
             f"{home} cannot be looked at: {error}. Reading its database takes the right to write"

@@ -150,11 +150,14 @@ class EmbeddedModel:
         try:
             if fault := embedded_probe.problem(self._model_path) or await self._damage():
                 return fault
+            if self._closed:
+                return _STOPPING
             process = self._process = await spawn(self._arguments())
         except OSError as error:
             return f"The embedded model could not be started: {error.strerror or error}."
-        with anyio.move_on_after(EMBEDDED_START_TIMEOUT_S):
-            await process.settled.wait()
+        if not self._closed:  # meanwhile
+            with anyio.move_on_after(EMBEDDED_START_TIMEOUT_S):
+                await process.settled.wait()
         if process.port is None or self._closed:
             await process.end()
             return _STOPPING if self._closed else process.start_fault()
