@@ -86,8 +86,9 @@ class Connection:
     def outbox_bytes(self) -> int:
         return self._outbox_bytes
 
-    def send(self, frame: bytes | memoryview) -> None:
-        """Queue a frame that has to arrive, or a piece of one."""
+    def send(self, *pieces: bytes | memoryview) -> None:
+        """Queue a frame that has to arrive, whole or in pieces. However large it is, what counts is
+        what waits already."""
         if self._closing:
             return
         bound = limits.OUTBOX_MAX_BYTES if self._authenticated else limits.STRANGER_BYTES
@@ -96,7 +97,8 @@ class Connection:
             self.end_reason = "it does not read"
             self.abort()
             return
-        self._push(frame)
+        for piece in pieces:
+            self._push(piece)
 
     def offer(self, frame: bytes) -> bool:
         """Queue a frame unless the reader lags; False: not taken."""

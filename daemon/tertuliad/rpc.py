@@ -31,6 +31,7 @@ from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame, opening
 from tertulia_protocol.methods import ENDING, METHODS, Method, decode
 from tertuliad import limits, open_files
+from tertuliad.askers import asker, new_asker
 from tertuliad.replies import Reply
 from tertuliad.spread import spread
 
@@ -46,6 +47,12 @@ _STOPPING = "The daemon is stopping and takes no more requests: connect again wh
 
 Handler = Callable[[Any, Any], Any]
 """(caller, params) to a result struct, a `Reply`, or for a method in a task an awaitable."""
+
+
+class Send(Protocol):
+    """Queues a frame, whole or as its pieces in their order."""
+
+    def __call__(self, *pieces: bytes | memoryview) -> None: ...
 
 
 class Caller(Protocol):
@@ -90,15 +97,15 @@ class Gate:
         self,
         caller: Caller,
         handlers: Mapping[str, Handler],
-        send: Callable[[bytes | memoryview], None],
+        send: Send,
         spawn: Callable[[Callable[[], Awaitable[None]]], Callable[[], None]],
     ) -> None:
-        """`send` queues a frame, or the pieces of one in their order; `spawn` starts a task and
-        gives what cancels it."""
+        """`spawn` starts a task and gives what cancels it."""
         self._caller = caller
         self._handlers = handlers
         self._send = send
         self._spawn = spawn
+        self._asker = new_asker()
         self._in_flight: dict[envelope.RequestId, int] = {}
         """The bytes of their params."""
         self._bytes_in_flight = 0
@@ -221,6 +228,7 @@ class Gate:
 
     def _call(self, method: Method, params: Any) -> Any:
         """What the endpoint gets for a request: a `Raw` result, a `Reply`, or its exception."""
+        asker.set(self._asker)
         try:
             if isinstance(params, msgspec.Raw):
                 params = decode(method, params)
@@ -263,9 +271,7 @@ class Gate:
 
     def _send_large(self, request_id: envelope.RequestId, result: memoryview) -> None:
         before = b'{"jsonrpc":"2.0","id":%b,"result":' % _encoder.encode(request_id)
-        self._send(opening(before, len(result) + 1))
-        self._send(result)
-        self._send(b"}")
+        self._send(opening(before, len(result) + 1), result, b"}")
 
     def _refuse_request(self, request: envelope.Request, error: Exception) -> None:
         self._refuse(request.id, *wire_error(error))

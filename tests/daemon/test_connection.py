@@ -362,6 +362,19 @@ async def test_who_asks_and_reads_nothing_is_closed(
         assert (await other.request("ping"))["message"] == "pong"
 
 
+async def test_who_asks_for_more_than_may_wait_and_reads_it_has_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LARGE_BODY_BYTES", 10_000)
+    monkeypatch.setattr(limits, "OUTBOX_MAX_BYTES", 20_000)
+    async with pair(tmp_path) as (client, _):
+        await client.create("a")
+        await client.request("session.log", {"sessionId": "a", "message": "x" * 50_000})
+        log = await client.request("session.getMessages", {"sessionId": "a"})
+        assert len(log["events"][-1]["data"]["message"]) == 50_000
+        assert (await client.request("ping"))["message"] == "pong"
+
+
 async def test_an_end_stops_no_turn(tmp_path: Path) -> None:
     async with pair(tmp_path) as (client, room):
         other = room.connect()

@@ -32,8 +32,8 @@ class GateAlone:
         self._more = anyio.Event()
         self.gate = Gate(self, handlers, self._send, self._spawn)
 
-    def _send(self, frame: bytes | memoryview) -> None:
-        for body in self._framer.feed(bytes(frame)):
+    def _send(self, *pieces: bytes | memoryview) -> None:
+        for body in self._framer.feed(b"".join(pieces)):
             assert isinstance(body, Body)
             self.sent.append(json.loads(body.data))
         self._more.set()

@@ -1,4 +1,5 @@
-"""Reads, which a thread does one after the other: one of all short reads, one of searches."""
+"""Reads, which a thread does one after the other: one of all short reads, one of searches. Of those
+who ask at the same time each has its turn."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from tertuliad.askers import asker
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.worker import Worker
@@ -27,7 +29,7 @@ class Reader:
         self._db: sqlite3.Connection | None = None
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        return self._worker.submit(partial(self._do, work))
+        return self._worker.submit(partial(self._do, work), asker.get())
 
     def close(self) -> None:
         self._worker.close(self._end)

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -19,6 +20,45 @@ from tertuliad.replies import Reply
 T = TypeVar("T")
 
 
+Job = tuple[Callable[[], Any], Reply]
+
+
+class _Jobs:
+    """What waits to be done, by who asked for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """One for each that waits."""
+        self._by_asker: dict[int, deque[Job]] = {}
+        """In the order of their turns."""
+        self._last: list[Job | None] = []
+
+    def put(self, asker: int, job: Job) -> None:
+        with self._lock:
+            self._by_asker.setdefault(asker, deque()).append(job)
+        self._there.put(None)
+
+    def close(self, last: Job) -> None:
+        """Behind all others comes `last`, and then the end."""
+        self._last = [last, None]
+        for _ in self._last:
+            self._there.put(None)
+
+    def get(self) -> Job | None:
+        """The next, once there is one; None: the end."""
+        self._there.get()
+        with self._lock:
+            if not self._by_asker:
+                return self._last.pop(0)
+            asker = next(iter(self._by_asker))
+            jobs = self._by_asker.pop(asker)
+            job = jobs.popleft()
+            if jobs:
+                self._by_asker[asker] = jobs  # behind the others
+            return job
+
+
 class Worker:
     """Started by its first job, so that starting the daemon never waits for the disk."""
 
@@ -28,27 +68,27 @@ class Worker:
         self._context = contextvars.copy_context()
         """What follows from a job runs in it: in the thread's own, which is empty, anyio would not
         know the event loop where `sniffio` is installed."""
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Reply] | None] = queue.SimpleQueue()
+        self._jobs = _Jobs()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Have a job done; the future is completed on the event loop's thread."""
+    def submit(self, job: Callable[[], T], asker: int = 0) -> Future[T]:
+        """Have a job done; the future is completed on the event loop's thread. Of several `asker`s
+        each has its turn; the jobs of one are done in their order."""
         if self._closed:
             return Reply.failed(StoreFailed("The store is closed: the daemon is stopping."))
         reply = Reply()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
-        self._jobs.put((job, reply))
+        self._jobs.put(asker, (job, reply))
         return reply
 
     def close(self, last: Callable[[], None]) -> None:
         """Do what was submitted, then `last`, and end the thread."""
         self._closed = True
         if self._thread is not None:
-            self._jobs.put((last, Reply()))
-            self._jobs.put(None)
+            self._jobs.close((last, Reply()))
             self._thread.join(limits.SHUTDOWN_GRACE_S)
 
     def _run(self) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 from collections import deque
 from collections.abc import Callable
@@ -70,6 +71,8 @@ class Writer:
         self._loop = loop
         self._worker = Worker("store-writer", loop)
         self._on_written = on_written
+        self._context = contextvars.copy_context()
+        """What follows from a commit is nobody's: it runs in the context of the store's making."""
         self._db: sqlite3.Connection | None = None
         self.log = LogFile(file.path)
         self._kernel: KernelSync | None = None
@@ -148,7 +151,7 @@ class Writer:
             with contextlib.suppress(OSError, ImportError):
                 from tertuliad.store.kernel_sync import offered
 
-                self._kernel = offered(self._loop)
+                self._kernel = self._context.run(offered, self._loop)
         if self._kernel is not None:
             reply = Reply()
 

@@ -1,0 +1,91 @@
+"""A thread's jobs: each in its turn among those of the others, and all of them done before the
+end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tertulia_protocol.errors import StoreFailed
+from tertuliad.store.worker import Worker
+from tests.support.in_process_model import PATIENCE_S
+from tests.support.store_alone import done
+
+pytestmark = pytest.mark.anyio
+
+Job = tuple[int, int]
+"""Who asked for it, and which of theirs it is."""
+
+
+def numbered(askers: list[int]) -> Iterator[Job]:
+    asked: Counter[int] = Counter()
+    for asker in askers:
+        asked[asker] += 1
+        yield asker, asked[asker]
+
+
+async def order_of(askers: list[int]) -> list[Job]:
+    """The order in which jobs are done that are asked for while the thread is busy."""
+    worker = Worker("tested", asyncio.get_running_loop())
+    did: list[Job] = []
+    begun, free = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        begun.set()
+        free.wait(PATIENCE_S)
+
+    worker.submit(busy)
+    await anyio.to_thread.run_sync(begun.wait, PATIENCE_S)
+    futures = [worker.submit(partial(did.append, job), job[0]) for job in numbered(askers)]
+    free.set()
+    for future in futures:
+        await done(future)
+    worker.close(lambda: None)
+    return did
+
+
+@given(st.lists(st.integers(1, 4), max_size=30))
+async def test_each_asker_has_its_turn_and_its_own_order(askers: list[int]) -> None:
+    did = await order_of(askers)
+    assert Counter(did) == Counter(numbered(askers))
+    for asker in set(askers):
+        assert [number for who, number in did if who == asker] == [
+            number for who, number in numbered(askers) if who == asker
+        ]
+    rounds = [number for _, number in did]
+    assert rounds == sorted(rounds), "nobody has a second job done before another's first"
+
+
+async def test_who_asks_for_little_does_not_wait_for_who_asks_for_much() -> None:
+    assert await order_of([1] * 50 + [2]) == [(1, 1), (2, 1), *((1, n) for n in range(2, 51))]
+
+
+async def test_what_was_asked_for_is_done_before_the_end_and_nothing_after_it() -> None:
+    worker = Worker("tested", asyncio.get_running_loop())
+    did: list[str] = []
+    futures = [worker.submit(partial(did.append, f"job {n}"), n % 3) for n in range(9)]
+    worker.close(lambda: did.append("the end"))
+    assert sorted(did[:9]) == [f"job {n}" for n in range(9)]
+    assert did[9:] == ["the end"]
+    for future in futures:
+        await done(future)
+    with pytest.raises(StoreFailed, match="stopping"):
+        worker.submit(lambda: did.append("too late")).result()
+    assert did[10:] == []
+
+
+async def test_a_job_that_fails_is_its_askers_and_the_thread_goes_on() -> None:
+    worker = Worker("tested", asyncio.get_running_loop())
+    failed = worker.submit(lambda: 1 / 0, 1)
+    with pytest.raises(ZeroDivisionError):
+        await done(failed)
+    assert await done(worker.submit(lambda: "done", 2)) == "done"
+    worker.close(lambda: None)
