@@ -165,14 +165,17 @@ T = TypeVar("T")
 
 
 def load(
-    home: Path, *, path: Path | None = None, environ: Mapping[str, str] = os.environ
+    home: Path,
+    *,
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    without_file: bool = False,
 ) -> Settings:
     """The settings from `path`, which must exist, or from `home`'s file, which need not.
-
-    Raises `ConfigError`.
+    `without_file`: there was none when it was to be read. Raises `ConfigError`.
     """
     place = path or home / FILE_NAME
-    file = _read(place, required=path is not None)
+    file = _File() if without_file else _read(place, required=path is not None)
     providers = {name: _from_table(place, name, table) for name, table in file.providers.items()}
     for found in _from_environment(environ):
         providers.setdefault(found.name, found)

@@ -14,6 +14,7 @@ start.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -52,6 +53,7 @@ class Daemon:
         self._start = start
         self._options = start.options
         self._tasks = tasks
+        self._context = contextvars.copy_context()
         self._connections: set[Connection] = set()
         self._engine: Engine | None = None
         self._greeted = start.greeting.was_answered
@@ -181,7 +183,7 @@ class Daemon:
         """The engine, built if it is not there yet."""
         if self._engine is None:
             with made_to_stay():
-                self._engine = self._built()
+                self._engine = self._context.run(self._built)  # whoever asks: it is for all
         return self._engine
 
     def _need_for_request(self) -> Engine:
@@ -202,7 +204,7 @@ class Daemon:
         keep_little()
         options = self._options
         home = Path(options.home)
-        settings = self._start.settings or load(home)
+        settings = self._start.settings or load(home, without_file=True)
         idle_s = options.session_idle_timeout
         return Engine(
             home,

@@ -51,12 +51,17 @@ def _what_came(stdin: int, stdout: int) -> bytes:
     """What can be read without waiting, if an answer could be written so."""
     if not (is_channel(stdin) and is_channel(stdout)):
         return b""
-    readable, writable, _ = select.select([stdin], [stdout], [], 0)
-    if not (readable and writable):
+    if not (_is_ready(stdin, select.POLLIN) and _is_ready(stdout, select.POLLOUT)):
         return b""
     with contextlib.suppress(OSError):
         return os.read(stdin, READ_CHUNK_BYTES)
     return b""
+
+
+def _is_ready(fd: int, event: int) -> bool:
+    poll = select.poll()  # `select` knows the first thousand descriptors only
+    poll.register(fd, event)
+    return any(found & event for _, found in poll.poll(0))
 
 
 def _answer(came: bytes, max_body: int) -> bytes | None:

@@ -112,7 +112,7 @@ def _token_file(home: Path, port: int) -> Iterator[tuple[str, Path]]:
             os.write(fd, token.encode() + b"\n")
         yield token, path
     finally:
-        path.unlink(missing_ok=True)
+        _unlink_own(path, os.fstat(fd))
         os.close(fd)
 
 
@@ -137,9 +137,17 @@ def _only_one(path: Path) -> Iterator[None]:
             fd = _locked(lock)
     try:
         yield
-        lock.unlink(missing_ok=True)
+        _unlink_own(lock, os.fstat(fd))
     finally:
         os.close(fd)
+
+
+def _unlink_own(path: Path, ours: os.stat_result) -> None:
+    """Remove the file, unless another one lies there by now: its folder was removed, and another
+    daemon has made it again."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), ours):
+            path.unlink()
 
 
 def _locked(lock: Path) -> int:
@@ -165,10 +173,11 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
         if path.exists() and not path.is_socket():
             raise ListenFailed(f"{path} is there and is no socket; it was left as it is.")
         bound = _bound(path)
+        made = path.lstat()
         try:
             yield bound
         finally:
-            path.unlink(missing_ok=True)
+            _unlink_own(path, made)
 
 
 def _bound(path: Path) -> socket.socket:

@@ -264,3 +264,8 @@ def test_a_number_on_the_command_line_is_refused_in_words(
         options.parse([option, value])
     assert ended.value.code == 2
     assert f"argument {option}: {said}" in capsys.readouterr().err
+
+
+def test_a_file_that_came_after_the_start_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("this is = = no TOML")
+    assert load(tmp_path, environ={}, without_file=True) == load(tmp_path / "empty", environ={})

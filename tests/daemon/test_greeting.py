@@ -4,8 +4,10 @@ left to the gate."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -72,6 +74,19 @@ def test_a_ping_that_is_there_is_answered(pipes: Pipes) -> None:
     greeting, told = greeted(pipes, frame(CONNECT | {"method": "ping", "params": {"message": "x"}}))
     assert greeting == Greeting(was_answered=True)
     assert only_body(told)["result"]["message"] == "pong: x"
+
+
+def test_a_daemon_that_was_given_many_files_greets_too(pipes: Pipes) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 1024) for fd in (pipes.stdin, pipes.stdout)]
+    try:
+        os.write(pipes.into, frame(CONNECT))
+        assert greet(high[0], high[1], 1000) == Greeting(was_answered=True)
+    finally:
+        for fd in high:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 WHOLE = frame(CONNECT)

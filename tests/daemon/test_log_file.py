@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.pages import Image
@@ -84,4 +85,19 @@ async def test_a_log_that_cannot_be_lengthened_is_left_as_it_was(
     await filled(store, 100)
     assert log_of(tmp_path).stat().st_size < limits.WAL_BYTES
     assert (await loaded(store, "s")).row.head == 100
+    store.close()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+async def test_what_would_be_written_to_a_removed_file_is_refused(
+    tmp_path: Path, suffix: str
+) -> None:
+    """It would be lost with the process, and who was answered would never know."""
+    store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    await filled(store, 3)
+    removed = tmp_path / f"{FILE_NAME}{suffix}"
+    removed.unlink()
+    with pytest.raises(StoreFailed, match=f"{removed} was removed or replaced"):
+        await done(store.append(event("s", 4)))
+    assert (await loaded(store, "s")).row.head == 3
     store.close()

@@ -31,12 +31,14 @@ from tertuliad import limits
 from tertuliad.store import file, logs, rows, search, sqlite
 from tertuliad.store.base import (
     MARKS,
+    MAX_SEQ,
     AlreadyThere,
     Append,
     Fork,
     HeadMoved,
     ListQuery,
     Log,
+    LogFull,
     News,
     NotThere,
     Page,
@@ -103,6 +105,19 @@ async def filled(store: Store, session_id: str, events: int = 2) -> None:
 
 
 # The conformance suite
+
+
+async def test_a_log_that_is_full_is_told_and_the_others_go_on(open_store: Open) -> None:
+    store = open_store()
+    last = Record(MAX_SEQ, "type", b"{}")
+    await done(store.create(Append(0, row("full", MAX_SEQ), (last,))))
+    too_much = Record(MAX_SEQ + 1, "type", b"{}")
+    change = Append(MAX_SEQ, row("full", MAX_SEQ + 1), (too_much,))
+    for each in (change, msgspec.structs.replace(change, keep_to=MAX_SEQ)):
+        with pytest.raises(LogFull, match="Begin a new session"):
+            await done(store.append(each))
+    await filled(store, "a")
+    assert await done(store.read("full", Range())) == [last]
 
 
 async def test_only_a_commit_elsewhere_changes_the_number_that_tells_of_it(

@@ -76,3 +76,12 @@ def test_the_home_of_a_user_whom_nobody_knows_is_not_made_here(home: Path) -> No
         assert daemon.wait() == 2
         assert f"The folder {NOBODY} cannot be found" in daemon.stderr
     assert list(home.iterdir()) == []
+
+
+def test_settings_that_come_after_the_start_are_for_the_next_one(
+    home: Path, model: ModelThread
+) -> None:
+    with stdio_daemon(home) as daemon:
+        assert daemon.wire.call("ping")["message"] == "pong"
+        (home / "config.toml").write_text("this is = = no TOML")
+        assert daemon.wire.create(model.provider())

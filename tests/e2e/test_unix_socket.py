@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +81,15 @@ def test_a_file_in_the_sockets_place_is_left_alone(home: Path, path: Path) -> No
         assert daemon.wait() == 1
         assert str(path) in daemon.stderr
     assert path.read_text() == "precious"
+
+
+def test_a_daemon_whose_socket_was_removed_leaves_alone_what_another_one_has_made_there(
+    served: DaemonProcess, path: Path, home: Path
+) -> None:
+    shutil.rmtree(path.parent)
+    with DaemonProcess(home, "--socket", str(path)) as second:
+        assert str(path) in second.line()
+        there = sorted(path.parent.iterdir())
+        assert served.terminate() == 0
+        assert sorted(path.parent.iterdir()) == there
+        assert second.connect_unix(path).call("ping")["message"] == "pong"

@@ -6,6 +6,7 @@ here that they can do without.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +83,16 @@ def shutdown(ctx: Front, caller: Caller, params: Any) -> Reply:
     return ctx.shut_down(caller)
 
 
-def discover(ctx: Front, caller: Caller, params: Any) -> dict[str, Any]:
+def discover(ctx: Front, caller: Caller, params: Any) -> msgspec.Raw:
+    return _document()
+
+
+@functools.cache
+def _document() -> msgspec.Raw:
+    """Made once: it takes as long as twenty turns."""
     from tertulia_protocol.schema import openrpc
 
-    return openrpc()
+    return msgspec.Raw(msgspec.json.encode(openrpc()))
 
 
 def foreground(ctx: Front, caller: Caller, params: Any) -> methods.SessionGetForegroundResult:

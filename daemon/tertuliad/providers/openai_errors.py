@@ -7,6 +7,7 @@ secrets that went out with the call: some servers repeat the key.
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Iterable
@@ -182,5 +183,16 @@ def _kind(status: int | None, detail: ErrorDetail, retry_after: float | None) ->
 def _without(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         if len(secret) >= SECRET_MIN_CHARS:
-            text = text.replace(secret, "[secret]")
+            for form in _forms_of(secret):
+                text = text.replace(form, "[secret]")
     return text
+
+
+def _forms_of(secret: str) -> list[str]:
+    """As it is, and as a server may repeat it inside of something else."""
+    from urllib.parse import quote
+
+    plain = secret.encode("utf-8", "replace")
+    escaped = msgspec.json.encode(plain.decode()).decode()[1:-1]
+    encoded = base64.b64encode(plain).decode().rstrip("=")
+    return [secret, escaped, quote(plain, safe=""), encoded]

@@ -17,6 +17,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from tertulia_protocol.errors import StoreFailed
+
 MAX_SEQ = (1 << 31) - 1
 """No log has more events than this."""
 
@@ -34,6 +36,14 @@ class AlreadyThere(Exception):
 
 class NotThere(Exception):
     """There is no session of this id."""
+
+
+class LogFull(StoreFailed):
+    """The log has had as many events as it can have."""
+
+    @classmethod
+    def of(cls, session_id: str) -> LogFull:
+        return cls(f"The log of session {session_id} is full. Begin a new session.")
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -6,9 +6,9 @@ import errno
 
 from tertulia_protocol.errors import InvalidParams, StoreFailed
 from tertuliad import limits, open_files
-from tertuliad.store.base import AlreadyThere, HeadMoved, NotThere
+from tertuliad.store.base import AlreadyThere, HeadMoved, LogFull, NotThere
 
-REFUSALS = (HeadMoved, AlreadyThere, NotThere, InvalidParams)
+REFUSALS = (HeadMoved, AlreadyThere, NotThere, LogFull, InvalidParams)
 """Raised by work before it has changed anything."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,26 +24,45 @@ class DatabaseFile:
         self._name = str(self.path)
         self._hold = Hold(folder)
         self._opened: tuple[int, int] | None = None
+        self._beside: dict[str, int] = {}
 
     def open(self) -> sqlite3.Connection:
         """A connection of its own. Raises `StoreFailed`."""
         try:
             self._hold.take()
+            db = open_database(self.path)
+            self._opened = self._opened or identity(self._name)
+            self._look_at(*(f"{self._name}{suffix}" for suffix in ("-wal", "-shm")))
         except OSError as error:
             raise failure(error, self.path) from error
-        db = open_database(self.path)
-        self._opened = self._opened or identity(self._name)
         return db
+
+    def _look_at(self, *names: str) -> None:
+        """Have the file system say of files that SQLite has open when they are removed. Locks on
+        them are not touched: such a descriptor is only a place (open(2), O_PATH)."""
+        for name in names:
+            if name not in self._beside and hasattr(os, "O_PATH"):
+                with contextlib.suppress(FileNotFoundError):
+                    self._beside[name] = os.open(name, os.O_PATH | os.O_CLOEXEC)
 
     def check(self) -> None:
         """What is written to a file that was removed is lost with the process: raises
         `StoreFailed`."""
         if identity(self._name) != self._opened:
-            raise StoreFailed(
-                f"{self.path} was removed or replaced while the daemon runs, and nothing more is"
-                " stored. Put the file back, or end the daemon and let `tertulia doctor` look."
-            )
+            raise self._gone(self._name)
+        for name, place in tuple(self._beside.items()):
+            if not os.fstat(place).st_nlink:
+                raise self._gone(name)
+
+    def _gone(self, name: str) -> StoreFailed:
+        return StoreFailed(
+            f"{name} was removed or replaced while the daemon runs, and nothing more is stored."
+            " Put the file back, or end the daemon and let `tertulia doctor` look."
+        )
 
     def release(self) -> None:
         """Every connection is closed."""
+        beside, self._beside = self._beside, {}
+        for place in beside.values():
+            os.close(place)
         self._hold.release()

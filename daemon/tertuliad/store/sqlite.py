@@ -21,6 +21,7 @@ from tertuliad import limits
 from tertuliad.replies import Reply, mapped
 from tertuliad.store import logs, rows, search
 from tertuliad.store.base import (
+    MAX_SEQ,
     AlreadyThere,
     Append,
     Fork,
@@ -28,6 +29,7 @@ from tertuliad.store.base import (
     Hit,
     ListQuery,
     Log,
+    LogFull,
     News,
     NotThere,
     Page,
@@ -190,6 +192,7 @@ def _create(db: sqlite3.Connection, append: Append) -> None:
 
 
 def _append(db: sqlite3.Connection, append: Append) -> None:
+    _check_room(append)
     segment = rows.update(db, append.row, append.expected_head, append.before)
     if segment is None:
         raise HeadMoved(append.row.id)
@@ -198,6 +201,7 @@ def _append(db: sqlite3.Connection, append: Append) -> None:
 
 def _rewind(db: sqlite3.Connection, append: Append) -> list[int]:
     """Append to what is kept of the log; the segments that have to be removed."""
+    _check_room(append)
     old = rows.update(db, append.row, append.expected_head)
     if old is None:
         raise HeadMoved(append.row.id)
@@ -206,6 +210,11 @@ def _rewind(db: sqlite3.Connection, append: Append) -> list[int]:
     db.execute("UPDATE sessions SET segment = ? WHERE id = ?", (segment, append.row.id))
     _add(db, append, segment)
     return logs.remove(db, logs.give_up(db, old))
+
+
+def _check_room(append: Append) -> None:
+    if append.row.head > MAX_SEQ:
+        raise LogFull.of(append.row.id)
 
 
 def _add(db: sqlite3.Connection, append: Append, segment: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import urllib.parse
 from datetime import UTC, datetime
 
 import pytest
@@ -90,6 +93,26 @@ def test_secrets_are_cleared_from_text_and_code() -> None:
     body = b'{"error":{"message":"bad key sk-12345678","code":"sk-12345678"}}'
     failed = refused("W", 401, body, secrets=["sk-12345678"])
     assert "sk-12345678" not in f"{failed.message}{failed.code}"
+
+
+SECRET = 'p"ss/word \u00e9=='
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        SECRET,
+        json.dumps(SECRET, ensure_ascii=False),
+        urllib.parse.quote(SECRET, safe=""),
+        base64.b64encode(SECRET.encode()).decode(),
+    ],
+    ids=["as it is", "in JSON", "in a URL", "in base64"],
+)
+def test_secrets_are_cleared_in_the_forms_that_a_server_may_show(shown: str) -> None:
+    body = json.dumps({"error": {"message": f"refused: {shown}!"}}).encode()
+    text = refused("W", 401, body, secrets=[SECRET]).message
+    assert "refused: " in text
+    assert shown.strip('"=') not in text
 
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
