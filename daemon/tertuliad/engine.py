@@ -24,8 +24,10 @@ from tertuliad.connection import Connection
 from tertuliad.follow import Hub
 from tertuliad.garbage import made_to_stay
 from tertuliad.handlers import table
+from tertuliad.handlers.arrivals import Arrivals
 from tertuliad.handlers.context import Context
 from tertuliad.models import Models
+from tertuliad.named_files import NamedFiles
 from tertuliad.others import Others
 from tertuliad.replies import Reply, all_settled
 from tertuliad.rpc import Handler
@@ -101,6 +103,8 @@ class Engine:
                 sessions=self.sessions,
                 hub=self.hub,
                 models=models,
+                arrivals=Arrivals(),
+                files=NamedFiles(),
                 opened=self._session_opened,
                 deleted=self._deleted,
             )
@@ -152,8 +156,8 @@ class Engine:
     # The end
 
     def turns_ended(self) -> Reply:
-        """Settled when the turns that run now, and what waits behind them, have ended."""
-        return all_settled([self.sessions.when_idle(each) for each in self.world.running])
+        """Settled when the turns that run now, and what is taken up behind them, have ended."""
+        return all_settled([self.sessions.when_quiet(each) for each in self.world.running])
 
     def interrupt(self) -> Reply:
         """End every turn with an event that says so; settled when all have."""

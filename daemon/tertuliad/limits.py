@@ -58,8 +58,12 @@ SNAPSHOT_EVENTS = 256  # a snapshot is stored after so many events
 COMMIT_TRIES = 100  # a command whose commit another process keeps overtaking; refuse
 PROMPT_BYTES = 16 * MIB  # one message with its attachments' text; refuse
 ATTACHED_FILE_BYTES = 256 * KIB  # of one attached file, the rest is left out and said so
+FILE_LOOKS = 16  # at once, at files and folders that are named; wait
+FILE_LOOK_S = 10.0  # one of them; refuse
+FILE_LOOKS_HANGING = 64  # which did not end in time, and have not since; refuse
 LISTED_ENTRIES = 500  # of one attached folder, the rest is counted
 TITLE_CHARS = 80  # of a title that is made of what was said; the rest is left out
+PATH_CHARS = 4096  # of a session's folder; refuse
 NAME_CHARS = 1000  # of a name that a client gives; refuse
 
 # Turns.

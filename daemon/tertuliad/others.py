@@ -119,7 +119,7 @@ class Others:
         if elsewhere:
             self._turns[row.id] = str(row.owner)
         if self._hub.heard(row.id, row.head, elsewhere=elsewhere):
-            self._sessions.release(row.id)  # what is in memory is old
+            self._sessions.outdated(row.id)
             self._changed(row)
         return True
 
@@ -138,7 +138,7 @@ class Others:
         for session_id, owner in list(self._turns.items()):
             if self._hub.followers(session_id) and self._owners.gone(owner):
                 del self._turns[session_id]
-                self._sessions.release(session_id)
+                self._sessions.outdated(session_id)
                 ended = self._sessions.post(session_id, lambda _: Decision())
                 ended.add_done_callback(self._ended)
 

@@ -916,12 +916,22 @@ async def test_no_secret_comes_in_or_goes_out(
     document = await exported(client, "a")
     assert "s3cret" not in json.dumps(document)
     settings = next(e["event"] for e in document["events"] if "config" in e["event"]["data"])
-    settings["data"]["config"]["provider"] = provider
-    await client.request("session.import", {"document": document, "sessionId": "b"})
-    assert "s3cret" not in json.dumps(await exported(client, "b"))
+    config = settings["data"]["config"]
+    for name, member in (("b", {"provider": provider}), ("c", {"theirs": provider})):
+        settings["data"]["config"] = config | member
+        await client.request("session.import", {"document": document, "sessionId": name})
+        assert "s3cret" not in json.dumps(await exported(client, name))
     for path in (tmp_path / "home").iterdir():
         if path.is_file():
             assert b"s3cret" not in path.read_bytes(), path
+
+
+def fact(document: dict[str, Any], kind: str, **data: Any) -> dict[str, Any]:
+    """The third event, with another type and data."""
+    return {**document["events"][2]["event"], "type": kind, "data": data}
+
+
+CARRIED: dict[str, Any] = {"config": {}, "turns": 1, "pending": [], "keys": {}, "usage": {}}
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
@@ -936,6 +946,45 @@ BROKEN: dict[str, tuple[Any, str]] = {
         "$.document.events[0].event.data.infoType",
     ),
     "a seq twice": (lambda d: d["events"][2].update(seq=2), "$.document.events[2].seq"),
+    "a gap": (lambda d: d["events"][2].update(seq=9), "$.document.events[2].seq"),
+    "a gap that a rewind does not explain": (
+        lambda d: d["events"][2].update(
+            seq=9, event=fact(d, "tertulia.rewound", kept=1, removed=7, carried=CARRIED)
+        ),
+        "$.document.events[2].seq",
+    ),
+    "a last seq": (
+        lambda d: d["events"][2].update(
+            seq=2**31 - 1, event=fact(d, "tertulia.rewound", kept=2, removed=7, carried=CARRIED)
+        ),
+        "$.document.events[2].seq",
+    ),
+    "a time that no calendar has": (
+        lambda d: d.update(startTime="9999-12-31T23:59:59-12:00"),
+        "$.document.startTime",
+    ),
+    "a count without end": (
+        lambda d: d["events"][2].update(
+            event=fact(d, "tertulia.used", model="m", durationMs=1e308)
+        ),
+        "$.document.events[2].event.data",
+    ),
+    "a count below nothing": (
+        lambda d: d["events"][2].update(
+            event=fact(
+                d,
+                "tertulia.rewound",
+                kept=1,
+                removed=7,
+                carried=CARRIED | {"usage": {"m": {"outputTokens": -1}}},
+            )
+        ),
+        "$.document.events[2].event.data.carried.usage.m",
+    ),
+    "a name that nobody would see": (
+        lambda d: d["events"][2].update(event=fact(d, "tertulia.named", name="\u200b")),
+        "$.document.events.name",
+    ),
     "a huge seq": (lambda d: d["events"][2].update(seq=2**40), "$.document.events[2].seq"),
     "no id": (lambda d: d["events"][1]["event"].pop("id"), "$.document.events[1].event.id"),
     "an id twice": (

@@ -189,6 +189,25 @@ CASES = [
         )
         for texts in ({"text": "x" * 101}, {"in": [{"x" * 101: 1}]}, {"flags": [True] * 101})
     ),
+    *(
+        Case(
+            bound="PROMPT_BYTES",
+            advice="shorter",
+            lowered=100,
+            method="session.send",
+            params={"sessionId": "s", "prompt": "y", shown: "x" * 101},
+            kind=TOO_LARGE,
+        )
+        for shown in ("displayPrompt", "source")
+    ),
+    Case(
+        bound="PROMPT_BYTES",
+        advice="shorter",
+        lowered=100,
+        method="session.queue.updateText",
+        params={"sessionId": "s", "id": "any", "prompt": "x" * 101},
+        kind=TOO_LARGE,
+    ),
     Case(
         bound="METADATA_BYTES",
         advice="smaller",
@@ -220,6 +239,44 @@ CASES = [
             ("sessions.fork", {}),
         )
     ),
+    *(
+        Case(
+            bound="NAME_CHARS",
+            advice="shorter",
+            lowered=100,
+            method=method,
+            params={"sessionId": "s", member: "x" * 101, **more},
+            kind=TOO_LARGE,
+        )
+        for method, member, more in (
+            ("session.create", "clientName", {"sessionId": "new"}),
+            ("session.resume", "clientName", {}),
+            ("session.resume", "model", {}),
+            ("session.options.update", "clientName", {}),
+            ("session.model.switchTo", "modelId", {}),
+            ("session.send", "idempotencyKey", {"prompt": "x"}),
+        )
+    ),
+    *(
+        Case(
+            bound="PATH_CHARS",
+            advice="at most",
+            lowered=100,
+            method=method,
+            params={"sessionId": session, "workingDirectory": "/" + "x" * 100},
+            kind=TOO_LARGE,
+        )
+        for method, session in (("session.create", "new"), ("session.resume", "s"))
+    ),
+    Case(
+        bound="PENDING_BYTES",
+        retry_ms=limits.PENDING_RETRY_MS,
+        advice="session.idle",
+        lowered=1000,
+        fill=fill_queue,
+        method="session.send",
+        params={"sessionId": "s", "prompt": "x", "displayPrompt": "x" * 1001},
+    ),
     Case(
         bound="SEARCH_CHARS",
         advice="Take the words",
@@ -233,7 +290,9 @@ CASES = [
 
 def smaller(params: dict[str, Any]) -> dict[str, Any]:
     """The same params with half of the text."""
-    text: dict[str, Any] = dict.fromkeys(("prompt", "name", "text"), "x" * 50)
+    short = ("prompt", "name", "text", "displayPrompt", "source", "clientName", "model", "modelId")
+    text: dict[str, Any] = dict.fromkeys((*short, "idempotencyKey"), "x" * 25)
+    text["workingDirectory"] = "/"
     text["metadata"] = {"k": "x" * 50}
     text["attachments"] = [{"type": "mine", "text": "x" * 30}]
     return {name: text.get(name, value) for name, value in params.items()}
@@ -503,6 +562,11 @@ ELSEWHERE = {
     + "test_store.py::test_a_short_log_is_loaded_at_once_and_a_long_one_by_a_thread",
     "SNAPSHOT_EVENTS": D + "test_library.py::test_a_fork_before_a_snapshot_is_folded_from_the_log",
     "ATTACHED_FILE_BYTES": D + "test_attached.py::test_a_large_file_is_cut_and_says_so",
+    **dict.fromkeys(
+        ("FILE_LOOKS", "FILE_LOOK_S", "FILE_LOOKS_HANGING"),
+        D
+        + "test_named_files.py::test_what_hangs_takes_nothing_from_the_others_until_too_much_does",
+    ),
     "LISTED_ENTRIES": D + "test_attached.py::test_a_large_folder_is_counted",
     "TITLE_CHARS": D + "test_session_state.py::test_a_long_title_is_cut",
     "AFTER_FINISH_S": D

@@ -574,6 +574,32 @@ async def test_who_followed_what_another_daemon_deleted_does_not_follow_the_next
         assert said == ["old 0", "old 1", "old 2"]
 
 
+async def make(client: FramesClient, how: str) -> None:
+    """Make a session of the id anew; the request is another client's, who attaches to it."""
+    if how == "created":
+        await client.create(S, model="m")
+        return
+    await client.create("x", model="m")
+    if how == "forked":
+        await client.request("sessions.fork", {"sessionId": "x", "newSessionId": S})
+    else:
+        document = (await client.request("session.export", {"sessionId": "x"}))["document"]
+        await client.request("session.import", {"document": document, "sessionId": S})
+
+
+@pytest.mark.parametrize("how", ["created", "forked", "imported"])
+async def test_who_followed_what_was_deleted_elsewhere_does_not_follow_what_was_made_here_anew(
+    tmp_path: Path, how: str
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        await spoken_in_and_deleted(here, there)
+        maker = room.connect()
+        await make(maker, how)
+        await lifecycle(here, "session.deleted")
+        with pytest.raises(SessionNotFound):
+            await here.request("session.log", {"sessionId": S, "message": "to whom?"})
+
+
 async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
     tmp_path: Path,
 ) -> None:
@@ -630,3 +656,47 @@ async def test_who_waits_here_for_a_message_that_another_daemon_has_is_told_to_c
         await there.next_event("session.idle", S)
         ended = await here.request("session.sendAndWait", second)
         assert ended["response"]["data"]["content"] == "to b"
+
+
+async def waits_in_a_paused_queue(client: FramesClient) -> tuple[Any, Any]:
+    """Who waits for a message's turn there, and who for quiet."""
+    await client.request("session.queue.setDrainPaused", {"sessionId": S, "paused": True})
+    asked = await client.ask("session.sendAndWait", {"sessionId": S, "prompt": "waits"})
+    idle = {"sessionId": S, "prompt": "waits too", "wait": True}
+    asked_too = await client.ask("session.send", idle)
+    await client.request("ping")
+    return asked, asked_too
+
+
+async def test_who_waits_here_for_what_is_taken_out_elsewhere_is_answered(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        asked, asked_too = await waits_in_a_paused_queue(here)
+        await there.request("session.queue.clear", {"sessionId": S})
+        await look(room)
+        assert (await here.answer(asked))["result"]["aborted"] is True
+        assert "messageId" in (await here.answer(asked_too))["result"]
+
+
+async def test_who_waits_here_for_what_is_answered_elsewhere_has_the_answer(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        asked, asked_too = await waits_in_a_paused_queue(here)
+        await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+        await idle(there, 1)
+        await look(room)
+        response = (await here.answer(asked))["result"]["response"]
+        assert response["data"]["content"] == "answer 1 to waits"
+        assert "messageId" in (await here.answer(asked_too))["result"]
+
+
+async def test_a_session_that_somebody_waits_for_is_told_as_others_have_left_it(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        asked, _ = await waits_in_a_paused_queue(here)
+        await there.request("session.name.set", {"sessionId": S, "name": "theirs"})
+        await there.request("session.queue.removeMostRecent", {"sessionId": S})
+        await look(room)
+        assert (await here.request("session.name.get", {"sessionId": S}))["name"] == "theirs"
+        left = await here.request("session.queue.pendingItems", {"sessionId": S})
+        assert [item["displayText"] for item in left["items"]] == ["waits"]
+        assert not [answer for answer in here.answers() if answer["id"] == asked]

@@ -279,6 +279,16 @@ async def test_a_full_queue_takes_no_more(tmp_path: Path) -> None:
             await here.put("one more")
 
 
+async def test_what_waits_beyond_a_bound_that_was_lowered_can_be_moved_and_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path, "a", "b", "c") as here:
+        monkeypatch.setattr(limits, "PENDING_MESSAGES", 1)
+        assert await here.queue("moveItem", id=here.ids["c"], toPosition=0) == {"changed": True}
+        assert await here.queue("removeAt", id=here.ids["a"]) == {"removed": True}
+        assert await here.waiting() == ["c", "b"]
+
+
 async def test_an_edited_queue_comes_back_after_a_crash(tmp_path: Path) -> None:
     async with desk(tmp_path, "a", "b", "c") as here:
         await here.queue("setDrainPaused", paused=True)

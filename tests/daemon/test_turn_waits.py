@@ -139,3 +139,18 @@ async def test_deleting_many_forgets_their_keys(both: tuple[FramesClient, Room])
     assert "b" in room.world.credentials
     await client.request("sessions.bulkDelete", {"sessionIds": ["b"]})
     assert "b" not in room.world.credentials
+
+
+async def test_who_waits_for_an_idle_session_waits_while_a_paused_queue_holds_the_message(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    paused = {"sessionId": "a", "paused": True}
+    await client.request("session.queue.setDrainPaused", paused)
+    asked = await client.ask("session.send", {"sessionId": "a", "prompt": "later", "wait": True})
+    items = (await client.request("session.queue.pendingItems", {"sessionId": "a"}))["items"]
+    assert [item["displayText"] for item in items] == ["later"]
+    assert not [answer for answer in client.answers() if answer["id"] == asked]
+    await client.request("session.queue.setDrainPaused", {**paused, "paused": False})
+    (await room.model.next_call()).finish("done")
+    assert (await client.answer(asked))["result"]["messageId"] == items[0]["id"]

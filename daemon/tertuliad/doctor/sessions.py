@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from tertulia_protocol.decoding import json_decoder
 from tertuliad.doctor.findings import Finding, finding
 from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.state import SessionState, fold, from_snapshot, snapshot
+from tertuliad.sessions.state import SessionState, decoded, fold, from_snapshot, snapshot
 from tertuliad.store.base import Record, Row
 from tertuliad.store.examination import Database, Listed, Snapshot, Unreadable
-
-_MAY_JUMP = (facts.INTERNAL[facts.Rewound], facts.INTERNAL[facts.Repaired])
-"""Facts that name the event they follow on: seqs between the two were given to what was cut."""
 
 
 class Checked(msgspec.Struct):
@@ -33,14 +29,6 @@ class Checked(msgspec.Struct):
         known = self.listed.row
         owner = known.owner if self.state.turn is not None else None
         return row_of(self.state, known.modified_ms, owner)
-
-
-class _Jump(msgspec.Struct):
-    kept: int
-
-
-class _JumpEvent(msgspec.Struct):
-    data: _Jump
 
 
 def check(db: Database, listed: Listed) -> Checked:
@@ -78,11 +66,9 @@ def _take(checked: Checked, record: Record) -> bool:
 
 
 def _jumps(record: Record, after: int) -> bool:
-    if record.type not in _MAY_JUMP or not after:
-        return False
     try:
-        return json_decoder(_JumpEvent).decode(record.body).data.kept == after
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return facts.jumps(decoded(record)[1], after)
+    except (msgspec.MsgspecError, ValueError):
         return False
 
 

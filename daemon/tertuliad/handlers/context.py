@@ -14,7 +14,9 @@ from tertulia_protocol.envelope import sayable
 from tertulia_protocol.errors import Overloaded, SessionNotFound
 from tertuliad import limits
 from tertuliad.follow import Hub, Outlet
+from tertuliad.handlers.arrivals import Arrivals
 from tertuliad.models import Models
+from tertuliad.named_files import NamedFiles
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
@@ -48,6 +50,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions
     hub: Hub
     models: Models
+    arrivals: Arrivals
+    files: NamedFiles
     opened: Callable[[], None]
     """Have ready what the first turn will need, without waiting for it, and look for what others
     write."""
@@ -70,6 +74,12 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             return freed
 
         return mapped(self.sessions.delete(session_id), forget)
+
+    def forget_another(self, session_id: str) -> None:
+        """A session was made: whoever follows one of that id follows another one, which another
+        daemon has deleted, and that was not heard of yet."""
+        if self.hub.followers(session_id) or session_id in self.world.credentials:
+            self.deleted(session_id)
 
     def need_room(self, caller: Caller, session_id: str) -> None:
         """Raise `Overloaded` where the caller follows as many other sessions as it may."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import events, faults, shapes
@@ -20,6 +19,7 @@ from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached
 from tertuliad.sessions.decide import Decision, queue, sending, settings, turns
 from tertuliad.sessions.facts import MessageQueued, is_internal
+from tertuliad.sessions.refusals import check_name
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Range, Record
@@ -65,6 +65,7 @@ def _turn_result(end: TurnEnd) -> methods.SessionSendAndWaitResult:
 
 def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
+    check_name(params.idempotency_key, "$.idempotencyKey")
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
         return sending.send(
@@ -107,9 +108,8 @@ def put_message(
         display=given.display_prompt,
         first=given.mode == "immediate" or bool(given.prepend),
     )
-    put = _put_with_files if message.attachments else _put
     if not given.request_headers:
-        return put(ctx, session_id, message, with_room)
+        return _put(ctx, session_id, message, with_room)
     headers = ctx.world.request_headers
     headers.keep(session_id, message.message_id, given.request_headers)
 
@@ -117,13 +117,18 @@ def put_message(
         if done.exception() is not None or done.result() != message.message_id:
             headers.forget(session_id, message.message_id)
 
-    reply = put(ctx, session_id, message, with_room)
+    reply = _put(ctx, session_id, message, with_room)
     reply.add_done_callback(forget_unused)
     return reply
 
 
 def _check_size(given: Given) -> None:
-    size = len(given.prompt) + chars_of(given.attachments)
+    check_size(given.prompt, given.display_prompt, given.source, more=chars_of(given.attachments))
+
+
+def check_size(*texts: str | None, more: int = 0) -> None:
+    """Raise `InvalidParams` for a message whose texts are too long together."""
+    size = sum(len(text or "") for text in texts) + more
     if size > limits.PROMPT_BYTES:
         raise faults.invalid(
             "$.prompt",
@@ -133,28 +138,40 @@ def _check_size(given: Given) -> None:
 
 
 def _put(ctx: Context, session_id: str, message: MessageQueued, command: PutMessage) -> Reply:
-    return ctx.sessions.post(session_id, lambda state: command(state, message))
-
-
-def _put_with_files(
-    ctx: Context, session_id: str, message: MessageQueued, command: PutMessage
-) -> Reply:
-    """Read what is attached off the event loop, then put the message."""
+    """Post the command behind those of the session's messages that came before."""
+    ahead = ctx.arrivals.ahead(session_id)
+    if ahead is None and not message.attachments:
+        return ctx.sessions.post(session_id, lambda state: command(state, message))
     final = Reply()
+    arrival = ctx.arrivals.enter(session_id)
 
     async def run() -> None:
+        whole = None
         try:
-            cwd = await _cwd(ctx, session_id)
-            text = await anyio.to_thread.run_sync(
-                attached.prompt_with, message.content, message.attachments or [], cwd
-            )
-            whole = msgspec.structs.replace(message, transformed_content=text)
-            _put(ctx, session_id, whole, command).add_done_callback(final.follow)
+            whole = await _with_files(ctx, session_id, message)
         except Exception as error:  # noqa: BLE001 - the gate maps it
             final.fail(error)
+        if ahead is not None:
+            await ahead.settled()
+        if whole is not None:
+            posted = ctx.sessions.post(session_id, lambda state: command(state, whole))
+            posted.add_done_callback(final.follow)
+        arrival.give(None)
 
     ctx.world.spawn(run)
     return final
+
+
+async def _with_files(ctx: Context, session_id: str, message: MessageQueued) -> MessageQueued:
+    """The message with the text of what is attached to it."""
+    given = message.attachments
+    if not given:
+        return message
+    cwd = await _cwd(ctx, session_id)
+    text = await ctx.files.look(
+        "$.attachments", lambda: attached.prompt_with(message.content, given, cwd)
+    )
+    return msgspec.structs.replace(message, transformed_content=text)
 
 
 async def _cwd(ctx: Context, session_id: str) -> str | None:

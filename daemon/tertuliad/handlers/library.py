@@ -46,6 +46,7 @@ async def fork(
         row = await branching.fork(
             ctx.world.store, source, child, before=params.to_event_id, name=name
         )
+    ctx.forget_another(child)
     ctx.world.credentials.copy(source, child)
     ctx.world.lifecycle("session.created", row)
     return methods.SessionsForkResult(session_id=child, name=name)
@@ -88,6 +89,7 @@ async def _imported(
             await settled(ctx.world.store.create(append))
         except AlreadyThere:
             raise exists(session_id) from None
+    ctx.forget_another(session_id)
     ctx.world.lifecycle("session.created", append.row)
     return methods.MaybeSession(session_id=session_id)
 
@@ -261,7 +263,7 @@ def close(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
         return save(ctx, caller, params)
 
     def answer(_: Any) -> methods.Nothing:
-        ctx.sessions.release(session_id)
+        ctx.sessions.release_soon(session_id)
         return _NOTHING
 
     ended = ctx.sessions.post(

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import anyio.to_thread
 import msgspec
 
 from tertulia_protocol import faults, shapes
@@ -84,7 +83,9 @@ async def set_working_directory(
 ) -> methods.SessionMetadataSetWorkingDirectoryResult:
     ctx.need_attached(caller, params.session_id)
     folder = params.working_directory
-    there = os.path.isabs(folder) and await anyio.to_thread.run_sync(os.path.isdir, folder)
+    there = os.path.isabs(folder) and await ctx.files.look(
+        "$.workingDirectory", lambda: os.path.isdir(folder)
+    )
     if not there:
         raise faults.invalid(
             "$.workingDirectory", "this is not the absolute path of a folder that is there"

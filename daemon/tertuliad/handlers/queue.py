@@ -6,7 +6,7 @@ from __future__ import annotations
 from tertulia_protocol import faults, shapes
 from tertulia_protocol.methods import log as methods_log
 from tertuliad.handlers.context import Caller, Context, on_success
-from tertuliad.handlers.conversation import put_message
+from tertuliad.handlers.conversation import check_size, put_message
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.decide import Decide, Decision, queue, turns
@@ -105,6 +105,8 @@ def clear(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
 
 def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTextParams) -> Reply:
+    check_size(params.prompt, params.display_prompt)
+
     def command(state: SessionState) -> Decision:
         return queue.edit(
             state,
@@ -187,4 +189,4 @@ def _rested(ctx: Context, caller: Caller, session_id: str, command: Decide) -> R
     """Have `command` done before those that wait, and the session let go from memory."""
     ctx.need_attached(caller, session_id)
     reply = ctx.sessions.post(session_id, command, first=True)
-    return on_success(reply, lambda: ctx.sessions.release(session_id))
+    return on_success(reply, lambda: ctx.sessions.release_soon(session_id))

@@ -26,7 +26,7 @@ from tertuliad.handlers.context import Caller, Context, on_success, working_dire
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions.decide import Decision, settings
-from tertuliad.sessions.refusals import check_folder, check_name
+from tertuliad.sessions.refusals import check_folder, check_listed
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import ListQuery, Page, Row
 
@@ -58,8 +58,7 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
         return settings.create(state, config, VERSION, start, _opened(state, config.model))
 
     def attached() -> None:
-        if ctx.hub.followers(session_id):
-            ctx.deleted(session_id)  # by another daemon, and not heard of yet
+        ctx.forget_another(session_id)
         _attach(ctx, caller, session_id, config)
 
     return on_success(ctx.sessions.create(session_id, command), attached)
@@ -116,7 +115,7 @@ def resumed(
 
 
 def _check_given(config: SessionConfig) -> None:
-    check_name(config.name)
+    check_listed(config, config.name)
     check_folder(config.working_directory)
 
 

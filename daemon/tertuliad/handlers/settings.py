@@ -11,13 +11,14 @@ from tertulia_protocol.methods import session as methods
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decision, settings
-from tertuliad.sessions.refusals import check_name
+from tertuliad.sessions.refusals import check_listed, check_name
 from tertuliad.sessions.state import SessionState
 
 
 def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
     model = params.model_id
+    check_name(model, "$.modelId")
     result = methods.SessionModelSwitchToResult(
         model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
     )
@@ -79,6 +80,7 @@ def update_options(
 ) -> Reply:
     ctx.need_attached(caller, params.session_id)
     patch = params.patch()
+    check_listed(patch, None)
     refused = refusal(patch)
     if refused is not None:
         raise NotSupported(refused)

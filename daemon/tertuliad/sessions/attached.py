@@ -54,15 +54,22 @@ def _file_text(path: Path, lines: attachments.LineRange | None) -> str:
         if path.resolve().name.startswith(layout.DATABASE_FILE):
             # With any descriptor of the file, or of its log's index, its locks would be closed.
             return "(a daemon's own database is not read)"
-        with path.open("rb") as file:
-            data = file.read(limits.ATTACHED_FILE_BYTES + 1)
+        with open(path, "rb", opener=never_waiting) as file:
+            data: bytes | None = file.read(limits.ATTACHED_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         return f"(cannot be read: {_reason(error)})"
+    if data is None:
+        return "(cannot be read: nothing is there yet)"
     cut = len(data) > limits.ATTACHED_FILE_BYTES
     text = data[: limits.ATTACHED_FILE_BYTES].decode("utf-8", "replace")
     if lines is not None:
         text = "\n".join(text.split("\n")[lines.start : lines.end + 1])
     return text + ("\n(the rest is left out)" if cut else "")
+
+
+def never_waiting(path: str, flags: int) -> int:
+    """Open it, and have no read wait for what somebody may write."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _reason(error: OSError | ValueError) -> str:

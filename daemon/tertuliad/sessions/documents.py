@@ -18,15 +18,17 @@ import msgspec
 from tertulia_protocol import config, events, faults
 from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.methods.library import Document, DocumentRecord
-from tertuliad.clock import iso, now_ms
+from tertuliad.clock import LATEST_MS, iso, now_ms
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.listing import row_of
+from tertuliad.sessions.refusals import check_listed
 from tertuliad.sessions.sealed import fold_in, seal
 from tertuliad.sessions.state import SessionState, fold
 from tertuliad.store.base import MAX_SEQ, Append, Record, Row
 
 VERSION = 1
+_MOST = 1 << 40  # tokens, or ms
 _EVENTS = "$.document.events"
 
 _encoder = msgspec.json.Encoder()
@@ -53,6 +55,7 @@ def first_append(document: Document, session_id: str) -> Append:
     records = _records(document)
     state = SessionState(id=session_id, created_ms=_created_ms(document))
     fold(state, list(records))
+    check_listed(state.config, state.given_name, _EVENTS)
     if session_id != document.session_id:
         copied = Draft(facts.Copied(document.session_id))
         records += fold_in(state, seal(state, (copied,), now_ms()))
@@ -68,8 +71,8 @@ def _created_ms(document: Document) -> int:
         ms = round(moment.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise faults.invalid(path, "an ISO 8601 time is expected") from None
-    if ms < 0:
-        raise faults.invalid(path, "the time is before 1970")
+    if not 0 <= ms <= LATEST_MS:
+        raise faults.invalid(path, "the time is before 1970, or after the year 9999")
     return ms
 
 
@@ -78,16 +81,15 @@ def _records(document: Document) -> tuple[Record, ...]:
     ids: set[str] = set()
     for index, item in enumerate(document.events):
         path = f"{_EVENTS}[{index}]"
-        first = records[-1].seq + 1 if records else 1
-        if not first <= item.seq <= MAX_SEQ or (not records and item.seq != 1):
-            raise faults.invalid(
-                f"{path}.seq", f"seqs begin with 1 and grow; {first} or more is expected"
-            )
         envelope = _envelope(item, f"{path}.event")
         if envelope.id in ids:
             raise faults.invalid(f"{path}.event.id", "an event before it has the same id")
         ids.add(envelope.id)
-        records.append(Record(item.seq, envelope.type, _body(item, envelope, path)))
+        kind: Any = facts.TYPES.get(envelope.type, dict[str, Any])
+        data = _decoded(envelope.data, kind, f"{path}.event.data")
+        _check_seq(item.seq, records[-1].seq if records else 0, data, path)
+        _check_counts(data, f"{path}.event.data")
+        records.append(Record(item.seq, envelope.type, _body(item, envelope, data)))
     if not records or records[0].type != "session.start":
         raise faults.invalid(_EVENTS, "a session begins with a session.start event")
     return tuple(records)
@@ -106,27 +108,46 @@ def _envelope(item: DocumentRecord, path: str) -> _Given:
     return envelope
 
 
-def _body(item: DocumentRecord, envelope: _Given, path: str) -> bytes:
-    """The event's bytes as they came, but for secrets."""
-    kind: Any = facts.TYPES.get(envelope.type, dict[str, Any])
-    data = _decoded(envelope.data, kind, f"{path}.event.data")
-    safe = _without_secrets(data)
-    if safe is data:
+def _check_seq(seq: int, last: int, data: Any, path: str) -> None:
+    """Whether an event follows on the one before, as the doctor wants it. What is left of the seqs
+    is for what is said from then on."""
+    if (seq == last + 1 or facts.jumps(data, last)) and last < seq <= MAX_SEQ // 2:
+        return
+    raise faults.invalid(
+        f"{path}.seq",
+        f"seqs begin with 1 and have no gap; {last + 1} is expected, or more where the event tells"
+        " of a rewind to the one before",
+    )
+
+
+def _check_counts(data: Any, path: str) -> None:
+    """Together they have to be numbers, too."""
+    given: dict[str, facts.Used | facts.Totals] = {}
+    if isinstance(data, facts.Used):
+        given = {path: data}
+    elif isinstance(data, facts.Rewound):
+        usage = data.carried.usage.items()
+        given = {f"{path}.carried.usage.{model}": totals for model, totals in usage}
+    for place, counts in given.items():
+        numbers = [each for each in msgspec.structs.astuple(counts) if not isinstance(each, str)]
+        if not all(0 <= each <= _MOST for each in numbers):
+            raise faults.invalid(place, f"a count is below 0, or above {_MOST}")
+
+
+def _body(item: DocumentRecord, envelope: _Given, data: Any) -> bytes:
+    """The event's bytes as they came. Settings are written anew: what is secret, or nobody knows
+    of, is left out of them."""
+    safe: Any = None
+    if isinstance(data, facts.Configured):
+        safe = facts.Configured(config.stored(data.config))
+    elif isinstance(data, facts.Rewound):
+        kept = config.stored(data.carried.config)
+        carried = msgspec.structs.replace(data.carried, config=kept)
+        safe = msgspec.structs.replace(data, carried=carried)
+    if safe is None:
         return bytes(item.event)
     bare = msgspec.structs.replace(envelope, data=msgspec.Raw(_encoder.encode(safe)))
     return _encoder.encode(bare)
-
-
-def _without_secrets(data: Any) -> Any:
-    if isinstance(data, facts.Configured):
-        kept = config.stored(data.config)
-        return data if kept == data.config else facts.Configured(kept)
-    if isinstance(data, facts.Rewound):
-        kept = config.stored(data.carried.config)
-        if kept != data.carried.config:
-            carried = msgspec.structs.replace(data.carried, config=kept)
-            return msgspec.structs.replace(data, carried=carried)
-    return data
 
 
 def _decoded(raw: msgspec.Raw, kind: Any, path: str) -> Any:

@@ -156,6 +156,12 @@ TYPES: dict[str, type[EventData]] = {
 """What can stand in a log, by its type."""
 
 
+def jumps(data: object, after: int) -> bool:
+    """Whether an event may follow on that with the seq `after`, though there are seqs between them:
+    it names it, and those between were given to what was cut."""
+    return isinstance(data, Rewound | Repaired) and data.kept == after > 0
+
+
 def is_internal(event_type: str) -> bool:
     """Whether clients never see events of this type."""
     return event_type.startswith(INTERNAL_PREFIX)

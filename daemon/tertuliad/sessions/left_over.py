@@ -27,7 +27,7 @@ async def take_up(store: Store, sessions: Sessions, stopping: Callable[[], bool]
     async def finish(session_id: str) -> None:
         try:
             await sessions.go_on(session_id).settled()
-            await sessions.when_idle(session_id).settled()
+            await sessions.when_quiet(session_id).settled()
         except RpcError as error:
             log.info("what waits in session %s is left to others: %s", session_id, error)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tertulia_protocol import faults
+from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.errors import RpcError, SessionExists, StoreFailed, TurnBusy
 from tertuliad import limits
 
@@ -29,11 +30,26 @@ def runs_elsewhere(session_id: str) -> TurnBusy:
 
 
 def check_name(name: str | None, path: str = "$.name") -> None:
-    """Raise `InvalidParams` for one that is too long; `path` is where it stands in the params."""
-    if name is not None and len(name) > limits.NAME_CHARS:
+    """Raise `InvalidParams` for one that is too long, or that nobody could see; `path` is where it
+    stands in the params."""
+    if not name:
+        return
+    if len(name) > limits.NAME_CHARS:
         raise faults.invalid(
-            path,
-            f"a session's name has at most {limits.NAME_CHARS} characters. Choose a shorter one",
+            path, f"it has at most {limits.NAME_CHARS} characters. Choose a shorter one"
+        )
+    if not any(each.isprintable() and not each.isspace() for each in name):
+        raise faults.invalid(path, "there is nothing in it to be seen")
+
+
+def check_listed(config: SessionConfig, name: str | None, at: str = "$") -> None:
+    """The same for all that each row of a list repeats."""
+    check_name(name, f"{at}.name")
+    check_name(config.client_name, f"{at}.clientName")
+    check_name(config.model, f"{at}.model")
+    if config.working_directory and len(config.working_directory) > limits.PATH_CHARS:
+        raise faults.invalid(
+            f"{at}.workingDirectory", f"a path has at most {limits.PATH_CHARS} characters"
         )
 
 

@@ -99,11 +99,15 @@ class Sessions:
         return session is None or session.lose()
 
     def when_idle(self, session_id: str) -> Reply:
-        """Completed when the session has nothing more to do; at once where it is not live."""
+        """Completed when no turn of the session runs and no message is pending; at once where it is
+        not live."""
         session = self._slot(session_id)
-        if session is not None and session.running:
-            return session.when_idle()
-        return Reply.of(None)
+        return Reply.of(None) if session is None else session.when_idle()
+
+    def when_quiet(self, session_id: str) -> Reply:
+        """Completed when no turn of the session runs; at once where it is not live."""
+        session = self._slot(session_id)
+        return Reply.of(None) if session is None else session.when_quiet()
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
         """Completed with the `TurnEnd` of a message that was accepted, now or before."""
@@ -146,15 +150,23 @@ class Sessions:
             del self._live[session.id]
 
     def release(self, session_id: str) -> None:
-        """Drop one session from memory, unless it has something to do, or somebody waits for it:
-        once it has told what it answers now."""
+        """Drop one session from memory, unless it has something to do, or somebody waits for it."""
+        session = self._slot(session_id)
+        if session is not None and not session.in_use:
+            del self._live[session_id]
 
-        def let_go() -> None:
-            session = self._slot(session_id)
-            if session is not None and not session.in_use:
-                del self._live[session_id]
+    def release_soon(self, session_id: str) -> None:
+        """The same, once it has told what it answers now."""
+        asyncio.get_running_loop().call_soon(self.release, session_id)
 
-        asyncio.get_running_loop().call_soon(let_go)
+    def outdated(self, session_id: str) -> None:
+        """Another process has written to it: what is in memory is old. Who waits for something of
+        it is answered from the log."""
+        self.release(session_id)
+        session = self._slot(session_id)
+        if session is not None and not session.running:
+            session.forget()
+            session.post(lambda _: Decision())
 
     def let_go_idle(self) -> None:
         """Drop the sessions that nobody has used for too long."""
@@ -191,6 +203,8 @@ class Sessions:
         if number is None or number != self._commits:
             self._commits = self._commits if number is None else number
             self.let_go()
+            for session in self._live.values():
+                session.forget()
 
     def _brought_back(self, session_id: str) -> Session:
         self._let_go_old()

@@ -32,6 +32,7 @@ from tertulia_protocol.errors import (
 from tertuliad import limits
 from tertuliad.clock import now_ms
 from tertuliad.replies import Reply
+from tertuliad.sessions import past_turns
 from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.loading import Loaded, load
@@ -141,7 +142,15 @@ class Session:
 
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
-        return self._telling.waits.for_idle()
+        reply = self._telling.waits.for_idle()
+        self._work()
+        return reply
+
+    def when_quiet(self) -> Reply:
+        """Completed when no turn runs."""
+        reply = self._telling.waits.for_quiet()
+        self._work()
+        return reply
 
     def turn_of(self, message_id: str) -> Reply | None:
         """Completed with the `TurnEnd` of an accepted message; None: its turn is over."""
@@ -220,8 +229,17 @@ class Session:
             if not self._done(command, self._state):
                 return
             self._busy = False
-        if not self.running:
-            self._telling.waits.idle()
+        if not self.running and self._telling.waits.any:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is under way: tell those who wait for that."""
+        waits = self._telling.waits
+        waits.quiet()
+        if self._state is None and waits.any_for_idle and not self.gone:
+            self._enqueue(lambda _: Decision())  # whether a message is pending is read first
+        elif self._state is None or not self._state.pending:
+            waits.idle()
 
     def _done(self, command: Command, state: SessionState) -> bool:
         """Do a command; False: what it needs is under way, or was answered at once."""
@@ -364,6 +382,7 @@ class Session:
             if error is None:
                 self._not_there()
             self._fail_all(error or SessionNotFound.of(self.id))
+            self._telling.waits.idle()  # nobody can tell any more
             return
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq
@@ -372,8 +391,25 @@ class Session:
         if self._lost_turn:
             self._lost_turn = False
             self._telling.lost(loaded.state)
+        self._settle_missed(loaded.state)
         if loaded.state.turn is not None and self._turn is None:
             self._recover(loaded)
+
+    def _settle_missed(self, state: SessionState) -> None:
+        """Answer who waits for a message that another process has handled."""
+        known = {item.message_id for item in state.pending}
+        if state.turn is not None and state.turn.message_id is not None:
+            known.add(state.turn.message_id)
+        world = self._world
+        for message_id in self._telling.waits.missed(known):
+            end = past_turns.end_of(world.store, world.owners.elsewhere, self.id, message_id)
+            end.add_done_callback(partial(self._telling.waits.settle, message_id))
+
+    def forget(self) -> None:
+        """What is in memory of it may be old, and somebody waits for it: the log is folded anew
+        with the next command."""
+        if not (self.running or self.deleting):
+            self._state = None
 
     def _not_there(self) -> None:
         """There is no such session, or another process has deleted it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from concurrent.futures import Future
+
 import msgspec
 
 from tertulia_protocol import events
@@ -34,22 +37,33 @@ class _Watch(msgspec.Struct):
 class Waits:
     """Lives with the session's actor. Its replies are completed in the order of publication."""
 
-    __slots__ = ("_idle", "_turns")
+    __slots__ = ("_idle", "_quiet", "_turns")
 
     def __init__(self) -> None:
         # Tuples: mostly empty, and then they take nothing.
         self._idle: tuple[Reply, ...] = ()
+        self._quiet: tuple[Reply, ...] = ()
         self._turns: tuple[_Watch, ...] = ()
 
     @property
     def any(self) -> bool:
         """Whether somebody waits."""
-        return bool(self._idle or self._turns)
+        return bool(self._idle or self._quiet or self._turns)
+
+    @property
+    def any_for_idle(self) -> bool:
+        return bool(self._idle)
 
     def for_idle(self) -> Reply:
         """Completed with None when no turn runs and no message is pending."""
         reply = Reply()
         self._idle = (*self._idle, reply)
+        return reply
+
+    def for_quiet(self) -> Reply:
+        """Completed with None when no turn runs; messages of a paused queue may wait."""
+        reply = Reply()
+        self._quiet = (*self._quiet, reply)
         return reply
 
     def for_turn(self, message_id: str, turn_id: str | None) -> Reply:
@@ -63,6 +77,23 @@ class Waits:
         waiting, self._idle = self._idle, ()
         for reply in waiting:
             reply.give(None)
+        self.quiet()
+
+    def quiet(self) -> None:
+        waiting, self._quiet = self._quiet, ()
+        for reply in waiting:
+            reply.give(None)
+
+    def missed(self, known: Collection[str]) -> list[str]:
+        """The messages that are waited for and are none of the `known`, which wait or have their
+        turn: another process has written what became of them."""
+        return [each.message_id for each in self._turns if each.message_id not in known]
+
+    def settle(self, message_id: str, end: Future[TurnEnd]) -> None:
+        """What became of a message was read from the log; where that failed, it may come yet."""
+        if end.exception() is None:
+            for watch in self._pop(self._of(message_id)):
+                watch.reply.give(end.result())
 
     def fail(self, error: BaseException) -> None:
         """The session is gone, or cannot say how the turns ended."""

@@ -23,12 +23,17 @@ Pending = list[MessageQueued]
 
 def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
     """The queue as it is from now on."""
-    sending.check_room(state, pending)
     changed = facts.QueueChanged(pending=pending, paused=state.paused)
     drafts = (Draft(changed), Draft(events.PendingMessagesModified()))
     left = {item.message_id for item in pending}
     gone = tuple(item.message_id for item in state.pending if item.message_id not in left)
     return Decision(drafts=drafts, result=result, taken_out=gone)
+
+
+def _grown(state: SessionState, pending: Pending, result: Any) -> Decision:
+    """The same, where more waits than before."""
+    sending.check_room(state, pending)
+    return _stored(state, pending, result)
 
 
 def _place(state: SessionState, message_id: str) -> int | None:
@@ -77,7 +82,7 @@ def insert(
         return sending.send(state, message, lambda _: result, has_keys=has_keys)
     pending = waiting(state)
     pending.insert(_within(position, pending), message)
-    return _stored(state, [*steering(state), *pending], result)
+    return _grown(state, [*steering(state), *pending], result)
 
 
 def remove(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:
@@ -114,7 +119,7 @@ def edit(
         transformed_content=prompt + attached if attached else None,
     )
     pending = [*state.pending[:place], new, *state.pending[place + 1 :]]
-    return _stored(state, pending, result(True))
+    return _grown(state, pending, result(True))
 
 
 def duplicate(
@@ -126,7 +131,7 @@ def duplicate(
         return None
     copy = msgspec.structs.replace(state.pending[place], message_id=new_id, key=None)
     pending = [*state.pending[: place + 1], copy, *state.pending[place + 1 :]]
-    return _stored(state, pending, result(new_id))
+    return _grown(state, pending, result(new_id))
 
 
 def send_now(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:

@@ -114,5 +114,5 @@ def check_room(state: SessionState, pending: list[facts.MessageQueued]) -> None:
 
 
 def _size(message: facts.MessageQueued) -> int:
-    said = len(message.content) + len(message.transformed_content or "")
-    return said + chars_of(message.attachments)
+    texts = (message.content, message.transformed_content, message.display, message.source)
+    return sum(len(text or "") for text in texts) + chars_of(message.attachments)
