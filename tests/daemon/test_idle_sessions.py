@@ -54,8 +54,8 @@ async def test_an_idle_session_leaves_memory_and_comes_back_as_it_was(tmp_path: 
 
 
 STEPS: list[tuple[str, dict[str, Any]]] = [
-    ("session.send", {"prompt": "hello", "wait": True}),
-    ("session.send", {"prompt": "once", "idempotencyKey": "k", "wait": True}),
+    ("session.send", {"prompt": "hello"}),
+    ("session.send", {"prompt": "once", "idempotencyKey": "k"}),
     ("session.name.set", {"name": "a name"}),
     ("session.log", {"message": "noted"}),
     ("session.model.switchTo", {"modelId": "another"}),
@@ -77,7 +77,7 @@ async def told_by(home: Path, steps: list[tuple[str, dict[str, Any]]], *, leaves
         for method, params in steps:
             answer = await client.request(method, {"sessionId": "s", **params})
             answers.append(sorted(answer) if isinstance(answer, dict) else answer)
-            await room.sessions.when_idle("s").settled()
+            await room.sessions.when_quiet("s").settled()
             if leaves:
                 room.sessions.let_go()
                 assert room.sessions.in_memory == 0
