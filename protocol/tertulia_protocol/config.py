@@ -180,12 +180,18 @@ FIELDS: dict[str, Field] = {
     ),
     "disableResume": _used("true: no session.resume event is written", "resume"),
     "model": _used("the model of the session's turns, or `provider/id` from `models`"),
-    "name": _used("the session's title"),
+    "name": _used(
+        "the session's title; as `model` and `clientName`, at most 1,000 characters, one of them to"
+        " be seen"
+    ),
     "clientName": _used("goes into the User-Agent of the model's calls and into the list"),
     "streaming": _used("true: deltas are sent while the model answers; the default is false"),
     "reasoningEffort": _used("handed to the model, and echoed in session.start"),
     "systemMessage": _used("append, replace, or customize; the action `transform` is refused"),
-    "workingDirectory": _used("where the session works; the default is the daemon's own"),
+    "workingDirectory": _used(
+        "where the session works, an absolute path of at most 4,096 characters; the default is the"
+        " daemon's own"
+    ),
     "tools": _used("declared to the model; running them comes in a later version"),
     "availableTools": _used("only the tools that match are declared to the model"),
     "excludedTools": _used(
