@@ -26,6 +26,7 @@ import anyio.lowlevel
 from tertulia_protocol.errors import NotAuthenticated
 from tertulia_protocol.framing import Body, Broken, Framer
 from tertuliad import limits
+from tertuliad.askers import new_asker
 from tertuliad.rpc import Gate, Handler
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Connection:
         self._acknowledge = acknowledge
         self._max_body = max_body
         self._framer = Framer(max_body if authenticated else min(max_body, limits.STRANGER_BYTES))
+        self.asker = new_asker()
         self._gate = Gate(self, handlers, self.send, self._spawn)
         self._outbox: deque[bytes | memoryview] = deque()
         self._outbox_bytes = 0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -65,6 +66,7 @@ class Engine:
         draining: Callable[[], bool],
     ) -> None:
         """`spawn` starts a task that outlives every connection; `draining`: no turn begins."""
+        spawn = _for_all(spawn)
         self.models = models
         self.owners = Owners(layout.run_folder(home))
         self.store = SqliteStore(home, asyncio.get_running_loop())
@@ -173,3 +175,13 @@ class Engine:
         """Let the store go."""
         self.store.close()
         self.owners.close()
+
+
+def _for_all(spawn: Spawn) -> Spawn:
+    """Whoever asks, what the engine begins is for all."""
+    context = copy_context()
+
+    def spawned(work: Callable[[], Coroutine[Any, Any, None]]) -> object:
+        return context.run(spawn, work)
+
+    return spawned

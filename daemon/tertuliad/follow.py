@@ -27,6 +27,7 @@ import anyio
 
 from tertulia_protocol.errors import TurnBusy
 from tertuliad import limits
+from tertuliad.askers import asking
 from tertuliad.sessions.facts import ends_turn, is_internal
 from tertuliad.sessions.sealed import event_frame, idle_frame
 from tertuliad.store.base import Range, Record, Store
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 class Outlet(Protocol):
     """What a follower needs of its connection."""
+
+    asker: int
+    """Whose turn it is when the log is read for it."""
 
     def offer(self, frame: bytes) -> bool: ...
     def send(self, frame: bytes) -> None: ...
@@ -255,15 +259,14 @@ class Hub:
         """Read what it missed; what is published meanwhile is read too, or comes live."""
         follower.pace = Pace.READING
         published = self._rooms[follower.session_id].head
-        read = self._store.read(
-            follower.session_id,
-            Range(
-                after=follower.seq,
-                before=published + 1,
-                limit=limits.CATCH_UP_EVENTS,
-                max_bytes=limits.READ_BYTES,
-            ),
+        missed = Range(
+            after=follower.seq,
+            before=published + 1,
+            limit=limits.CATCH_UP_EVENTS,
+            max_bytes=limits.READ_BYTES,
         )
+        with asking(follower.outlet.asker):
+            read = self._store.read(follower.session_id, missed)
         read.add_done_callback(partial(self._caught, follower, published))
 
     def _caught(self, follower: Follower, upto: int, done: Future[list[Record]]) -> None:

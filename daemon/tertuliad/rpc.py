@@ -31,7 +31,7 @@ from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.framing import Body, Broken, Frame, Skipped, encode_frame, opening
 from tertulia_protocol.methods import ENDING, METHODS, Method, decode
 from tertuliad import limits, open_files
-from tertuliad.askers import asker, new_asker
+from tertuliad.askers import asker
 from tertuliad.replies import Reply
 from tertuliad.spread import spread
 
@@ -57,6 +57,8 @@ class Send(Protocol):
 
 class Caller(Protocol):
     """What the gate has to know of whoever sends the requests."""
+
+    asker: int
 
     @property
     def authenticated(self) -> bool: ...
@@ -105,7 +107,6 @@ class Gate:
         self._handlers = handlers
         self._send = send
         self._spawn = spawn
-        self._asker = new_asker()
         self._in_flight: dict[envelope.RequestId, int] = {}
         """The bytes of their params."""
         self._bytes_in_flight = 0
@@ -228,7 +229,7 @@ class Gate:
 
     def _call(self, method: Method, params: Any) -> Any:
         """What the endpoint gets for a request: a `Raw` result, a `Reply`, or its exception."""
-        asker.set(self._asker)
+        asker.set(self._caller.asker)
         try:
             if isinstance(params, msgspec.Raw):
                 params = decode(method, params)

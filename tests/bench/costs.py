@@ -18,6 +18,7 @@ import msgspec
 
 from tertulia_protocol import envelope, events, methods
 from tertulia_protocol.framing import Framer, encode_frame
+from tertuliad.askers import NOBODY
 from tertuliad.clock import now_ms
 from tertuliad.follow import Hub
 from tertuliad.providers.base import Message, ModelRequest
@@ -98,6 +99,8 @@ def told() -> Iterator[tuple[str, float]]:
 
 
 class _Outlet:
+    asker = NOBODY
+
     def send(self, frame: bytes) -> None:
         pass
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tertulia_protocol.errors import StoreFailed
 from tertulia_protocol.framing import Body, Framer
 from tertuliad import limits
+from tertuliad.askers import NOBODY
 from tertuliad.follow import Hub
 from tertuliad.sessions.sealed import event_frame
 from tertuliad.store.base import Range, Record, Store
@@ -61,6 +62,8 @@ class HeldReads:
 
 class Outlet:
     """A connection's outbox: when `full` it takes nothing."""
+
+    asker = NOBODY
 
     def __init__(self) -> None:
         self.full = False

@@ -201,14 +201,6 @@ CASES = [
         for shown in ("displayPrompt", "source")
     ),
     Case(
-        bound="PROMPT_BYTES",
-        advice="shorter",
-        lowered=100,
-        method="session.queue.updateText",
-        params={"sessionId": "s", "id": "any", "prompt": "x" * 101},
-        kind=TOO_LARGE,
-    ),
-    Case(
         bound="METADATA_BYTES",
         advice="smaller",
         lowered=100,
@@ -254,13 +246,12 @@ CASES = [
             ("session.resume", "model", {}),
             ("session.options.update", "clientName", {}),
             ("session.model.switchTo", "modelId", {}),
-            ("session.send", "idempotencyKey", {"prompt": "x"}),
         )
     ),
     *(
         Case(
             bound="PATH_CHARS",
-            advice="at most",
+            advice="shorter",
             lowered=100,
             method=method,
             params={"sessionId": session, "workingDirectory": "/" + "x" * 100},
@@ -291,7 +282,7 @@ CASES = [
 def smaller(params: dict[str, Any]) -> dict[str, Any]:
     """The same params with half of the text."""
     short = ("prompt", "name", "text", "displayPrompt", "source", "clientName", "model", "modelId")
-    text: dict[str, Any] = dict.fromkeys((*short, "idempotencyKey"), "x" * 25)
+    text: dict[str, Any] = dict.fromkeys(short, "x" * 25)
     text["workingDirectory"] = "/"
     text["metadata"] = {"k": "x" * 50}
     text["attachments"] = [{"type": "mine", "text": "x" * 30}]
@@ -563,9 +554,13 @@ ELSEWHERE = {
     "SNAPSHOT_EVENTS": D + "test_library.py::test_a_fork_before_a_snapshot_is_folded_from_the_log",
     "ATTACHED_FILE_BYTES": D + "test_attached.py::test_a_large_file_is_cut_and_says_so",
     **dict.fromkeys(
-        ("FILE_LOOKS", "FILE_LOOK_S", "FILE_LOOKS_HANGING"),
+        ("FILE_LOOK_S", "FILE_LOOKS_HANGING"),
         D
         + "test_named_files.py::test_what_hangs_takes_nothing_from_the_others_until_too_much_does",
+    ),
+    **dict.fromkeys(
+        ("FILE_LOOKS", "FILE_LOOKS_OF_ONE", "FILE_LOOKS_RETRY_MS"),
+        D + "test_named_files.py::test_no_more_looks_at_once_than_the_bounds",
     ),
     "LISTED_ENTRIES": D + "test_attached.py::test_a_large_folder_is_counted",
     "TITLE_CHARS": D + "test_session_state.py::test_a_long_title_is_cut",

@@ -89,15 +89,26 @@ async def test_a_log_that_cannot_be_lengthened_is_left_as_it_was(
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
 async def test_what_would_be_written_to_a_removed_file_is_refused(
-    tmp_path: Path, suffix: str
+    tmp_path: Path, suffix: str, how: str
 ) -> None:
     """It would be lost with the process, and who was answered would never know."""
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
     await filled(store, 3)
     removed = tmp_path / f"{FILE_NAME}{suffix}"
-    removed.unlink()
-    with pytest.raises(StoreFailed, match=f"{removed} was removed or replaced"):
+    elsewhere = removed.with_name("elsewhere")
+    if how == "moved":
+        removed.rename(elsewhere)
+    else:
+        removed.unlink()
+    if how == "replaced":
+        removed.write_bytes(b"")
+    with pytest.raises(StoreFailed, match=f"{removed} was moved, removed or replaced"):
         await done(store.append(event("s", 4)))
     assert (await loaded(store, "s")).row.head == 3
+    if how == "moved":
+        elsewhere.rename(removed)
+        await done(store.append(event("s", 4)))
+        assert (await loaded(store, "s")).row.head == 4
     store.close()

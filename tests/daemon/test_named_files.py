@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from tertulia_protocol.errors import InvalidParams, Overloaded
 from tertuliad import limits
+from tertuliad.askers import asking
 from tertuliad.named_files import NamedFiles
 from tertuliad.sessions import attached
 from tests.support.in_process_model import PATIENCE_S
@@ -26,10 +27,18 @@ class DeadDisk:
 
     def __init__(self) -> None:
         self._answers = threading.Event()
+        self.looks = 0
 
     def look(self) -> str:
+        self.looks += 1
         self._answers.wait(PATIENCE_S)
         return "at last"
+
+    async def seen(self, looks: int) -> None:
+        """Wait until so many look at it."""
+        with anyio.fail_after(PATIENCE_S):
+            while self.looks < looks:
+                await anyio.lowlevel.checkpoint()
 
     def answer(self) -> None:
         self._answers.set()
@@ -40,6 +49,17 @@ def disk() -> Iterator[DeadDisk]:
     dead = DeadDisk()
     yield dead
     dead.answer()
+
+
+async def goes_on(files: NamedFiles) -> None:
+    """Wait until no look hangs any more: nobody is told when a thread's is over."""
+    with anyio.fail_after(PATIENCE_S):
+        while True:
+            try:
+                assert await files.look("$.x", lambda: "read") == "read"
+                return
+            except Overloaded:
+                await anyio.sleep(0.001)
 
 
 async def test_what_hangs_takes_nothing_from_the_others_until_too_much_does(
@@ -56,34 +76,54 @@ async def test_what_hangs_takes_nothing_from_the_others_until_too_much_does(
         with pytest.raises(Overloaded, match="3 looks at files hang"):
             await files.look("$.x", lambda: "read")
     disk.answer()
-    with anyio.fail_after(PATIENCE_S):
-        while True:  # a thread that goes on is not waited for: nobody knows when it is over
-            try:
-                assert await files.look("$.x", lambda: "read") == "read"
-                break
-            except Overloaded:
-                await anyio.sleep(0.001)
+    await goes_on(files)
 
 
-async def test_no_more_looks_at_once_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FILE_LOOKS", 2)
+async def test_no_more_looks_at_once_than_the_bounds(
+    monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
+) -> None:
+    for name, value in (("FILE_LOOKS", 3), ("FILE_LOOKS_OF_ONE", 2)):
+        monkeypatch.setattr(limits, name, value)
     files = NamedFiles()
-    running = [0, 0]  # now, and at most
-    lock = threading.Lock()
+    looked: list[int] = []
 
-    def look() -> None:
-        with lock:
-            running[0] += 1
-            running[1] = max(running)
-        os.sched_yield()
-        with lock:
-            running[0] -= 1
+    async def look(who: int, work: Callable[[], str]) -> None:
+        with asking(who):
+            assert await files.look("$.x", work) == "at last"
+        looked.append(who)
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(20):
-            tasks.start_soon(files.look, "$.x", look)
-    assert running[0] == 0
-    assert running[1] <= 2
+        for _ in range(5):
+            tasks.start_soon(look, 1, disk.look)
+        await disk.seen(2)
+        tasks.start_soon(look, 2, lambda: "at last")
+        with anyio.fail_after(PATIENCE_S):
+            while looked != [2]:
+                await anyio.lowlevel.checkpoint()
+        tasks.start_soon(look, 3, disk.look)
+        await disk.seen(3)
+        with monkeypatch.context() as lowered, asking(4):
+            lowered.setattr(limits, "FILE_LOOK_S", 0.05)
+            with pytest.raises(Overloaded, match="try again") as refused:
+                await files.look("$.x", lambda: "it has no room")
+        assert refused.value.retry_ms == limits.FILE_LOOKS_RETRY_MS
+        assert disk.looks == 3
+        disk.answer()
+    assert sorted(looked) == [1, 1, 1, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rounds", range(9))
+async def test_a_look_that_is_given_up_at_any_moment_is_none_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    monkeypatch.setattr(limits, "FILE_LOOKS_HANGING", 1)
+    files = NamedFiles()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(files.look, "$.x", lambda: None)
+        for _ in range(rounds):
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    await goes_on(files)
 
 
 async def test_a_failure_is_the_askers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +183,67 @@ async def test_a_message_whose_files_hang_is_refused_and_those_behind_it_go_on(
         assert "does not answer" in error["message"]
 
 
-async def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path: Path) -> None:
-    """Also where it takes the place between the look and the reading."""
-    os.mkfifo(tmp_path / "pipe")
-    with open(tmp_path / "pipe", "rb", opener=attached.never_waiting) as nobody_writes:
-        assert nobody_writes.read(1) == b""
+async def test_what_is_sent_to_a_session_is_not_said_to_the_next_one_of_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
+) -> None:
+    monkeypatch.setattr(attached, "prompt_with", lambda prompt, *_: prompt + disk.look())
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        file = {"attachments": [{"type": "file", "path": "/nowhere"}]}
+        asked = [
+            await client.ask("session.send", {"sessionId": "a", "prompt": "secret", **more})
+            for more in (file, {}, file)
+        ]
+        await disk.seen(2)
+        await client.request("session.delete", {"sessionId": "a"})
+        other = room.connect()
+        await other.create("a")
+        disk.answer()
+        for one in asked:
+            assert (await client.answer(one))["error"]["data"]["kind"] == "session_not_found"
+        await other.turn("a", "mine")
+        said = [e["data"]["content"] for e in other.events("a") if e["type"] == "user.message"]
+        assert said == ["mine"]
+
+
+async def test_a_file_that_nobody_has_written_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a pipe that has taken a file's place: some of /proc are of this kind."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    somebody_may_write = os.open(pipe, os.O_RDWR)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    told: list[str] = []
+
+    def read() -> None:
+        told.append(attached.prompt_with("x", [{"type": "file", "path": str(pipe)}], None))
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    await anyio.to_thread.run_sync(reading.join, PATIENCE_S)
+    os.close(somebody_may_write)
+    assert "nothing is there yet" in told[0]
+
+
+async def test_who_names_files_of_a_dead_disk_leaves_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
+) -> None:
+    for name, value in (("FILE_LOOKS", 3), ("FILE_LOOKS_OF_ONE", 2)):
+        monkeypatch.setattr(limits, name, value)
+    monkeypatch.setattr(
+        attached, "prompt_with", lambda prompt, *_: disk.look() if prompt == "dead" else prompt
+    )
+    async with pair(tmp_path) as (client, room):
+        other = room.connect()
+        for each, session in ((client, "a"), (other, "b")):
+            await each.create(session)
+        file = {"attachments": [{"type": "file", "path": "/nowhere"}]}
+        dead = {"sessionId": "a", "prompt": "dead", **file}
+        asked = [await client.ask("session.send", dead) for _ in range(5)]
+        await disk.seen(2)
+        await other.request("session.send", {"sessionId": "b", "prompt": "x", **file})
+        assert disk.looks == 2
+        disk.answer()
+        for one in asked:
+            assert "messageId" in (await client.answer(one))["result"]

@@ -700,3 +700,46 @@ async def test_a_session_that_somebody_waits_for_is_told_as_others_have_left_it(
         left = await here.request("session.queue.pendingItems", {"sessionId": S})
         assert [item["displayText"] for item in left["items"]] == ["waits"]
         assert not [answer for answer in here.answers() if answer["id"] == asked]
+
+
+@pytest.mark.parametrize("light_events", [limits.LIGHT_EVENTS, 0], ids=["short log", "long log"])
+async def test_who_waits_here_while_the_turn_runs_elsewhere_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light_events: int
+) -> None:
+    monkeypatch.setattr(limits, "LIGHT_EVENTS", light_events)
+    async with two(tmp_path) as (here, room, there, other):
+        asked, asked_too = await waits_in_a_paused_queue(here)
+        other.model.hold = True
+        await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+        first = await other.model.next_call()
+        for _ in range(3):
+            await look(room)
+        await here.request("session.getMessages", {"sessionId": S})
+        assert not [answer for answer in here.answers() if answer["id"] in (asked, asked_too)]
+        first.finish("to the first")
+        second = await other.model.next_call()
+        await look(room)
+        assert (await here.answer(asked))["result"]["response"]["data"]["content"] == "to the first"
+        assert not [answer for answer in here.answers() if answer["id"] == asked_too]
+        second.finish("to the second")
+        await idle(there, 1)
+        await look(room)
+        assert "messageId" in (await here.answer(asked_too))["result"]
+
+
+async def test_who_asks_here_by_the_key_of_a_message_that_runs_elsewhere_waits_for_its_end(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, other):
+        other.model.hold = True
+        sent = {"sessionId": S, "prompt": "once", "idempotencyKey": "k"}
+        accepted = await there.request("session.send", sent)
+        call = await other.model.next_call()
+        asked = await here.ask("session.send", {**sent, "wait": True})
+        await look(room)
+        await here.request("session.getMessages", {"sessionId": S})
+        assert not [answer for answer in here.answers() if answer["id"] == asked]
+        call.finish("done")
+        await idle(there, 1)
+        await look(room)
+        assert (await here.answer(asked))["result"] == accepted

@@ -286,7 +286,21 @@ async def test_what_waits_beyond_a_bound_that_was_lowered_can_be_moved_and_taken
         monkeypatch.setattr(limits, "PENDING_MESSAGES", 1)
         assert await here.queue("moveItem", id=here.ids["c"], toPosition=0) == {"changed": True}
         assert await here.queue("removeAt", id=here.ids["a"]) == {"removed": True}
-        assert await here.waiting() == ["c", "b"]
+        assert await here.queue("updateText", id=here.ids["b"], prompt="B") == {"updated": True}
+        with pytest.raises(errors.Overloaded):
+            await here.queue("updateText", id=here.ids["c"], prompt="longer")
+        assert await here.waiting() == ["c", "B"]
+
+
+async def test_an_edited_message_is_no_longer_than_a_sent_one_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as here:
+        await here.put("short", attachments=[{"type": "mine", "text": "x" * 60}])
+        monkeypatch.setattr(limits, "PROMPT_BYTES", 100)
+        with pytest.raises(errors.InvalidParams, match="Make it shorter"):
+            await here.queue("updateText", id=here.ids["short"], prompt="x" * 50)
+        assert await here.waiting() == ["short"]
 
 
 async def test_an_edited_queue_comes_back_after_a_crash(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ RULES = (
         "tertuliad.sessions",
         (
             PROTOCOL,
+            "tertuliad.askers",
             "tertuliad.store.base",
             "tertuliad.store.owners",
             "tertuliad.providers.base",
@@ -129,6 +130,7 @@ RULES = (
         "tertuliad.handlers",
         (
             PROTOCOL,
+            "tertuliad.askers",
             "tertuliad.sessions",
             "tertuliad.store.base",
             "tertuliad.follow",
@@ -145,6 +147,7 @@ RULES = (
         "tertuliad.follow",
         (
             PROTOCOL,
+            "tertuliad.askers",
             "tertuliad.sessions.facts",
             "tertuliad.sessions.sealed",
             "tertuliad.store.base",
@@ -166,7 +169,7 @@ RULES = (
     ),
     Rule(
         "tertuliad.connection",
-        (PROTOCOL, "tertuliad.rpc", "tertuliad.limits"),
+        (PROTOCOL, "tertuliad.askers", "tertuliad.rpc", "tertuliad.limits"),
         "a connection carries frames: sessions outlive it and must not hang on it",
     ),
     Rule(
@@ -209,11 +212,11 @@ RULES = (
         (PROTOCOL, "tertuliad.clock", "tertuliad.handlers.context", "tertuliad.replies"),
         "it answers before the engine is imported",
     ),
-    Rule("tertuliad.askers", (), "both the gate and the store say who asks"),
+    Rule("tertuliad.askers", (), "everybody may say who asks"),
     Rule(
         "tertuliad.named_files",
-        (PROTOCOL, "tertuliad.limits"),
-        "it does not know what is looked for, or for whom",
+        (PROTOCOL, "tertuliad.askers", "tertuliad.limits"),
+        "it does not know what is looked for",
     ),
     Rule("tertuliad.clock", (), "everybody may know the time"),
     Rule("tertuliad.replies", (PROTOCOL,), "everybody completes replies"),

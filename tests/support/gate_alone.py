@@ -25,6 +25,7 @@ class GateAlone:
         self, handlers: Mapping[str, Handler], tasks: anyio.abc.TaskGroup | None = None
     ) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.asker = 1
         self.authenticated = True
         self.draining = False
         self._tasks = tasks

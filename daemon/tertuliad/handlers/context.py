@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -13,11 +13,12 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.envelope import sayable
 from tertulia_protocol.errors import Overloaded, SessionNotFound
 from tertuliad import limits
+from tertuliad.askers import asker, asking
 from tertuliad.follow import Hub, Outlet
 from tertuliad.handlers.arrivals import Arrivals
 from tertuliad.models import Models
 from tertuliad.named_files import NamedFiles
-from tertuliad.replies import Reply, mapped
+from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
 
@@ -76,10 +77,28 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         return mapped(self.sessions.delete(session_id), forget)
 
     def forget_another(self, session_id: str) -> None:
-        """A session was made: whoever follows one of that id follows another one, which another
-        daemon has deleted, and that was not heard of yet."""
+        """There is no session of that id, or a new one that nobody follows yet: whoever follows it
+        follows another one, which another daemon has deleted, and that was not heard of yet."""
         if self.hub.followers(session_id) or session_id in self.world.credentials:
             self.deleted(session_id)
+
+    async def make_way(self, session_id: str) -> None:
+        """The same, before a session is made that clients can attach to as soon as it is there."""
+        before = self.hub.followers(session_id)
+        if before or session_id in self.world.credentials:
+            row = await settled(self.world.store.row(session_id))
+            if row is None and self.hub.followers(session_id) == before:
+                self.forget_another(session_id)
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that goes on for whoever asks now, and may outlive it."""
+        who = asker.get()
+
+        async def run() -> None:
+            with asking(who):
+                await work()
+
+        self.world.spawn(run)
 
     def need_room(self, caller: Caller, session_id: str) -> None:
         """Raise `Overloaded` where the caller follows as many other sessions as it may."""

@@ -7,19 +7,17 @@ from typing import Any
 
 import msgspec
 
-from tertulia_protocol import events, faults, shapes
-from tertulia_protocol.attachments import chars_of, echoed
-from tertulia_protocol.errors import INTERNAL_ERROR, RpcError
+from tertulia_protocol import events, shapes
+from tertulia_protocol.attachments import echoed
+from tertulia_protocol.errors import INTERNAL_ERROR, Draining, RpcError, SessionNotFound
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
-from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions import attached
 from tertuliad.sessions.decide import Decision, queue, sending, settings, turns
 from tertuliad.sessions.facts import MessageQueued, is_internal
-from tertuliad.sessions.refusals import check_name
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Range, Record
@@ -65,7 +63,6 @@ def _turn_result(end: TurnEnd) -> methods.SessionSendAndWaitResult:
 
 def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
-    check_name(params.idempotency_key, "$.idempotencyKey")
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
         return sending.send(
@@ -98,7 +95,6 @@ def put_message(
             ctx.need_turn(caller)
         return decision
 
-    _check_size(given)
     message = MessageQueued(
         message_id=new_id(),
         content=given.prompt,
@@ -108,6 +104,7 @@ def put_message(
         display=given.display_prompt,
         first=given.mode == "immediate" or bool(given.prepend),
     )
+    sending.check_size(message)
     if not given.request_headers:
         return _put(ctx, session_id, message, with_room)
     headers = ctx.world.request_headers
@@ -122,21 +119,6 @@ def put_message(
     return reply
 
 
-def _check_size(given: Given) -> None:
-    check_size(given.prompt, given.display_prompt, given.source, more=chars_of(given.attachments))
-
-
-def check_size(*texts: str | None, more: int = 0) -> None:
-    """Raise `InvalidParams` for a message whose texts are too long together."""
-    size = sum(len(text or "") for text in texts) + more
-    if size > limits.PROMPT_BYTES:
-        raise faults.invalid(
-            "$.prompt",
-            f"the message has {size} characters, more than the {limits.PROMPT_BYTES} that are"
-            " taken. Make it shorter, or send it in parts",
-        )
-
-
 def _put(ctx: Context, session_id: str, message: MessageQueued, command: PutMessage) -> Reply:
     """Post the command behind those of the session's messages that came before."""
     ahead = ctx.arrivals.ahead(session_id)
@@ -144,42 +126,59 @@ def _put(ctx: Context, session_id: str, message: MessageQueued, command: PutMess
         return ctx.sessions.post(session_id, lambda state: command(state, message))
     final = Reply()
     arrival = ctx.arrivals.enter(session_id)
+    meant = ctx.sessions.post(session_id, lambda state: Decision(result=_Meant.of(state)))
 
     async def run() -> None:
-        whole = None
         try:
-            whole = await _with_files(ctx, session_id, message)
+            try:
+                session: _Meant = await meant.settled()
+                whole = await _with_files(ctx, message, session.cwd)
+            finally:
+                if ahead is not None:
+                    await ahead.settled()
+
+            def put(state: SessionState) -> Decision:
+                session.check(state)
+                return command(state, whole)
+
+            ctx.sessions.post(session_id, put).add_done_callback(final.follow)
         except Exception as error:  # noqa: BLE001 - the gate maps it
             final.fail(error)
-        if ahead is not None:
-            await ahead.settled()
-        if whole is not None:
-            posted = ctx.sessions.post(session_id, lambda state: command(state, whole))
-            posted.add_done_callback(final.follow)
-        arrival.give(None)
+        except BaseException:
+            final.fail(Draining("The daemon is stopping, and the message was not accepted."))
+            raise
+        finally:
+            arrival.give(None)
 
-    ctx.world.spawn(run)
+    ctx.spawn(run)
     return final
 
 
-async def _with_files(ctx: Context, session_id: str, message: MessageQueued) -> MessageQueued:
+class _Meant(msgspec.Struct):
+    """The session that a message is for, as it was when the message came."""
+
+    created_ms: int
+    cwd: str | None
+
+    @classmethod
+    def of(cls, state: SessionState) -> _Meant:
+        return cls(state.created_ms, state.config.working_directory)
+
+    def check(self, state: SessionState) -> None:
+        """Raise `SessionNotFound` where another one has its id by now."""
+        if state.created_ms != self.created_ms:
+            raise SessionNotFound.of(state.id)
+
+
+async def _with_files(ctx: Context, message: MessageQueued, cwd: str | None) -> MessageQueued:
     """The message with the text of what is attached to it."""
     given = message.attachments
     if not given:
         return message
-    cwd = await _cwd(ctx, session_id)
     text = await ctx.files.look(
         "$.attachments", lambda: attached.prompt_with(message.content, given, cwd)
     )
     return msgspec.structs.replace(message, transformed_content=text)
-
-
-async def _cwd(ctx: Context, session_id: str) -> str | None:
-    reply = ctx.sessions.post(
-        session_id, lambda state: Decision(result=state.config.working_directory)
-    )
-    found: str | None = await reply.settled()
-    return found
 
 
 def _after_turn(ctx: Context, session_id: str, reply: Reply) -> Reply:

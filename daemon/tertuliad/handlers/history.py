@@ -43,7 +43,7 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
             finally:
                 found.fail(Draining("The daemon is stopping, and nothing was left out."))
 
-        ctx.world.spawn(run)
+        ctx.spawn(run)
         return found
 
     def command(state: SessionState) -> Decision:

@@ -42,11 +42,11 @@ async def fork(
     check_name(params.name)
     source = params.session_id
     name = (params.name or "").strip() or None
+    await ctx.make_way(child)
     with anyio.CancelScope(shield=True):  # what is stored is also told
         row = await branching.fork(
             ctx.world.store, source, child, before=params.to_event_id, name=name
         )
-    ctx.forget_another(child)
     ctx.world.credentials.copy(source, child)
     ctx.world.lifecycle("session.created", row)
     return methods.SessionsForkResult(session_id=child, name=name)
@@ -84,12 +84,12 @@ async def _imported(
     ctx: Context, document: methods.Document, session_id: str
 ) -> methods.MaybeSession:
     append = await anyio.to_thread.run_sync(documents.first_append, document, session_id)
+    await ctx.make_way(session_id)
     with anyio.CancelScope(shield=True):
         try:
             await settled(ctx.world.store.create(append))
         except AlreadyThere:
             raise exists(session_id) from None
-    ctx.forget_another(session_id)
     ctx.world.lifecycle("session.created", append.row)
     return methods.MaybeSession(session_id=session_id)
 

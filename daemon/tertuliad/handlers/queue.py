@@ -6,7 +6,7 @@ from __future__ import annotations
 from tertulia_protocol import faults, shapes
 from tertulia_protocol.methods import log as methods_log
 from tertuliad.handlers.context import Caller, Context, on_success
-from tertuliad.handlers.conversation import check_size, put_message
+from tertuliad.handlers.conversation import put_message
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.decide import Decide, Decision, queue, turns
@@ -105,8 +105,6 @@ def clear(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
 
 
 def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTextParams) -> Reply:
-    check_size(params.prompt, params.display_prompt)
-
     def command(state: SessionState) -> Decision:
         return queue.edit(
             state,

@@ -210,7 +210,7 @@ def _whole_list(ctx: Context, found: Future[Page]) -> Reply:
         except Exception as error:  # noqa: BLE001 - the gate maps it
             final.fail(error)
 
-    ctx.world.spawn(run)
+    ctx.spawn(run)
     return final
 
 

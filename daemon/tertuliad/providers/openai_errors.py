@@ -8,6 +8,7 @@ secrets that went out with the call: some servers repeat the key.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -183,16 +184,19 @@ def _kind(status: int | None, detail: ErrorDetail, retry_after: float | None) ->
 def _without(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         if len(secret) >= SECRET_MIN_CHARS:
-            for form in _forms_of(secret):
+            for form in sorted(_forms_of(secret), key=len, reverse=True):
                 text = text.replace(form, "[secret]")
     return text
 
 
-def _forms_of(secret: str) -> list[str]:
-    """As it is, and as a server may repeat it inside of something else."""
+def _forms_of(secret: str) -> set[str]:
+    """As it is, and as a server may repeat it inside of JSON, a URL or a header."""
     from urllib.parse import quote
 
     plain = secret.encode("utf-8", "replace")
-    escaped = msgspec.json.encode(plain.decode()).decode()[1:-1]
+    escaped = {
+        json.dumps(plain.decode(), ensure_ascii=only_ascii)[1:-1] for only_ascii in (False, True)
+    }
+    escaped |= {form.replace("/", "\\/") for form in escaped}
     encoded = base64.b64encode(plain).decode().rstrip("=")
-    return [secret, escaped, quote(plain, safe=""), encoded]
+    return {secret, encoded, quote(plain), quote(plain, safe=""), *escaped}

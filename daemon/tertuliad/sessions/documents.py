@@ -111,13 +111,14 @@ def _envelope(item: DocumentRecord, path: str) -> _Given:
 def _check_seq(seq: int, last: int, data: Any, path: str) -> None:
     """Whether an event follows on the one before, as the doctor wants it. What is left of the seqs
     is for what is said from then on."""
-    if (seq == last + 1 or facts.jumps(data, last)) and last < seq <= MAX_SEQ // 2:
-        return
-    raise faults.invalid(
-        f"{path}.seq",
-        f"seqs begin with 1 and have no gap; {last + 1} is expected, or more where the event tells"
-        " of a rewind to the one before",
-    )
+    if seq <= last or (seq > last + 1 and not facts.jumps(data, last)):
+        raise faults.invalid(
+            f"{path}.seq",
+            f"seqs begin with 1 and have no gap; {last + 1} is expected, or more where the event"
+            " tells of a rewind to the one before",
+        )
+    if seq > MAX_SEQ // 2:
+        raise faults.invalid(f"{path}.seq", f"a log is taken in up to the seq {MAX_SEQ // 2}")
 
 
 def _check_counts(data: Any, path: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.decoding import json_decoder
+from tertuliad.askers import asker, asking
 from tertuliad.replies import Reply, mapped
 from tertuliad.sessions.refusals import runs_elsewhere
 from tertuliad.sessions.waits import TurnEnd
@@ -35,6 +36,7 @@ def end_of(
     taken out of the queue or rewound. Fails with `TurnBusy` where that is still open, since a
     process that `runs` is the row's owner."""
     final = Reply()
+    who = asker.get()
 
     def answer(row: Row | None, records: list[Record]) -> TurnEnd:
         turn = _turn(records, message_id)
@@ -47,7 +49,8 @@ def end_of(
         if done.exception() is not None:
             final.follow(done)
             return
-        records = store.read(session_id, Range(types=_TYPES))  # newer than the row
+        with asking(who):
+            records = store.read(session_id, Range(types=_TYPES))  # newer than the row
         mapped(records, partial(answer, done.result())).add_done_callback(final.follow)
 
     store.row(session_id).add_done_callback(found)

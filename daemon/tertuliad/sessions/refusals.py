@@ -32,25 +32,33 @@ def runs_elsewhere(session_id: str) -> TurnBusy:
 def check_name(name: str | None, path: str = "$.name") -> None:
     """Raise `InvalidParams` for one that is too long, or that nobody could see; `path` is where it
     stands in the params."""
-    if not name:
-        return
-    if len(name) > limits.NAME_CHARS:
-        raise faults.invalid(
-            path, f"it has at most {limits.NAME_CHARS} characters. Choose a shorter one"
-        )
-    if not any(each.isprintable() and not each.isspace() for each in name):
-        raise faults.invalid(path, "there is nothing in it to be seen")
+    fault = _fault_of(name, limits.NAME_CHARS)
+    if fault:
+        raise faults.invalid(path, f"this {fault}")
 
 
-def check_listed(config: SessionConfig, name: str | None, at: str = "$") -> None:
-    """The same for all that each row of a list repeats."""
-    check_name(name, f"{at}.name")
-    check_name(config.client_name, f"{at}.clientName")
-    check_name(config.model, f"{at}.model")
-    if config.working_directory and len(config.working_directory) > limits.PATH_CHARS:
-        raise faults.invalid(
-            f"{at}.workingDirectory", f"a path has at most {limits.PATH_CHARS} characters"
-        )
+def check_listed(config: SessionConfig, name: str | None, at: str | None = None) -> None:
+    """The same for all that each row of a list repeats. `at`: where they all stand, if they are no
+    params of their own."""
+    for member, text, most in (
+        ("name", name, limits.NAME_CHARS),
+        ("clientName", config.client_name, limits.NAME_CHARS),
+        ("model", config.model, limits.NAME_CHARS),
+        ("workingDirectory", config.working_directory, limits.PATH_CHARS),
+    ):
+        fault = _fault_of(text, most)
+        if fault:
+            raise faults.invalid(at or f"$.{member}", f"the session's {member} {fault}")
+
+
+def _fault_of(text: str | None, most: int) -> str | None:
+    if not text:
+        return None
+    if len(text) > most:
+        return f"has more than {most} characters. Choose a shorter one"
+    if not any(each.isprintable() and not each.isspace() for each in text):
+        return "has nothing in it to be seen"
+    return None
 
 
 _WHOLE_PATH = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")

@@ -202,9 +202,11 @@ class Sessions:
         number = self._world.store.commits_elsewhere()
         if number is None or number != self._commits:
             self._commits = self._commits if number is None else number
-            self.let_go()
-            for session in self._live.values():
-                session.forget()
+            for session in list(self._live.values()):
+                if session.in_use:
+                    session.forget()
+                else:
+                    del self._live[session.id]
 
     def _brought_back(self, session_id: str) -> Session:
         self._let_go_old()

@@ -230,16 +230,9 @@ class Session:
                 return
             self._busy = False
         if not self.running and self._telling.waits.any:
-            self._rest()
-
-    def _rest(self) -> None:
-        """Nothing is under way: tell those who wait for that."""
-        waits = self._telling.waits
-        waits.quiet()
-        if self._state is None and waits.any_for_idle and not self.gone:
-            self._enqueue(lambda _: Decision())  # whether a message is pending is read first
-        elif self._state is None or not self._state.pending:
-            waits.idle()
+            self._telling.waits.quiet()
+            if self._state is not None and not self._state.pending:
+                self._telling.waits.idle()  # else nobody knows before the log is folded again
 
     def _done(self, command: Command, state: SessionState) -> bool:
         """Do a command; False: what it needs is under way, or was answered at once."""
@@ -382,7 +375,6 @@ class Session:
             if error is None:
                 self._not_there()
             self._fail_all(error or SessionNotFound.of(self.id))
-            self._telling.waits.idle()  # nobody can tell any more
             return
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq

@@ -50,10 +50,6 @@ class Waits:
         """Whether somebody waits."""
         return bool(self._idle or self._quiet or self._turns)
 
-    @property
-    def any_for_idle(self) -> bool:
-        return bool(self._idle)
-
     def for_idle(self) -> Reply:
         """Completed with None when no turn runs and no message is pending."""
         reply = Reply()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,25 +26,34 @@ class DatabaseFile:
         self._hold = Hold(folder)
         self._opened: tuple[int, int] | None = None
         self._beside: dict[str, int] = {}
+        """A descriptor each, by the file's name."""
+        self._keeping = threading.Lock()
 
     def open(self) -> sqlite3.Connection:
         """A connection of its own. Raises `StoreFailed`."""
         try:
             self._hold.take()
             db = open_database(self.path)
-            self._opened = self._opened or identity(self._name)
-            self._look_at(*(f"{self._name}{suffix}" for suffix in ("-wal", "-shm")))
+            try:
+                self._opened = self._opened or identity(self._name)
+                self._keep_places()
+            except OSError:
+                db.close()
+                raise
         except OSError as error:
             raise failure(error, self.path) from error
         return db
 
-    def _look_at(self, *names: str) -> None:
-        """Have the file system say of files that SQLite has open when they are removed. Locks on
+    def _keep_places(self) -> None:
+        """Know the other files that SQLite has open from those that may take their names. Locks on
         them are not touched: such a descriptor is only a place (open(2), O_PATH)."""
-        for name in names:
-            if name not in self._beside and hasattr(os, "O_PATH"):
-                with contextlib.suppress(FileNotFoundError):
-                    self._beside[name] = os.open(name, os.O_PATH | os.O_CLOEXEC)
+        if not hasattr(os, "O_PATH"):
+            return
+        with self._keeping:
+            for name in (f"{self._name}-wal", f"{self._name}-shm"):
+                if name not in self._beside:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._beside[name] = os.open(name, os.O_PATH | os.O_CLOEXEC)
 
     def check(self) -> None:
         """What is written to a file that was removed is lost with the process: raises
@@ -51,13 +61,14 @@ class DatabaseFile:
         if identity(self._name) != self._opened:
             raise self._gone(self._name)
         for name, place in tuple(self._beside.items()):
-            if not os.fstat(place).st_nlink:
+            if identity(name) != identity(place):
                 raise self._gone(name)
 
     def _gone(self, name: str) -> StoreFailed:
         return StoreFailed(
-            f"{name} was removed or replaced while the daemon runs, and nothing more is stored."
-            " Put the file back, or end the daemon and let `tertulia doctor` look."
+            f"{name} was moved, removed or replaced while the daemon runs, and nothing more is"
+            " stored. Put the file back if it was moved; else end the daemon and let `tertulia"
+            " doctor` look."
         )
 
     def release(self) -> None:

@@ -29,6 +29,7 @@ class Reader:
         self._db: sqlite3.Connection | None = None
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Have it done, in the turn of whoever asks."""
         return self._worker.submit(partial(self._do, work), asker.get())
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.askers import asker, asking
 from tertuliad.replies import Reply, mapped
 from tertuliad.store import logs, rows, search
 from tertuliad.store.base import (
@@ -144,6 +145,7 @@ class SqliteStore:
         self, text: str, limit: int, after: str | None
     ) -> Future[tuple[list[Hit], str | None]]:
         reply = Reply()
+        who = asker.get()
 
         def indexed(step: Future[bool]) -> None:
             if step.exception() is not None:
@@ -151,7 +153,8 @@ class SqliteStore:
             elif step.result():
                 self.index().add_done_callback(indexed)  # behind the changes that wait by now
             else:
-                found = self._searcher.submit(lambda db: _search(db, text, limit, after))
+                with asking(who):
+                    found = self._searcher.submit(lambda db: _search(db, text, limit, after))
                 found.add_done_callback(reply.follow)
 
         self.index().add_done_callback(indexed)

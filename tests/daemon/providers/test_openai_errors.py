@@ -103,10 +103,13 @@ SECRET = 'p"ss/word \u00e9=='
     [
         SECRET,
         json.dumps(SECRET, ensure_ascii=False),
+        json.dumps(SECRET),
+        json.dumps(SECRET).replace("/", "\\/"),
         urllib.parse.quote(SECRET, safe=""),
+        urllib.parse.quote(SECRET),
         base64.b64encode(SECRET.encode()).decode(),
     ],
-    ids=["as it is", "in JSON", "in a URL", "in base64"],
+    ids=["as it is", "in JSON", "in ASCII", "with slashes", "in a URL", "in a path", "in base64"],
 )
 def test_secrets_are_cleared_in_the_forms_that_a_server_may_show(shown: str) -> None:
     body = json.dumps({"error": {"message": f"refused: {shown}!"}}).encode()

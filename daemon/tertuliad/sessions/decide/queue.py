@@ -118,8 +118,10 @@ def edit(
         display=display,
         transformed_content=prompt + attached if attached else None,
     )
+    sending.check_size(new)
     pending = [*state.pending[:place], new, *state.pending[place + 1 :]]
-    return _grown(state, pending, result(True))
+    store = _grown if sending.size_of(new) > sending.size_of(old) else _stored
+    return store(state, pending, result(True))
 
 
 def duplicate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tertulia_protocol import events
+from tertulia_protocol import events, faults
 from tertulia_protocol.attachments import chars_of
 from tertulia_protocol.errors import Overloaded, SeqMoved, TurnBusy
 from tertuliad import limits
@@ -102,7 +102,7 @@ def check_room(state: SessionState, pending: list[facts.MessageQueued]) -> None:
     """Raise `Overloaded` where more would wait than may."""
     if len(pending) > limits.PENDING_MESSAGES:
         over = f"{limits.PENDING_MESSAGES} messages wait for their turn in this session already."
-    elif sum(map(_size, pending)) > limits.PENDING_BYTES:
+    elif sum(map(size_of, pending)) > limits.PENDING_BYTES:
         over = (
             f"The messages that wait in this session would have more than {limits.PENDING_BYTES}"
             " bytes together."
@@ -113,6 +113,22 @@ def check_room(state: SessionState, pending: list[facts.MessageQueued]) -> None:
     raise Overloaded(f"{over} {advice}", retry_ms=retry_ms)
 
 
-def _size(message: facts.MessageQueued) -> int:
-    texts = (message.content, message.transformed_content, message.display, message.source)
+def size_of(message: facts.MessageQueued) -> int:
+    """What it takes while it waits, in characters."""
+    return _given_size(message) + len(message.transformed_content or "")
+
+
+def check_size(message: facts.MessageQueued) -> None:
+    """Raise `InvalidParams` for one that is too long as it was given."""
+    size = _given_size(message)
+    if size > limits.PROMPT_BYTES:
+        raise faults.invalid(
+            "$.prompt",
+            f"the message has {size} characters, more than the {limits.PROMPT_BYTES} that are"
+            " taken. Make it shorter, or send it in parts",
+        )
+
+
+def _given_size(message: facts.MessageQueued) -> int:
+    texts = (message.content, message.display, message.source)
     return sum(len(text or "") for text in texts) + chars_of(message.attachments)
