@@ -73,8 +73,8 @@ def _locked(folder: Path, how: int) -> int | None:
     return fd
 
 
-def identity(path: Path | str | int) -> tuple[int, int] | None:
-    """Which file lies at `path`, or is that descriptor's: (device, inode); None: there is none."""
+def identity(path: Path | str) -> tuple[int, int] | None:
+    """Which file lies at `path`: (device, inode); None: there is none."""
     try:
         found = os.stat(path)
     except OSError:
