@@ -233,21 +233,20 @@ class Hub:
             if seq > before:
                 follower.tell_news()
 
-    def heard(self, session_id: str, head: int, *, elsewhere: bool) -> bool:
+    def heard(self, session_id: str, head: int, *, elsewhere: bool) -> None:
         """The log goes to `head`, durably, and the session has nothing under way here; `elsewhere`:
-        another process runs a turn. Whether this is news to anybody."""
+        another process runs a turn."""
         room = self._rooms.get(session_id)
         if room is None:
-            return False
+            return
         room.elsewhere = elsewhere
         if head <= room.head:
-            return False
+            return
         room.head = head
         for follower in room.followers:
             if follower.pace in (Pace.LIVE, Pace.UNREAD) and follower.seq < head:
                 self._catch_up(follower)
             follower.tell_news()
-        return True
 
     def on_low(self, outlet: Outlet) -> None:
         """The connection's outbox has drained: its followers may catch up."""

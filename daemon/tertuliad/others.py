@@ -1,9 +1,9 @@
-"""What other daemons on the same home write, for those who follow it here.
+"""What other daemons on the same home write, for those who follow it or wait for it here.
 
 The rules of this file:
-- While some session is followed, one task asks the store from time to time whether another process
-  has committed anything. Only then are rows read: a daemon that is alone on its home reads none,
-  and one that nobody follows anything in has no task.
+- While some session is followed or waited for, one task asks the store from time to time whether
+  another process has committed anything. Only then are rows read: a daemon that is alone on its
+  home reads none, and one in which nobody minds anything has no task.
 - Sessions are compared by their heads, not by times: no clock has to be right, and a commit that
   took long is not missed.
 - What has something under way here tells itself: its actor is fenced, and finds out.
@@ -74,7 +74,7 @@ class Others:
 
     async def _watch(self) -> None:
         try:
-            while self._hub.used:
+            while self._hub.used or self._sessions.waited_for():
                 await anyio.sleep(limits.OTHERS_LOOK_S)
                 await self._look_again()
         finally:
@@ -100,7 +100,7 @@ class Others:
 
     async def _read(self) -> bool:
         """Read the rows of what is followed; False: some of it has to be read again."""
-        heads = list(self._hub.heads().items())
+        heads = list((self._sessions.waited_for() | self._hub.heads()).items())
         self._turns, whole = {}, True
         for start in range(0, len(heads), limits.OTHERS_AT_ONCE):
             asked = dict(heads[start : start + limits.OTHERS_AT_ONCE])
@@ -111,14 +111,20 @@ class Others:
                 whole = self._lose(session_id, asked[session_id]) and whole
         return whole
 
+    def _head(self, session_id: str) -> int:
+        """The last stored seq that those who mind the session know of."""
+        return self._hub.head(session_id) or self._sessions.told(session_id)
+
     def _take(self, row: Row) -> bool:
         """Pass on what a row says; False: it may be of what is under way here."""
         elsewhere = row.owner not in (None, self._owners.me)
+        head = self._head(row.id)
         if self._sessions.works(row.id):
-            return row.head <= self._hub.head(row.id) and not elsewhere
+            return row.head <= head and not elsewhere
         if elsewhere:
             self._turns[row.id] = str(row.owner)
-        if self._hub.heard(row.id, row.head, elsewhere=elsewhere):
+        self._hub.heard(row.id, row.head, elsewhere=elsewhere)
+        if row.head > head:
             self._sessions.outdated(row.id)
             self._changed(row)
         return True
@@ -127,7 +133,7 @@ class Others:
         """A session whose log was followed up to `head` is gone; False: something of it is under
         way here, or has come in its place."""
         ran = self._sessions.works(session_id)
-        if self._hub.head(session_id) != head or not self._sessions.lose(session_id):
+        if self._head(session_id) != head or not self._sessions.lose(session_id):
             return False
         self._hub.close_room(session_id, ran=ran)
         self._deleted(session_id)
@@ -136,7 +142,8 @@ class Others:
     def _end_abandoned(self) -> None:
         """A session that comes back into memory ends the turn that nobody runs any more."""
         for session_id, owner in list(self._turns.items()):
-            if self._hub.followers(session_id) and self._owners.gone(owner):
+            minded = self._hub.followers(session_id) or self._sessions.told(session_id)
+            if minded and self._owners.gone(owner):
                 del self._turns[session_id]
                 self._sessions.outdated(session_id)
                 ended = self._sessions.post(session_id, lambda _: Decision())

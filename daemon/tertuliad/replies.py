@@ -28,9 +28,10 @@ _NOT_TAKEN = "what waited for a reply failed"
 
 
 class Reply(Future[Any]):
-    """Completed once, with a result or an exception; a second completion is ignored."""
+    """Completed once, with a result or an exception; a second completion is ignored. `on_cancel`
+    asks the work to stop."""
 
-    def __init__(self, on_cancel: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_cancel: Callable[[], object] | None = None) -> None:
         # Not the base class's: nothing of it is used but its name.
         self.on_cancel = on_cancel
         self._result: Any = _PENDING
@@ -161,6 +162,36 @@ def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:
             reply.give(change(future.result()))
         except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for the reply
             reply.fail(failure)
+
+    source.add_done_callback(done)
+    return reply
+
+
+def then(source: Future[T], go_on: Callable[[T], Future[Any]]) -> Reply:
+    """A reply that follows `go_on(result)` once `source` has its result; failures pass through.
+    What cancels it cancels what it waits for, or will wait for."""
+    under_way: list[Future[Any]] = [source]
+    is_cancelled = False
+
+    def cancel() -> None:
+        nonlocal is_cancelled
+        is_cancelled = True
+        under_way[0].cancel()
+
+    reply = Reply(cancel)
+
+    def done(first: Future[T]) -> None:
+        if first.exception() is not None:
+            reply.follow(first)
+            return
+        try:
+            under_way[0] = following = go_on(first.result())
+        except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for the reply
+            reply.fail(failure)
+            return
+        following.add_done_callback(reply.follow)
+        if is_cancelled:
+            following.cancel()
 
     source.add_done_callback(done)
     return reply

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import anyio
 import msgspec
 from pylsp_jsonrpc.endpoint import Endpoint
-from pylsp_jsonrpc.exceptions import JsonRpcException, JsonRpcRequestCancelled
+from pylsp_jsonrpc.exceptions import JsonRpcException
 
 from tertulia_protocol import envelope, errors
 from tertulia_protocol.decoding import json_decoder
@@ -154,8 +154,11 @@ class Gate:
         self._refuse(None, *wire_error(error))
 
     def close(self) -> None:
-        """The connection ended: nothing more is answered."""
+        """The connection ended: nothing more is answered, and nobody waits for it."""
+        asked = list(self._in_flight)
         self._in_flight.clear()
+        for request_id in asked:
+            self._cancel(request_id)
         self._endpoint.shutdown()
 
     def _admit(self, message: envelope.Envelope) -> None:
@@ -223,9 +226,12 @@ class Gate:
         except (msgspec.DecodeError, RecursionError):
             return
         if asked.id in self._in_flight:
-            self._endpoint.consume(
-                {"jsonrpc": "2.0", "method": CANCEL_METHOD, "params": {"id": asked.id}}
-            )
+            self._cancel(asked.id)
+
+    def _cancel(self, request_id: envelope.RequestId) -> None:
+        self._endpoint.consume(
+            {"jsonrpc": "2.0", "method": CANCEL_METHOD, "params": {"id": request_id}}
+        )
 
     def _call(self, method: Method, params: Any) -> Any:
         """What the endpoint gets for a request: a `Raw` result, a `Reply`, or its exception."""
@@ -251,7 +257,7 @@ class Gate:
             except Exception as error:  # noqa: BLE001 - as in _call
                 reply.fail(_carried(error))
             finally:
-                reply.fail(JsonRpcRequestCancelled("The request was cancelled."))
+                reply.fail(_carried(errors.cancelled()))
 
         reply.on_cancel = self._spawn(run)
         return reply
@@ -303,7 +309,7 @@ def _raw(result: Any) -> msgspec.Raw:
 
 def _awaited(reply: Reply) -> Reply:
     """`reply` as the endpoint can carry it: encoded result, or a carried exception."""
-    carried = Reply(reply.on_cancel)
+    carried = Reply(reply.cancel)
 
     def done(source: Any) -> None:
         try:

@@ -149,6 +149,11 @@ class StoreFailed(_CodedError):
     default_code = STORE_FAILED
 
 
+def cancelled() -> RpcError:
+    """The answer to a request that its client has cancelled."""
+    return RpcError(REQUEST_CANCELLED, "The request was cancelled.")
+
+
 BY_KIND: dict[str, type[_CodedError]] = {cls.kind: cls for cls in _CodedError.__subclasses__()}
 """The classes above by their `data.kind`."""
 

@@ -6,6 +6,8 @@ Daemons look when the test says so; their own looks are far apart.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -635,27 +637,31 @@ async def test_a_turn_that_outlives_its_session_writes_nothing_to_the_next_of_it
         assert (await there.request("session.getMessages", at))["events"] == before
 
 
-async def test_who_waits_here_for_a_message_that_another_daemon_has_is_told_to_come_again(
+async def test_who_asks_here_by_key_for_a_message_that_another_daemon_has_has_its_answer(
     tmp_path: Path,
 ) -> None:
-    async with two(tmp_path) as (here, _, there, other):
+    async with two(tmp_path) as (here, room, there, other):
         other.model.hold = True
         first, second = ({"sessionId": S, "prompt": p, "idempotencyKey": p} for p in ("a", "b"))
         for message in (first, second):
             await there.request("session.send", message)
         call = await other.model.next_call()
-        for message in (first, second):
-            with pytest.raises(TurnBusy, match="another daemon") as refused:
-                await here.request("session.sendAndWait", message)
-            assert refused.value.retry_ms is not None
+        asked = [await here.ask("session.sendAndWait", message) for message in (first, second)]
+        await look(room)
+        await here.request("session.getMessages", {"sessionId": S})
+        assert not [answer for answer in here.answers() if answer["id"] in asked]
         call.finish("to a")
         last = await other.model.next_call()
-        ended = await here.request("session.sendAndWait", first)
+        await look(room)
+        ended = (await here.answer(asked[0]))["result"]
         assert ended["response"]["data"]["content"] == "to a"
         last.finish("to b")
-        await there.next_event("session.idle", S)
-        ended = await here.request("session.sendAndWait", second)
+        await idle(there, 1)
+        await look(room)
+        ended = (await here.answer(asked[1]))["result"]
         assert ended["response"]["data"]["content"] == "to b"
+        again = await here.request("session.sendAndWait", first)
+        assert again["response"]["data"]["content"] == "to a"
 
 
 async def waits_in_a_paused_queue(client: FramesClient) -> tuple[Any, Any]:
@@ -664,7 +670,8 @@ async def waits_in_a_paused_queue(client: FramesClient) -> tuple[Any, Any]:
     asked = await client.ask("session.sendAndWait", {"sessionId": S, "prompt": "waits"})
     idle = {"sessionId": S, "prompt": "waits too", "wait": True}
     asked_too = await client.ask("session.send", idle)
-    await client.request("ping")
+    queued = await client.request("session.queue.pendingItems", {"sessionId": S})
+    assert len(queued["items"]) == 2
     return asked, asked_too
 
 
@@ -743,3 +750,98 @@ async def test_who_asks_here_by_the_key_of_a_message_that_runs_elsewhere_waits_f
         await idle(there, 1)
         await look(room)
         assert (await here.answer(asked))["result"] == accepted
+
+
+async def test_who_waits_here_and_edits_the_queue_has_the_answer_that_was_given_elsewhere(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        asked, _ = await waits_in_a_paused_queue(here)
+        await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+        await idle(there, 1)
+        room.store._reader.submit(lambda _: time.sleep(0.05))
+        await here.request("session.queue.setDrainPaused", {"sessionId": S, "paused": True})
+        response = (await here.answer(asked))["result"]["response"]
+        assert response["data"]["content"] == "answer 1 to waits"
+
+
+async def test_who_waits_here_learns_that_the_turn_was_lost_elsewhere(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, room):
+        await here.create(S, model="m")
+        asked, asked_too = await waits_in_a_paused_queue(here)
+        async with pair(tmp_path) as (there, other):
+            await there.request("session.resume", {"sessionId": S, "disableResume": True})
+            other.model.hold = True
+            await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+            await other.model.next_call()
+            await look(room)
+            await told(here, *TURN_STARTS)
+            await there.create("something-else")
+            await look(room)
+        await look(room)
+        error = (await here.answer(asked))["error"]
+        assert error["data"]["kind"] == "turn_failed"
+        assert "messageId" in (await here.answer(asked_too))["result"]
+
+
+@pytest.mark.parametrize("end", ["answered", "deleted"])
+async def test_who_waits_and_follows_no_more_is_answered(tmp_path: Path, end: str) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        asked, asked_too = await waits_in_a_paused_queue(here)
+        await here.request("session.detach", {"sessionId": S})
+        if end == "answered":
+            await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+            await idle(there, 1)
+        else:
+            await there.request("session.delete", {"sessionId": S})
+        await look(room)
+        for answer in (await here.answer(asked), await here.answer(asked_too)):
+            assert ("result" in answer) == (end == "answered"), answer
+
+
+async def test_however_many_wait_the_log_is_read_once_for_them(tmp_path: Path) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        await here.request("session.queue.setDrainPaused", {"sessionId": S, "paused": True})
+        sent = {"sessionId": S, "prompt": "q", "idempotencyKey": "k"}
+        asked = [await here.ask("session.sendAndWait", sent) for _ in range(20)]
+        await here.request("session.queue.pendingItems", {"sessionId": S})
+        await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+        await idle(there, 1)
+        read, reads = room.store.read, []
+        room.store.read = lambda *args: reads.append(args) or read(*args)  # type: ignore[method-assign,func-returns-value]
+        free = threading.Event()
+        room.store._reader.submit(lambda _: free.wait(PATIENCE_S))
+        room.sessions.outdated(S)
+        for _ in range(3):
+            room.sessions.outdated(S)
+        free.set()
+        for each in asked:
+            response = (await here.answer(each))["result"]["response"]
+            assert response["data"]["content"] == "answer 1 to q"
+        assert len(reads) == 1
+
+
+async def test_however_many_are_answered_while_a_turn_runs_elsewhere_the_session_lives(
+    tmp_path: Path,
+) -> None:
+    """They are answered one after the other as the log is taken in, and each of them waits on."""
+    async with two(tmp_path) as (here, room, there, other):
+        other.model.hold = True
+        await here.request("session.name.get", {"sessionId": S})
+        free = threading.Event()
+        room.store._writer.submit_bare(lambda _: free.wait(PATIENCE_S))
+        named = await here.ask("session.name.set", {"sessionId": S, "name": "late"})
+        await here.request("ping")
+        sent = {"sessionId": S, "prompt": "once", "idempotencyKey": "k"}
+        accepted = await there.request("session.send", sent)
+        call = await other.model.next_call()
+        asked = [await here.ask("session.send", {**sent, "wait": True}) for _ in range(200)]
+        await here.request("ping")
+        free.set()
+        assert (await here.answer(named))["error"]["data"]["kind"] == "turn_busy"
+        call.finish("done")
+        await idle(there, 1)
+        await look(room)
+        for each in asked:
+            assert (await here.answer(each))["result"] == accepted
+        assert await here.request("session.name.get", {"sessionId": S}) == {"name": None}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tertulia_protocol.errors import REQUEST_CANCELLED, SESSION_NOT_FOUND
 from tests.support.frames_client import FramesClient
+from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
 
 pytestmark = pytest.mark.anyio
@@ -154,3 +157,57 @@ async def test_who_waits_for_an_idle_session_waits_while_a_paused_queue_holds_th
     await client.request("session.queue.setDrainPaused", {**paused, "paused": False})
     (await room.model.next_call()).finish("done")
     assert (await client.answer(asked))["result"]["messageId"] == items[0]["id"]
+
+
+@pytest.mark.parametrize("method", ["session.sendAndWait", "session.send"])
+async def test_who_cancels_or_leaves_waits_no_more(
+    both: tuple[FramesClient, Room], method: str
+) -> None:
+    client, room = both
+    await client.request("session.queue.setDrainPaused", {"sessionId": "a", "paused": True})
+    sent = {"sessionId": "a", "prompt": "later", "idempotencyKey": "k", "wait": True}
+    asked = await client.ask(method, sent)
+    other = room.connect()
+    await other.request("session.resume", {"sessionId": "a"})
+    await other.ask(method, sent)
+    await other.request("session.queue.pendingItems", {"sessionId": "a"})
+    assert room.sessions.waited_for()
+    cancel = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": asked}}
+    await client.send(cancel)
+    assert (await client.answer(asked))["error"]["code"] == REQUEST_CANCELLED
+    assert room.sessions.waited_for()
+    room.connection_of[other].abort()
+    await room.gone(other)
+    assert not room.sessions.waited_for()
+    items = (await client.request("session.queue.pendingItems", {"sessionId": "a"}))["items"]
+    assert [item["displayText"] for item in items] == ["later"]
+
+
+async def test_who_leaves_before_the_message_is_accepted_waits_no_more(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await client.request("session.queue.setDrainPaused", {"sessionId": "a", "paused": True})
+    other = room.connect()
+    await other.request("session.resume", {"sessionId": "a"})
+    free = threading.Event()
+    room.store._writer.submit_bare(lambda _: free.wait(PATIENCE_S))
+    await other.ask("session.sendAndWait", {"sessionId": "a", "prompt": "later"})
+    await other.request("ping")
+    room.connection_of[other].abort()
+    await room.gone(other)
+    free.set()
+    items = (await client.request("session.queue.pendingItems", {"sessionId": "a"}))["items"]
+    assert [item["displayText"] for item in items] == ["later"]
+    assert not room.sessions.waited_for()
+
+
+@pytest.mark.parametrize("method", ["session.sendAndWait", "session.send"])
+async def test_who_waits_learns_that_the_session_was_deleted(
+    both: tuple[FramesClient, Room], method: str
+) -> None:
+    client, _ = both
+    asked = await client.ask(method, {"sessionId": "a", "prompt": "q", "wait": True})
+    await client.request("session.name.get", {"sessionId": "a"})
+    await client.request("session.delete", {"sessionId": "a"})
+    assert (await client.answer(asked))["error"]["code"] == SESSION_NOT_FOUND

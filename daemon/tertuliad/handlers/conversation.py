@@ -12,9 +12,10 @@ from tertulia_protocol.attachments import echoed
 from tertulia_protocol.errors import INTERNAL_ERROR, Draining, RpcError, SessionNotFound
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
+from tertuliad.askers import asking
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
-from tertuliad.replies import Reply, mapped
+from tertuliad.replies import Reply, mapped, then
 from tertuliad.sessions import attached
 from tertuliad.sessions.decide import Decision, queue, sending, settings, turns
 from tertuliad.sessions.facts import MessageQueued, is_internal
@@ -25,21 +26,22 @@ from tertuliad.store.base import Range, Record
 
 def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     reply = _sent(ctx, caller, params)
-    return _after_turn(ctx, params.session_id, reply) if params.wait else reply
+    if not params.wait:
+        return reply
+
+    def idle(sent: methods.SessionSendResult) -> Reply:
+        return then(ctx.sessions.when_idle(params.session_id), lambda _: Reply.of(sent))
+
+    return then(reply, idle)
 
 
 def send_and_wait(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
-    final = Reply()
+    def ended(sent: methods.SessionSendResult) -> Reply:
+        with asking(caller.asker):
+            end = ctx.sessions.turn_of(params.session_id, sent.message_id)
+        return then(end, lambda end: Reply.of(_turn_result(end)))
 
-    def sent(done: Any) -> None:
-        if done.exception() is not None:
-            final.follow(done)
-            return
-        ended = ctx.sessions.turn_of(params.session_id, done.result().message_id)
-        ended.add_done_callback(lambda end: final.follow(mapped(end, _turn_result)))
-
-    _sent(ctx, caller, params).add_done_callback(sent)
-    return final
+    return then(_sent(ctx, caller, params), ended)
 
 
 def _turn_result(end: TurnEnd) -> methods.SessionSendAndWaitResult:
@@ -179,21 +181,6 @@ async def _with_files(ctx: Context, message: MessageQueued, cwd: str | None) -> 
         "$.attachments", lambda: attached.prompt_with(message.content, given, cwd)
     )
     return msgspec.structs.replace(message, transformed_content=text)
-
-
-def _after_turn(ctx: Context, session_id: str, reply: Reply) -> Reply:
-    """The same answer, once the session is idle."""
-    final = Reply()
-
-    def sent(done: Any) -> None:
-        if done.exception() is not None:
-            final.follow(done)
-            return
-        idle = ctx.sessions.when_idle(session_id)
-        idle.add_done_callback(lambda _: final.give(done.result()))
-
-    reply.add_done_callback(sent)
-    return final
 
 
 def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> Reply:

@@ -40,7 +40,7 @@ def end_of(
 
     def answer(row: Row | None, records: list[Record]) -> TurnEnd:
         turn = _turn(records, message_id)
-        is_over = turn is not None and any(record.type == _TURN_END for record in turn)
+        is_over = turn is not None and _is_over(turn)
         if not is_over and row is not None and runs(row.owner):
             raise runs_elsewhere(session_id)
         return _end(turn, message_id)
@@ -55,6 +55,25 @@ def end_of(
 
     store.row(session_id).add_done_callback(found)
     return final
+
+
+def ends_of(store: Store, session_id: str, message_ids: set[str]) -> Reply:
+    """Completed with the `TurnEnd` of each of the messages, as `end_of` tells it; those whose turn
+    is still open are left out."""
+
+    def answer(records: list[Record]) -> dict[str, TurnEnd]:
+        turns = {message_id: _turn(records, message_id) for message_id in message_ids}
+        return {
+            message_id: _end(turn, message_id)
+            for message_id, turn in turns.items()
+            if turn is None or _is_over(turn)
+        }
+
+    return mapped(store.read(session_id, Range(types=_TYPES)), answer)
+
+
+def _is_over(turn: list[Record]) -> bool:
+    return any(record.type == _TURN_END for record in turn)
 
 
 def _turn(records: list[Record], message_id: str) -> list[Record] | None:

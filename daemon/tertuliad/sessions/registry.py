@@ -22,7 +22,8 @@ import anyio
 
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
-from tertuliad.replies import Reply
+from tertuliad.askers import asker, asking
+from tertuliad.replies import Reply, then
 from tertuliad.sessions import past_turns
 from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.refusals import exists
@@ -111,17 +112,26 @@ class Sessions:
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
         """Completed with the `TurnEnd` of a message that was accepted, now or before."""
-        session = self._slot(session_id)
-        reply = None if session is None else session.turn_of(message_id)
-        world = self._world
-        return reply or past_turns.end_of(
-            world.store, world.owners.elsewhere, session_id, message_id
-        )
+        session = self._brought_back(session_id)
+        world, who = self._world, asker.get()
+
+        def ended(waiting: Reply | None) -> Reply:
+            with asking(who):
+                return waiting or past_turns.end_of(
+                    world.store, world.owners.elsewhere, session_id, message_id
+                )
+
+        return then(self._watched(session, session.turn_of(message_id)), ended)
 
     def told(self, session_id: str) -> int:
         """The last stored seq that was published here, or read, of a session in memory."""
         session = self._slot(session_id)
         return 0 if session is None else session.told
+
+    def waited_for(self) -> dict[str, int]:
+        """By session that somebody waits for, the same."""
+        waited = [session for session in self._live.values() if session.waited_for]
+        return {session.id: session.told for session in waited}
 
     def works(self, session_id: str) -> bool:
         """Whether a turn of the session runs here, or a command is under way."""
@@ -166,7 +176,7 @@ class Sessions:
         session = self._slot(session_id)
         if session is not None and not session.running:
             session.forget()
-            session.post(lambda _: Decision())
+            self.post(session_id, lambda _: Decision())
 
     def let_go_idle(self) -> None:
         """Drop the sessions that nobody has used for too long."""

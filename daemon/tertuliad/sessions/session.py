@@ -118,7 +118,12 @@ class Session:
     @property
     def in_use(self) -> bool:
         """Whether it runs, or somebody waits for what it will say."""
-        return self.running or self.deleting or self._telling.waits.any
+        return self.running or self.deleting or self.waited_for
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether somebody waits for what it will say."""
+        return self._telling.waits.any
 
     def post(self, decide: Decide, *, first: bool = False) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
@@ -152,11 +157,15 @@ class Session:
         self._work()
         return reply
 
-    def turn_of(self, message_id: str) -> Reply | None:
-        """Completed with the `TurnEnd` of an accepted message; None: its turn is over."""
-        state = self._state
-        if state is None:
-            return None
+    def turn_of(self, message_id: str) -> Reply:
+        """Answers a reply for the `TurnEnd` of an accepted message; None: its turn is over."""
+        if self.gone:
+            return Reply.failed(SessionNotFound.of(self.id))
+        if self._state is not None:
+            return Reply.of(self._waiting_for(message_id, self._state))
+        return self._enqueue(lambda state: Decision(result=self._waiting_for(message_id, state)))
+
+    def _waiting_for(self, message_id: str, state: SessionState) -> Reply | None:
         if state.turn is not None and state.turn.message_id == message_id:
             return self._telling.waits.for_turn(message_id, state.turn.id)
         waits = any(item.message_id == message_id for item in state.pending)
@@ -368,14 +377,20 @@ class Session:
         self._work()
 
     def _take_in(self, done: Future[Loaded | None]) -> None:
-        self._busy = False
-        error = done.exception()
-        loaded = None if error is not None else done.result()
-        if loaded is None:
-            if error is None:
+        """Nothing that is asked for while this is told goes further than the inbox."""
+        try:
+            error = done.exception()
+            if error is not None:
+                self._fail_all(error)
+            elif (loaded := done.result()) is None:
                 self._not_there()
-            self._fail_all(error or SessionNotFound.of(self.id))
-            return
+                self._fail_all(SessionNotFound.of(self.id))
+            else:
+                self._take_up(loaded)
+        finally:
+            self._busy = False
+
+    def _take_up(self, loaded: Loaded) -> None:
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq
         self._stored = loaded.row
@@ -389,13 +404,13 @@ class Session:
 
     def _settle_missed(self, state: SessionState) -> None:
         """Answer who waits for a message that another process has handled."""
-        known = {item.message_id for item in state.pending}
+        known: dict[str, str | None] = {item.message_id: None for item in state.pending}
         if state.turn is not None and state.turn.message_id is not None:
-            known.add(state.turn.message_id)
-        world = self._world
-        for message_id in self._telling.waits.missed(known):
-            end = past_turns.end_of(world.store, world.owners.elsewhere, self.id, message_id)
-            end.add_done_callback(partial(self._telling.waits.settle, message_id))
+            known[state.turn.message_id] = state.turn.id
+        waits = self._telling.waits
+        if missed := waits.missed(known):
+            ends = past_turns.ends_of(self._world.store, self.id, missed)
+            ends.add_done_callback(partial(waits.settle, missed))
 
     def forget(self) -> None:
         """What is in memory of it may be old, and somebody waits for it: the log is folded anew
@@ -413,8 +428,8 @@ class Session:
     def _recover(self, loaded: Loaded) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
         if self._world.owners.elsewhere(loaded.row.owner):
-            self._state = None
             self._answer_only(loaded.state)
+            self._state = None
             return
         if self._inbox and self._inbox[0].ends_turn:
             return

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 import msgspec
 
 from tertulia_protocol import events
+from tertulia_protocol.errors import SessionNotFound, cancelled
 from tertuliad.replies import Reply
 from tertuliad.sessions import facts
 from tertuliad.sessions.sealed import Sealed
@@ -32,10 +33,25 @@ class _Watch(msgspec.Struct):
     message_id: str
     turn_id: str | None = None
     answer: bytes | None = None
+    looked_up: bool = False
+    """The message was handled elsewhere, and the log is read for what became of it."""
+
+
+class _Waiting(Reply):
+    """Whoever asked may leave, and is told so."""
+
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def cancel(self) -> bool:
+        self._waits.leave(self)
+        return False
 
 
 class Waits:
-    """Lives with the session's actor. Its replies are completed in the order of publication."""
+    """Lives with the session's actor. Its replies are completed in the order of publication, and
+    can be cancelled."""
 
     __slots__ = ("_idle", "_quiet", "_turns")
 
@@ -52,51 +68,73 @@ class Waits:
 
     def for_idle(self) -> Reply:
         """Completed with None when no turn runs and no message is pending."""
-        reply = Reply()
+        reply = _Waiting(self)
         self._idle = (*self._idle, reply)
         return reply
 
     def for_quiet(self) -> Reply:
         """Completed with None when no turn runs; messages of a paused queue may wait."""
-        reply = Reply()
+        reply = _Waiting(self)
         self._quiet = (*self._quiet, reply)
         return reply
 
     def for_turn(self, message_id: str, turn_id: str | None) -> Reply:
         """Completed with the `TurnEnd` of the message's turn, which has not ended yet; `turn_id`
         if it has begun."""
-        watch = _Watch(Reply(), message_id, turn_id)
+        watch = _Watch(_Waiting(self), message_id, turn_id)
         self._turns = (*self._turns, watch)
         return watch.reply
+
+    def leave(self, reply: Reply) -> None:
+        """Whoever waits for it does so no more."""
+        self._idle = tuple(each for each in self._idle if each is not reply)
+        self._quiet = tuple(each for each in self._quiet if each is not reply)
+        self._turns = tuple(each for each in self._turns if each.reply is not reply)
+        reply.fail(cancelled())
 
     def idle(self) -> None:
         waiting, self._idle = self._idle, ()
         for reply in waiting:
             reply.give(None)
-        self.quiet()
 
     def quiet(self) -> None:
         waiting, self._quiet = self._quiet, ()
         for reply in waiting:
             reply.give(None)
 
-    def missed(self, known: Collection[str]) -> list[str]:
-        """The messages that are waited for and are none of the `known`, which wait or have their
-        turn: another process has written what became of them."""
-        return [each.message_id for each in self._turns if each.message_id not in known]
+    def missed(self, known: Mapping[str, str | None]) -> set[str]:
+        """The log was folded anew. `known` are the messages that wait, and the one that has its
+        turn, with its turn's id. Gives those that are waited for and are none of them, as another
+        process has handled them: they are for `settle`."""
+        missed = set()
+        for watch in self._turns:
+            if watch.message_id in known:
+                watch.turn_id = known[watch.message_id]
+            elif not watch.looked_up:
+                watch.looked_up = True
+                missed.add(watch.message_id)
+        return missed
 
-    def settle(self, message_id: str, end: Future[TurnEnd]) -> None:
-        """What became of a message was read from the log; where that failed, it may come yet."""
-        if end.exception() is None:
-            for watch in self._pop(self._of(message_id)):
-                watch.reply.give(end.result())
+    def settle(self, missed: set[str], ends: Future[dict[str, TurnEnd]]) -> None:
+        """What became of messages was read from the log; where it does not say, it may yet."""
+        found = ends.result() if ends.exception() is None else {}
+        for watch in [each for each in self._turns if each.message_id in missed]:
+            watch.looked_up = False
+            if (end := found.get(watch.message_id)) is not None:
+                self._pop([watch])
+                watch.reply.give(end)
 
     def fail(self, error: BaseException) -> None:
         """The session is gone, or cannot say how the turns ended."""
         watches, self._turns = self._turns, ()
         for watch in watches:
             watch.reply.fail(error)
+        if isinstance(error, SessionNotFound):
+            waiting, self._idle = self._idle, ()
+            for reply in waiting:
+                reply.fail(error)
         self.idle()
+        self.quiet()
 
     def see(self, sealed: list[Sealed]) -> None:
         """Take note of events that are published together."""
@@ -134,7 +172,7 @@ class Waits:
 
     def _taken_out(self, left: set[str]) -> None:
         """The queue was edited: a message that is not in it any more gets no turn."""
-        waiting = [watch for watch in self._turns if watch.turn_id is None]
+        waiting = [each for each in self._turns if each.turn_id is None and not each.looked_up]
         for watch in self._pop([each for each in waiting if each.message_id not in left]):
             watch.reply.give(TurnEnd(answer=None, aborted=True))
 
