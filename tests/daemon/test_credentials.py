@@ -15,13 +15,16 @@ from tertuliad import limits
 from tertuliad.providers.base import Provider, Target
 from tertuliad.sessions.credentials import Credentials
 
+BORN = 1
+"""When the sessions were made."""
+
 
 def with_key(key: str) -> SessionProviders:
     return SessionProviders(ProviderConfig(base_url="http://localhost:1/v1", api_key=key))
 
 
 def given(kept: Credentials, session_id: str) -> SessionProviders:
-    found = kept.of(session_id)
+    found = kept.of(session_id, BORN)
     assert found is not None
     return found.given
 
@@ -33,9 +36,9 @@ def target(name: str) -> Target:
 def test_equal_ones_are_kept_once() -> None:
     kept = Credentials()
     for number in range(3):
-        kept.keep(f"s{number}", with_key("one"))
-    kept.keep("other", with_key("two"))
-    assert kept.of("s0") is kept.of("s1") is kept.of("s2")
+        kept.keep(f"s{number}", BORN, with_key("one"))
+    kept.keep("other", BORN, with_key("two"))
+    assert kept.of("s0", BORN) is kept.of("s1", BORN) is kept.of("s2", BORN)
     assert given(kept, "other") == with_key("two")
     assert given(kept, "s0") == with_key("one")
 
@@ -43,9 +46,9 @@ def test_equal_ones_are_kept_once() -> None:
 def test_targets_are_kept_and_no_more_than_their_bound() -> None:
     """A target remembers what its server refuses: it is not asked for it again."""
     kept = Credentials()
-    kept.keep("a", with_key("one"))
-    kept.keep("b", with_key("one"))
-    a, b = kept.of("a"), kept.of("b")
+    kept.keep("a", BORN, with_key("one"))
+    kept.keep("b", BORN, with_key("one"))
+    a, b = kept.of("a", BORN), kept.of("b", BORN)
     assert a is not None
     assert b is not None
     first = target("m0")
@@ -59,8 +62,8 @@ def test_targets_are_kept_and_no_more_than_their_bound() -> None:
 
 def test_what_depends_on_more_than_what_was_given_is_found_out_anew() -> None:
     kept = Credentials()
-    kept.keep("a", SessionProviders(models=[ProviderModelConfig(id="m", provider="p")]))
-    a = kept.of("a")
+    kept.keep("a", BORN, SessionProviders(models=[ProviderModelConfig(id="m", provider="p")]))
+    a = kept.of("a", BORN)
     assert a is not None
     a.found("other", target("other"))
     assert a.target("other") is None
@@ -68,21 +71,21 @@ def test_what_depends_on_more_than_what_was_given_is_found_out_anew() -> None:
 
 def test_nothing_is_left_of_what_the_last_session_had() -> None:
     kept = Credentials()
-    kept.keep("a", with_key("one"))
-    held = weakref.ref(kept.of("a") or kept)
-    kept.copy("a", "b")
+    kept.keep("a", BORN, with_key("one"))
+    held = weakref.ref(kept.of("a", BORN) or kept)
+    kept.copy(kept.of("a", BORN), "b", BORN)
     kept.forget("a")
-    assert held() is kept.of("b")
-    kept.keep("c", with_key("two"))
+    assert held() is kept.of("b", BORN)
+    kept.keep("c", BORN, with_key("two"))
     kept.forget("b")
     assert held() is None
 
 
 def test_a_new_key_is_one_sessions_own() -> None:
     kept = Credentials()
-    kept.keep("a", with_key("one"))
-    kept.keep("b", with_key("one"))
-    kept.keep("a", with_key("two"))
+    kept.keep("a", BORN, with_key("one"))
+    kept.keep("b", BORN, with_key("one"))
+    kept.keep("a", BORN, with_key("two"))
     assert (given(kept, "a"), given(kept, "b")) == (with_key("two"), with_key("one"))
 
 
@@ -90,19 +93,30 @@ def test_of_lists_each_takes_the_place_of_its_own() -> None:
     kept = Credentials()
     endpoints = [NamedProviderConfig(base_url="http://localhost:1", name="p")]
     models = [ProviderModelConfig(id="m", provider="p")]
-    kept.keep("a", SessionProviders(providers=endpoints))
-    kept.keep("a", SessionProviders(models=models))
+    kept.keep("a", BORN, SessionProviders(providers=endpoints))
+    kept.keep("a", BORN, SessionProviders(models=models))
     assert given(kept, "a") == SessionProviders(providers=endpoints, models=models)
-    kept.keep("a", with_key("one"))
+    kept.keep("a", BORN, with_key("one"))
     assert given(kept, "a") == with_key("one")
 
 
 def test_a_child_has_what_its_source_had_then() -> None:
     kept = Credentials()
-    kept.copy("nobody", "child")
+    kept.copy(kept.of("nobody", BORN), "child", BORN)
     assert "child" not in kept
-    kept.keep("source", with_key("one"))
-    kept.copy("source", "child")
+    kept.keep("source", BORN, with_key("one"))
+    kept.copy(kept.of("source", BORN), "child", BORN)
     kept.forget("source")
     assert "source" not in kept
     assert given(kept, "child") == with_key("one")
+
+
+def test_another_session_of_the_same_id_has_none_of_it() -> None:
+    kept = Credentials()
+    kept.keep("a", BORN, with_key("first"))
+    assert kept.of("a", BORN + 1) is None
+    kept.keep("a", BORN + 1, with_key("second"))
+    assert kept.of("a", BORN) is None
+    found = kept.of("a", BORN + 1)
+    assert found is not None
+    assert found.given == with_key("second")

@@ -602,6 +602,22 @@ async def test_who_followed_what_was_deleted_elsewhere_does_not_follow_what_was_
             await here.request("session.log", {"sessionId": S, "message": "to whom?"})
 
 
+async def test_the_keys_of_a_session_are_not_for_the_next_of_its_id(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (here, room), pair(tmp_path) as (there, _):
+        provider = {"baseUrl": "http://localhost:1/v1", "apiKey": "sk-first"}
+        await here.create(S, model="m", provider=provider)
+        await here.request("session.detach", {"sessionId": S})
+        await there.request("session.delete", {"sessionId": S})
+        await there.create(S, model="m")
+        second = room.connect()
+        await second.request("session.resume", {"sessionId": S})
+        await second.turn(S, "hello")
+        await second.request("sessions.fork", {"sessionId": S, "newSessionId": "child"})
+        await second.request("session.resume", {"sessionId": "child"})
+        await second.turn("child", "hello")
+        assert room.models.given == [None, None]
+
+
 async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
     tmp_path: Path,
 ) -> None:

@@ -52,8 +52,11 @@ class Models:
 
     def __init__(self, model: InProcessModel) -> None:
         self._model = model
+        self.given: list[SessionProviders | None] = []
+        """What was given for each call, where it was not asked for before."""
 
     async def resolve(self, name: str | None, given: SessionProviders | None) -> Target:
+        self.given.append(given)
         self.check(name or "", given)
         return self._model.target(name)
 
@@ -81,11 +84,12 @@ class Room:
         session_idle_s: float,
     ) -> None:
         self.model = InProcessModel()
+        self.models = Models(self.model)
         self.draining = False
         self.connections: set[Connection] = set()
         self.engine = Engine(
             home,
-            models=cast(Any, Models(self.model)),
+            models=cast(Any, self.models),
             turn_limits=turn_limits,
             session_idle_s=session_idle_s,
             connections=self.connections,

@@ -60,10 +60,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """Forget what is kept in memory for a session that is gone, and tell everybody."""
 
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
-        """Keep in memory what the settings say of endpoints and keys; nothing said changes
-        nothing."""
+        """Keep in memory what the settings of a session, which has just taken them, say of
+        endpoints and keys; nothing said changes nothing."""
         if (given := given_providers(config)) is not None:
-            self.world.credentials.keep(session_id, given)
+            created_ms = self.sessions.created_ms(session_id)
+            self.world.credentials.keep(session_id, created_ms, given)
 
     def delete(self, session_id: str) -> Reply:
         """Remove a session with all that is kept in memory for it, and tell everybody; answers the

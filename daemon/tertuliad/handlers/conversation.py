@@ -73,7 +73,7 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
             lambda message_id: message_id,
             if_idle=bool(params.if_idle),
             expected_seq=params.expected_seq,
-            has_keys=ctx.world.has_keys(params.session_id, state.config),
+            has_keys=ctx.world.has_keys(state),
         )
 
     put = put_message(ctx, caller, params.session_id, params, command)

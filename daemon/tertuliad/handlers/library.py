@@ -44,10 +44,11 @@ async def fork(
     name = (params.name or "").strip() or None
     await ctx.make_way(child)
     with anyio.CancelScope(shield=True):  # what is stored is also told
-        row = await branching.fork(
+        parent, row = await branching.fork(
             ctx.world.store, source, child, before=params.to_event_id, name=name
         )
-    ctx.world.credentials.copy(source, child)
+    credentials = ctx.world.credentials
+    credentials.copy(credentials.of(source, parent.created_ms), child, row.created_ms)
     ctx.world.lifecycle("session.created", row)
     return methods.SessionsForkResult(session_id=child, name=name)
 

@@ -22,7 +22,7 @@ def pending_items(ctx: Context, caller: Caller, params: shapes.SessionParams) ->
             paused=state.paused,
             needs_provider=bool(state.pending)
             and state.turn is None
-            and not ctx.world.has_keys(params.session_id, state.config),
+            and not ctx.world.has_keys(state),
         )
         return Decision(result=result)
 
@@ -79,7 +79,7 @@ def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertA
     ctx.need_attached(caller, params.session_id)
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
-        has_keys = ctx.world.has_keys(params.session_id, state.config)
+        has_keys = ctx.world.has_keys(state)
         return queue.insert(state, message, params.position, message.message_id, has_keys=has_keys)
 
     reply = put_message(ctx, caller, params.session_id, params.message, command)

@@ -46,9 +46,9 @@ async def place_of(store: Store, session_id: str, event_id: str, path: str) -> i
 
 async def fork(
     store: Store, source: str, new_id: str, *, before: str | None, name: str | None
-) -> Row:
+) -> tuple[Row, Row]:
     """Store a session that shares the log of `source`, up to the event `before`, if that is given.
-    Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
+    Gives the rows of both. Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
     found = await settled(store.load(source))
     if found is None:
         raise SessionNotFound.of(source)
@@ -64,7 +64,7 @@ async def fork(
         raise exists(new_id) from None
     except NotThere:
         raise SessionNotFound.of(source) from None
-    return append.row
+    return found.row, append.row
 
 
 async def _folded_up_to(store: Store, found: Log, upto: int) -> SessionState:

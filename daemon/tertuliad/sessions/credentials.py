@@ -31,23 +31,27 @@ class Kept:
 
 
 class Credentials:
-    """By session; outlives the sessions' actors. Equal ones are kept once: hundreds of sessions
-    mostly have the same endpoint."""
+    """By session; outlives the sessions' actors. What was given for a session is not for another
+    one that was made under its id later. Equal ones are kept once: hundreds of sessions mostly have
+    the same endpoint."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, tuple[int, Kept]] = {}
         self._latest: Kept | None = None
 
     def __contains__(self, session_id: str) -> bool:
+        """Whether anything is kept for a session of that id, whenever it was made."""
         return session_id in self._kept
 
-    def of(self, session_id: str) -> Kept | None:
-        return self._kept.get(session_id)
+    def of(self, session_id: str, created_ms: int) -> Kept | None:
+        """What was given for the session that was made then."""
+        born, kept = self._kept.get(session_id, (0, None))
+        return kept if born == created_ms else None
 
-    def keep(self, session_id: str, given: SessionProviders) -> None:
+    def keep(self, session_id: str, created_ms: int, given: SessionProviders) -> None:
         """Take the place of what was given before. An endpoint takes the place of all of it; of
         lists of endpoints and models, each one of its own."""
-        before = self._kept.get(session_id)
+        before = self.of(session_id, created_ms)
         if before is not None and given.provider is None and before.given.provider is None:
             given = SessionProviders(
                 providers=given.providers or before.given.providers,
@@ -55,16 +59,17 @@ class Credentials:
             )
         if self._latest is None or self._latest.given != given:
             self._latest = Kept(given)
-        self._kept[session_id] = self._latest
+        self._kept[session_id] = created_ms, self._latest
 
-    def copy(self, source: str, child: str) -> None:
-        """What `source` has holds for `child` too."""
-        if (kept := self._kept.get(source)) is not None:
-            self._kept[child] = kept
+    def copy(self, kept: Kept | None, child: str, created_ms: int) -> None:
+        """What its source has holds for `child` too."""
+        if kept is not None:
+            self._kept[child] = created_ms, kept
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
-        if self._kept.pop(session_id, None) is self._latest:
+        _, kept = self._kept.pop(session_id, (0, None))
+        if kept is self._latest:
             self._latest = None
 
 

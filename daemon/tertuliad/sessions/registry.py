@@ -83,8 +83,7 @@ class Sessions:
         """Start the turn of a message that was left waiting, unless it waits for a key."""
 
         def command(state: SessionState) -> Decision:
-            has_keys = self._world.has_keys(session_id, state.config)
-            return turns.go_on(state) if has_keys else Decision()
+            return turns.go_on(state) if self._world.has_keys(state) else Decision()
 
         return self.post(session_id, command)
 
@@ -127,6 +126,11 @@ class Sessions:
         """The last stored seq that was published here, or read, of a session in memory."""
         session = self._slot(session_id)
         return 0 if session is None else session.told
+
+    def created_ms(self, session_id: str) -> int:
+        """When a session that is in memory was made."""
+        session = self._slot(session_id)
+        return 0 if session is None else session.created_ms
 
     def waited_for(self) -> dict[str, int]:
         """By session that somebody waits for, the same."""

@@ -61,6 +61,7 @@ def start_turn(
     assert state.turn is not None
     plan = Plan(
         session_id=state.id,
+        created_ms=state.created_ms,
         config=state.config,
         history=partial(_history, world.store, state),
         headers=world.request_headers.of(state.id, state.turn.message_id),

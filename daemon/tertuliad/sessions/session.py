@@ -141,6 +141,12 @@ class Session:
         return self._enqueue(decide, first=first)
 
     @property
+    def created_ms(self) -> int:
+        """0: it is not known yet."""
+        known = self._state or self._stored
+        return 0 if known is None else known.created_ms
+
+    @property
     def told(self) -> int:
         """The last stored seq that was published here, or read."""
         return self._telling.seq
@@ -434,7 +440,7 @@ class Session:
         if self._inbox and self._inbox[0].ends_turn:
             return
         world = self._world
-        go_on = not world.leave_waiting and world.has_keys(self.id, loaded.state.config)
+        go_on = not world.leave_waiting and world.has_keys(loaded.state)
         message = turns.UNSTORED if loaded.row.owner == world.owners.me else turns.INTERRUPTED
         reply = Reply()
         reply.add_done_callback(self._recovered)

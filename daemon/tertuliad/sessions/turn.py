@@ -21,6 +21,7 @@ from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import RpcError
 from tertuliad import open_files
 from tertuliad.providers.base import Done, Message, ProviderFailed, Target
+from tertuliad.sessions.credentials import Kept
 from tertuliad.sessions.decide.answering import Outcome
 from tertuliad.sessions.model_request import as_the_caller_knows, request_of
 from tertuliad.sessions.retry import Tried, wait_before_retry
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a turn starts from: the session as it was when its message was admitted."""
 
     session_id: str
+    created_ms: int
     config: SessionConfig
     history: Callable[[], Awaitable[list[Message]]]
     headers: dict[str, str]
@@ -108,7 +110,7 @@ class Turn:
 
     async def _target(self) -> Target:
         plan = self._plan
-        kept = self._world.credentials.of(plan.session_id)
+        kept = self._kept()
         target = None if kept is None else kept.target(plan.config.model)
         if target is None:
             given = given_providers(plan.config) if kept is None else kept.given
@@ -120,12 +122,15 @@ class Turn:
                 kept.found(plan.config.model, target)
         return as_the_caller_knows(target, plan.config)
 
+    def _kept(self) -> Kept | None:
+        return self._world.credentials.of(self._plan.session_id, self._plan.created_ms)
+
     def _explained(self, failure: ProviderFailed) -> ProviderFailed:
         """A key that was given to an earlier process is gone with it: say so."""
         if (
             failure.kind == "authentication"
             and given_providers(self._plan.config) is not None
-            and self._plan.session_id not in self._world.credentials
+            and self._kept() is None
         ):
             failure.message += (
                 " Keys are never stored: resume the session with its provider and key."

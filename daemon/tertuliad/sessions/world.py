@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from tertulia_protocol.config import SessionConfig, given_providers
+from tertulia_protocol.config import given_providers
 from tertulia_protocol.events import LifecycleType
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad.providers.base import Target
@@ -17,6 +17,7 @@ from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
 
 if TYPE_CHECKING:
+    from tertuliad.sessions.state import SessionState
     from tertuliad.tasks import Spawn
 
 
@@ -58,7 +59,9 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What an earlier process left waiting waits for a client, also behind a turn of its that is
     ended here: this daemon may end before the answer does."""
 
-    def has_keys(self, session_id: str, config: SessionConfig) -> bool:
+    def has_keys(self, state: SessionState) -> bool:
         """Whether a waiting message's turn can begin unasked: the keys that a client gave to an
         earlier process are gone with it, until a client gives them again."""
-        return given_providers(config) is None or session_id in self.credentials
+        if given_providers(state.config) is None:
+            return True
+        return self.credentials.of(state.id, state.created_ms) is not None
