@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from tertulia_protocol import layout
-from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.errors import SessionNotFound, StoreFailed
 from tertulia_protocol.events import LifecycleType
 from tertuliad import limits
 from tertuliad.audience import Audience
@@ -97,6 +97,7 @@ class Engine:
             spawn=spawn,
         )
         self._spawn = spawn
+        self._arrivals = Arrivals()
         self._warmed = False
         self._opened = 0.0
         self.handlers: dict[str, Handler] = table.Bound(
@@ -105,7 +106,7 @@ class Engine:
                 sessions=self.sessions,
                 hub=self.hub,
                 models=models,
-                arrivals=Arrivals(),
+                arrivals=self._arrivals,
                 files=NamedFiles(),
                 opened=self._session_opened,
                 deleted=self._deleted,
@@ -135,6 +136,7 @@ class Engine:
         """A session is gone, with all that is kept in memory for it."""
         self.world.credentials.forget(session_id)
         self.world.request_headers.forget_session(session_id)
+        self._arrivals.give_up(session_id, SessionNotFound.of(session_id))
         self.hub.close_room(session_id)
         self._audience.tell_deleted(session_id)
 

@@ -150,8 +150,9 @@ async def settled(source: Future[T]) -> T:
 
 
 def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:
-    """A reply with `change(result)` once `source` has its result; failures pass through."""
-    reply = Reply()
+    """A reply with `change(result)` once `source` has its result; failures pass through. What
+    cancels it cancels `source`."""
+    reply = Reply(source.cancel)
 
     def done(future: Future[T]) -> None:
         error = future.exception()

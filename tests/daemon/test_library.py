@@ -24,7 +24,7 @@ from tertuliad.replies import settled
 from tertuliad.store.indexer import Indexer
 from tertuliad.store.schema import FILE_NAME
 from tests.support.frames_client import FramesClient
-from tests.support.in_process_model import Call, last_words
+from tests.support.in_process_model import PATIENCE_S, Call, last_words
 from tests.support.pair import Room, pair
 
 pytestmark = pytest.mark.anyio
@@ -1080,8 +1080,10 @@ async def test_who_attaches_to_what_is_just_being_made_stays_attached(
             of = {"sessionId": "a", "newSessionId": made}
         asked = await client.ask(method, of)
         attached = False
-        while not attached:
-            params = {"sessionId": made, "disableResume": True}
-            attached = "result" in await other.answer(await other.ask("session.resume", params))
+        with anyio.fail_after(PATIENCE_S):
+            while not attached:
+                params = {"sessionId": made, "disableResume": True}
+                answer = await other.answer(await other.ask("session.resume", params))
+                attached = "result" in answer
         assert "result" in await client.answer(asked)
         assert (await other.request("session.name.get", {"sessionId": made}))["name"] is None

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tertulia_protocol.errors import InvalidParams, Overloaded
+from tertulia_protocol.errors import REQUEST_CANCELLED, SESSION_NOT_FOUND, InvalidParams, Overloaded
 from tertuliad import limits
 from tertuliad.askers import asking
 from tertuliad.named_files import NamedFiles
@@ -65,14 +65,16 @@ async def goes_on(files: NamedFiles) -> None:
 async def test_what_hangs_takes_nothing_from_the_others_until_too_much_does(
     monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
 ) -> None:
-    for name, value in (("FILE_LOOKS", 2), ("FILE_LOOK_S", 0.05), ("FILE_LOOKS_HANGING", 3)):
+    for name, value in (("FILE_LOOKS", 2), ("FILE_LOOKS_HANGING", 3)):
         monkeypatch.setattr(limits, name, value)
     files = NamedFiles()
     with anyio.fail_after(PATIENCE_S):
         for _ in range(3):
             assert await files.look("$.x", lambda: "read") == "read"
-            with pytest.raises(InvalidParams, match=r"^\$\.x: .* within 0.05 s"):
-                await files.look("$.x", disk.look)
+            with monkeypatch.context() as lowered:
+                lowered.setattr(limits, "FILE_LOOK_S", 0.05)
+                with pytest.raises(InvalidParams, match=r"^\$\.x: .* within 0.05 s"):
+                    await files.look("$.x", disk.look)
         with pytest.raises(Overloaded, match="3 looks at files hang"):
             await files.look("$.x", lambda: "read")
     disk.answer()
@@ -247,3 +249,103 @@ async def test_who_names_files_of_a_dead_disk_leaves_the_others_theirs(
         disk.answer()
         for one in asked:
             assert "messageId" in (await client.answer(one))["result"]
+
+
+FILE = {"attachments": [{"type": "file", "path": "/nowhere"}]}
+
+
+@pytest.mark.parametrize("how", ["abort", "cancel", "leave"])
+async def test_a_message_whose_files_are_being_read_can_be_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: DeadDisk, how: str
+) -> None:
+    """And those that came before it are accepted before those behind it, all the same."""
+    monkeypatch.setattr(attached, "prompt_with", lambda prompt, *_: prompt + disk.look())
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        await client.request("session.queue.setDrainPaused", {"sessionId": "a", "paused": True})
+        other = room.connect()
+        await other.request("session.resume", {"sessionId": "a"})
+        first = await other.ask("session.send", {"sessionId": "a", "prompt": "first", **FILE})
+        await disk.seen(1)
+        asked = await client.ask("session.send", {"sessionId": "a", "prompt": "not", **FILE})
+        await disk.seen(2)
+        last = await other.ask("session.send", {"sessionId": "a", "prompt": "last"})
+        await other.request("ping")
+        left = ["first", "last"]
+        if how == "abort":
+            await client.request("session.abort", {"sessionId": "a"})
+            left = []
+        elif how == "cancel":
+            cancel = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": asked}}
+            await client.send(cancel)
+        else:
+            room.connection_of[client].abort()
+            await room.gone(client)
+        if how != "leave":
+            assert (await client.answer(asked))["error"]["code"] == REQUEST_CANCELLED
+        disk.answer()
+        for each in (first, last):
+            assert ("result" in await other.answer(each)) == bool(left)
+        waiting = await other.request("session.queue.pendingItems", {"sessionId": "a"})
+        assert [item["displayText"] for item in waiting["items"]] == left
+
+
+async def test_an_abort_leaves_what_comes_behind_the_turn_that_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
+) -> None:
+    monkeypatch.setattr(attached, "prompt_with", lambda prompt, *_: prompt + disk.look())
+    async with pair(tmp_path) as (client, room):
+        room.model.hold = True
+        await client.create("a")
+        await client.say("a", "runs")
+        await room.model.next_call()
+        asked = await client.ask("session.send", {"sessionId": "a", "prompt": "next", **FILE})
+        await disk.seen(1)
+        await client.request("session.abort", {"sessionId": "a"})
+        disk.answer()
+        assert "messageId" in (await client.answer(asked))["result"]
+        (await room.model.next_call()).finish("to the next")
+
+
+async def test_a_new_session_waits_for_no_files_of_the_one_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
+) -> None:
+    monkeypatch.setattr(attached, "prompt_with", lambda prompt, *_: prompt + disk.look())
+    async with pair(tmp_path) as (client, _):
+        await client.create("a")
+        asked = await client.ask("session.send", {"sessionId": "a", "prompt": "x", **FILE})
+        await disk.seen(1)
+        await client.request("session.delete", {"sessionId": "a"})
+        assert (await client.answer(asked))["error"]["code"] == SESSION_NOT_FOUND
+        await client.create("a")
+        await client.turn("a", "it waits for nothing")
+
+
+async def test_what_names_no_file_needs_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FILE_LOOKS_HANGING", 0)
+    async with pair(tmp_path) as (client, _):
+        await client.create("a")
+        selection = {"type": "selection", "filePath": "/x.py", "text": "some lines"}
+        image = {"type": "blob", "mimeType": "image/png", "data": "aGVsbG8="}
+        sent = {"sessionId": "a", "prompt": "x", "wait": True, "attachments": [selection, image]}
+        await client.request("session.send", sent)
+        with pytest.raises(Overloaded, match="looks at files hang"):
+            await client.request("session.send", {**sent, **FILE})
+
+
+async def test_a_fault_is_told_where_the_message_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: DeadDisk
+) -> None:
+    monkeypatch.setattr(limits, "PROMPT_BYTES", 100)
+    monkeypatch.setattr(attached, "prompt_with", lambda *_: disk.look())
+    async with pair(tmp_path) as (client, _):
+        await client.create("a")
+        long = {"sessionId": "a", "message": {"prompt": "x" * 101}, "position": 0}
+        with pytest.raises(InvalidParams, match=r"^\$\.message: the message has 101 characters"):
+            await client.request("session.queue.insertAt", long)
+        monkeypatch.setattr(limits, "FILE_LOOK_S", 0.01)
+        hangs = {**long, "message": {"prompt": "x", **FILE}}
+        with pytest.raises(InvalidParams, match=r"^\$\.message\.attachments: "):
+            await client.request("session.queue.insertAt", hangs)

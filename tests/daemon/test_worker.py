@@ -11,7 +11,7 @@ from functools import partial
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
@@ -52,6 +52,7 @@ async def order_of(askers: list[int]) -> list[Job]:
     return did
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), max_size=30))
 async def test_each_asker_has_its_turn_and_its_own_order(askers: list[int]) -> None:
     did = await order_of(askers)

@@ -9,7 +9,13 @@ import msgspec
 
 from tertulia_protocol import events, shapes
 from tertulia_protocol.attachments import echoed
-from tertulia_protocol.errors import INTERNAL_ERROR, Draining, RpcError, SessionNotFound
+from tertulia_protocol.errors import (
+    INTERNAL_ERROR,
+    REQUEST_CANCELLED,
+    Draining,
+    RpcError,
+    SessionNotFound,
+)
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
 from tertuliad.askers import asking
@@ -86,10 +92,15 @@ PutMessage = Callable[[SessionState, MessageQueued], Decision]
 
 
 def put_message(
-    ctx: Context, caller: Caller, session_id: str, given: Given, command: PutMessage
+    ctx: Context,
+    caller: Caller,
+    session_id: str,
+    given: Given,
+    command: PutMessage,
+    path: str = "$",
 ) -> Reply:
-    """Have a new message accepted; answers the id that stands for it. Where it would start a turn,
-    the caller has to have room for one."""
+    """Have a new message accepted, which was given at `path`; answers the id that stands for it.
+    Where it would start a turn, the caller has to have room for one."""
 
     def with_room(state: SessionState, message: MessageQueued) -> Decision:
         decision = command(state, message)
@@ -106,51 +117,55 @@ def put_message(
         display=given.display_prompt,
         first=given.mode == "immediate" or bool(given.prepend),
     )
-    sending.check_size(message)
-    if not given.request_headers:
-        return _put(ctx, session_id, message, with_room)
-    headers = ctx.world.request_headers
-    headers.keep(session_id, message.message_id, given.request_headers)
+    sending.check_size(message, path)
+    reply = _put(ctx, session_id, message, with_room, f"{path}.attachments")
+    if given.request_headers:
+        headers = ctx.world.request_headers
+        headers.keep(session_id, message.message_id, given.request_headers)
 
-    def forget_unused(done: Any) -> None:
-        if done.exception() is not None or done.result() != message.message_id:
-            headers.forget(session_id, message.message_id)
+        def forget_unused(done: Any) -> None:
+            if done.exception() is not None or done.result() != message.message_id:
+                headers.forget(session_id, message.message_id)
 
-    reply = _put(ctx, session_id, message, with_room)
-    reply.add_done_callback(forget_unused)
+        reply.add_done_callback(forget_unused)
     return reply
 
 
-def _put(ctx: Context, session_id: str, message: MessageQueued, command: PutMessage) -> Reply:
-    """Post the command behind those of the session's messages that came before."""
-    ahead = ctx.arrivals.ahead(session_id)
-    if ahead is None and not message.attachments:
+def _put(
+    ctx: Context, session_id: str, message: MessageQueued, command: PutMessage, field: str
+) -> Reply:
+    """Post the command behind those of the session's messages that came before. `field` is where
+    attachments were given."""
+    if not (message.attachments or ctx.arrivals.any(session_id)):
         return ctx.sessions.post(session_id, lambda state: command(state, message))
-    final = Reply()
     arrival = ctx.arrivals.enter(session_id)
+    final = Reply(arrival.cancel)
     meant = ctx.sessions.post(session_id, lambda state: Decision(result=_Meant.of(state)))
+
+    async def go() -> None:
+        session: _Meant = await meant.settled()
+        whole = await _with_files(ctx, message, session.cwd, field)
+        await arrival.its_turn()
+
+        def put(state: SessionState) -> Decision:
+            session.check(state)
+            return command(state, whole)
+
+        ctx.sessions.post(session_id, put).add_done_callback(final.follow)
 
     async def run() -> None:
         try:
-            try:
-                session: _Meant = await meant.settled()
-                whole = await _with_files(ctx, message, session.cwd)
-            finally:
-                if ahead is not None:
-                    await ahead.settled()
-
-            def put(state: SessionState) -> Decision:
-                session.check(state)
-                return command(state, whole)
-
-            ctx.sessions.post(session_id, put).add_done_callback(final.follow)
+            with arrival.way:
+                await go()
+            if arrival.given_up is not None:  # too late, where it has gone in
+                final.fail(arrival.given_up)
         except Exception as error:  # noqa: BLE001 - the gate maps it
             final.fail(error)
         except BaseException:
             final.fail(Draining("The daemon is stopping, and the message was not accepted."))
             raise
         finally:
-            arrival.give(None)
+            arrival.leave()
 
     ctx.spawn(run)
     return final
@@ -172,15 +187,19 @@ class _Meant(msgspec.Struct):
             raise SessionNotFound.of(state.id)
 
 
-async def _with_files(ctx: Context, message: MessageQueued, cwd: str | None) -> MessageQueued:
+async def _with_files(
+    ctx: Context, message: MessageQueued, cwd: str | None, field: str
+) -> MessageQueued:
     """The message with the text of what is attached to it."""
     given = message.attachments
     if not given:
         return message
-    text = await ctx.files.look(
-        "$.attachments", lambda: attached.prompt_with(message.content, given, cwd)
-    )
-    return msgspec.structs.replace(message, transformed_content=text)
+
+    def text() -> str:
+        return attached.prompt_with(message.content, given, cwd)
+
+    whole = await ctx.files.look(field, text) if attached.names_files(given) else text()
+    return msgspec.structs.replace(message, transformed_content=whole)
 
 
 def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> Reply:
@@ -190,6 +209,8 @@ def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> R
     wanted = params.message_id
 
     def command(state: SessionState) -> Decision:
+        if wanted is None and state.turn is None:
+            ctx.arrivals.give_up(state.id, _aborted())
         if wanted is None or (state.turn is not None and state.turn.message_id == wanted):
             return turns.abort(state, reason, done)
         return queue.remove(
@@ -197,6 +218,13 @@ def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> R
         )
 
     return ctx.sessions.post(params.session_id, command, first=True)
+
+
+def _aborted() -> RpcError:
+    return RpcError(
+        REQUEST_CANCELLED,
+        "The session was aborted before this message was accepted; send it again if it is meant.",
+    )
 
 
 def messages(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:

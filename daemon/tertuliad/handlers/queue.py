@@ -82,7 +82,7 @@ def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertA
         has_keys = ctx.world.has_keys(state)
         return queue.insert(state, message, params.position, message.message_id, has_keys=has_keys)
 
-    reply = put_message(ctx, caller, params.session_id, params.message, command)
+    reply = put_message(ctx, caller, params.session_id, params.message, command, "$.message")
     return mapped(reply, lambda accepted: methods_log.ItemId(id=accepted))
 
 

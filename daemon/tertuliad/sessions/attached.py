@@ -2,7 +2,7 @@
 
 Files are read when the message is accepted, so that the same history gives the same words later.
 Nothing is followed outside of what the caller named; what cannot be read is said, not raised.
-This reads the disk: run it off the event loop.
+Where files or folders are named this reads the disk: run it off the event loop.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ def prompt_with(prompt: str, given: list[attachments.Attachment], cwd: str | Non
     """The text that the model reads: the prompt unchanged, then each attachment in tags."""
     parts = [_described(item, cwd) for item in given if not is_image(item)]
     return "\n\n".join([prompt, *parts]) if parts else prompt
+
+
+def names_files(given: list[attachments.Attachment]) -> bool:
+    """Whether the disk is read for any of them."""
+    kinds = (attachments.FileAttachment, attachments.DirectoryAttachment)
+    return any(isinstance(attachments.view(item), kinds) for item in given)
 
 
 def _described(item: attachments.Attachment, cwd: str | None) -> str:

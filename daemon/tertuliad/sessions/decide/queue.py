@@ -118,7 +118,7 @@ def edit(
         display=display,
         transformed_content=prompt + attached if attached else None,
     )
-    sending.check_size(new)
+    sending.check_size(new, "$")
     pending = [*state.pending[:place], new, *state.pending[place + 1 :]]
     store = _grown if sending.size_of(new) > sending.size_of(old) else _stored
     return store(state, pending, result(True))

@@ -118,14 +118,14 @@ def size_of(message: facts.MessageQueued) -> int:
     return _given_size(message) + len(message.transformed_content or "")
 
 
-def check_size(message: facts.MessageQueued) -> None:
-    """Raise `InvalidParams` for one that is too long as it was given."""
+def check_size(message: facts.MessageQueued, path: str) -> None:
+    """Raise `InvalidParams` for one that is too long as it was given, at `path`."""
     size = _given_size(message)
     if size > limits.PROMPT_BYTES:
         raise faults.invalid(
-            "$.prompt",
-            f"the message has {size} characters, more than the {limits.PROMPT_BYTES} that are"
-            " taken. Make it shorter, or send it in parts",
+            path,
+            f"the message has {size} characters with all that belongs to it, more than the"
+            f" {limits.PROMPT_BYTES} that are taken. Make it shorter, or send it in parts",
         )
 
 
