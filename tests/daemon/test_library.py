@@ -404,8 +404,9 @@ async def test_a_made_title_gives_way_to_a_chosen_one(both: tuple[FramesClient, 
     await client.request("session.name.set", {"sessionId": "a", "name": "Mine"})
     assert not await made("third")
     assert await name() == "Mine"
-    with pytest.raises(InvalidParams, match="summary"):
-        await made("  ")
+    for unseen in ("  ", "\u200b"):
+        with pytest.raises(InvalidParams, match="summary"):
+            await made(unseen)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "\u200b", "\u2060 \ufeff"])
@@ -926,6 +927,9 @@ async def test_no_secret_comes_in_or_goes_out(
             assert b"s3cret" not in path.read_bytes(), path
 
 
+LONG = "y" * (limits.NAME_CHARS + 1)
+
+
 def fact(document: dict[str, Any], kind: str, **data: Any) -> dict[str, Any]:
     """The third event, with another type and data."""
     return {**document["events"][2]["event"], "type": kind, "data": data}
@@ -980,6 +984,28 @@ BROKEN: dict[str, tuple[Any, str]] = {
             )
         ),
         "$.document.events[2].event.data.carried.usage.m",
+    ),
+    "turns below nothing": (
+        lambda d: d["events"][2].update(
+            event=fact(d, "tertulia.rewound", kept=1, removed=7, carried=CARRIED | {"turns": -5})
+        ),
+        "$.document.events[2].event.data.carried",
+    ),
+    "large metadata": (
+        lambda d: d["events"][2].update(
+            event=fact(
+                d, "tertulia.described", metadata={"x": "y" * limits.METADATA_BYTES}, archived=False
+            )
+        ),
+        "$.document.events",
+    ),
+    "a long title": (
+        lambda d: d["events"][2].update(event=fact(d, "tertulia.named", name=LONG, auto=True)),
+        "$.document.events",
+    ),
+    "a source without an id": (
+        lambda d: d["events"][2].update(event=fact(d, "tertulia.forked", source=LONG, upto=2)),
+        "$.document.events",
     ),
     "a name that nobody would see": (
         lambda d: d["events"][2].update(event=fact(d, "tertulia.named", name="\u200b")),

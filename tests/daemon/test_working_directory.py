@@ -147,7 +147,7 @@ async def test_the_folder_is_the_business_of_who_is_attached(
     assert await changes(client) == []
 
 
-@pytest.mark.parametrize("method", ["session.create", "session.resume"])
+@pytest.mark.parametrize("method", ["session.create", "session.resume", "session.options.update"])
 async def test_a_folder_that_is_not_said_whole_is_refused(
     both: tuple[FramesClient, Room], method: str
 ) -> None:

@@ -11,7 +11,7 @@ from tertulia_protocol.methods import session as methods
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decision, settings
-from tertuliad.sessions.refusals import check_listed, check_name
+from tertuliad.sessions.refusals import check_folder, check_listed, check_name, check_visible
 from tertuliad.sessions.state import SessionState
 
 
@@ -66,6 +66,7 @@ def set_auto_name(
     summary = params.summary
     if not summary.strip():
         raise faults.invalid("$.summary", "the summary is empty")
+    check_visible(summary, "$.summary")
 
     def applied(was: bool) -> methods_library.SessionNameSetAutoResult:
         return methods_library.SessionNameSetAutoResult(applied=was)
@@ -81,6 +82,7 @@ def update_options(
     ctx.need_attached(caller, params.session_id)
     patch = params.patch()
     check_listed(patch, None)
+    check_folder(patch.working_directory)
     refused = refusal(patch)
     if refused is not None:
         raise NotSupported(refused)

@@ -190,13 +190,18 @@ def _without(text: str, secrets: Iterable[str]) -> str:
 
 
 def _forms_of(secret: str) -> set[str]:
-    """As it is, and as a server may repeat it inside of JSON, a URL or a header."""
-    from urllib.parse import quote
+    """As it is, and as servers repeat it inside of JSON, a URL, a page or a header. What else one
+    may make of it is not known here."""
+    from html import escape
+    from urllib.parse import quote, quote_plus
 
     plain = secret.encode("utf-8", "replace")
-    escaped = {
+    in_json = {
         json.dumps(plain.decode(), ensure_ascii=only_ascii)[1:-1] for only_ascii in (False, True)
     }
-    escaped |= {form.replace("/", "\\/") for form in escaped}
-    encoded = base64.b64encode(plain).decode().rstrip("=")
-    return {secret, encoded, quote(plain), quote(plain, safe=""), *escaped}
+    in_json |= {form.replace("/", "\\/") for form in in_json}
+    in_json |= {json.dumps(form)[1:-1] for form in in_json}  # JSON inside of JSON
+    in_urls = {quote(plain), quote(plain, safe=""), quote_plus(plain)}
+    in_urls |= {re.sub("%..", lambda code: code[0].lower(), form) for form in in_urls}
+    in_base64 = base64.b64encode(plain).decode().rstrip("=")
+    return {secret, escape(secret), in_base64, *in_json, *in_urls}

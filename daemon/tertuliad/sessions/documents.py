@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import config, events, faults
+from tertulia_protocol import session_id as ids
 from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.methods.library import Document, DocumentRecord
+from tertuliad import limits
 from tertuliad.clock import LATEST_MS, iso, now_ms
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
@@ -55,11 +57,25 @@ def first_append(document: Document, session_id: str) -> Append:
     records = _records(document)
     state = SessionState(id=session_id, created_ms=_created_ms(document))
     fold(state, list(records))
-    check_listed(state.config, state.given_name, _EVENTS)
+    _check_row(state)
     if session_id != document.session_id:
         copied = Draft(facts.Copied(document.session_id))
         records += fold_in(state, seal(state, (copied,), now_ms()))
     return Append(0, row_of(state, now_ms()), records)
+
+
+def _check_row(state: SessionState) -> None:
+    """Raise for what each row of a list would repeat, and is too much."""
+    check_listed(state.config, state.given_name, _EVENTS)
+    fault = None
+    if len(state.title or "") > limits.NAME_CHARS:
+        fault = f"the session's title has more than {limits.NAME_CHARS} characters"
+    elif len(_encoder.encode(state.metadata)) > limits.METADATA_BYTES:
+        fault = f"the session's metadata has more than {limits.METADATA_BYTES} bytes"
+    elif state.parent is not None and not ids.is_valid(state.parent):
+        fault = f"the session that it was forked from has no id: {ids.RULE}"
+    if fault is not None:
+        raise faults.invalid(_EVENTS, fault)
 
 
 def _created_ms(document: Document) -> int:
@@ -123,15 +139,16 @@ def _check_seq(seq: int, last: int, data: Any, path: str) -> None:
 
 def _check_counts(data: Any, path: str) -> None:
     """Together they have to be numbers, too."""
-    given: dict[str, facts.Used | facts.Totals] = {}
+    given: dict[str, tuple[Any, ...]] = {}
     if isinstance(data, facts.Used):
-        given = {path: data}
+        given = {path: msgspec.structs.astuple(data)}
     elif isinstance(data, facts.Rewound):
-        usage = data.carried.usage.items()
-        given = {f"{path}.carried.usage.{model}": totals for model, totals in usage}
+        carried, path = data.carried, f"{path}.carried"
+        given = {path: (carried.turns, carried.inherited_turns)}
+        for model, totals in carried.usage.items():
+            given[f"{path}.usage.{model}"] = msgspec.structs.astuple(totals)
     for place, counts in given.items():
-        numbers = [each for each in msgspec.structs.astuple(counts) if not isinstance(each, str)]
-        if not all(0 <= each <= _MOST for each in numbers):
+        if not all(0 <= each <= _MOST for each in counts if not isinstance(each, str)):
             raise faults.invalid(place, f"a count is below 0, or above {_MOST}")
 
 

@@ -37,6 +37,13 @@ def check_name(name: str | None, path: str = "$.name") -> None:
         raise faults.invalid(path, f"this {fault}")
 
 
+def check_visible(text: str, path: str) -> None:
+    """The same for what may be long."""
+    fault = _fault_of(text, len(text))
+    if fault:
+        raise faults.invalid(path, f"this {fault}")
+
+
 def check_listed(config: SessionConfig, name: str | None, at: str | None = None) -> None:
     """The same for all that each row of a list repeats. `at`: where they all stand, if they are no
     params of their own."""
