@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import anyio
 
 from tertulia_protocol.errors import RpcError
+from tertuliad.askers import asker, asking
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,8 @@ def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:
 
 def then(source: Future[T], go_on: Callable[[T], Future[Any]]) -> Reply:
     """A reply that follows `go_on(result)` once `source` has its result; failures pass through.
-    What cancels it cancels what it waits for, or will wait for."""
+    What cancels it cancels what it waits for, or will wait for. Whoever asks now asks on then."""
+    who = asker.get()
     under_way: list[Future[Any]] = [source]
     is_cancelled = False
 
@@ -186,7 +188,8 @@ def then(source: Future[T], go_on: Callable[[T], Future[Any]]) -> Reply:
             reply.follow(first)
             return
         try:
-            under_way[0] = following = go_on(first.result())
+            with asking(who):
+                under_way[0] = following = go_on(first.result())
         except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for the reply
             reply.fail(failure)
             return

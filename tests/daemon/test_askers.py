@@ -113,6 +113,16 @@ async def test_what_a_client_has_missed_is_read_in_its_turn(
     assert {*asked_by} == {room.connection_of[other].asker}
 
 
+async def test_a_session_that_is_resumed_since_it_exists_is_read_in_the_turn_of_who_asked(
+    both: Both, monkeypatch: pytest.MonkeyPatch, asked_by: list[int]
+) -> None:
+    _, other, room = both
+    monkeypatch.setattr(limits, "LIGHT_EVENTS", 0)
+    room.sessions.let_go()
+    await other.request("session.create", {"sessionId": "s", "ifExists": "resume"})
+    assert {*asked_by} == {room.connection_of[other].asker}
+
+
 async def test_what_the_daemon_does_for_all_is_asked_for_by_nobody(
     both: Both, monkeypatch: pytest.MonkeyPatch, asked_by: list[int]
 ) -> None:

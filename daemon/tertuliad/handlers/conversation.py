@@ -18,7 +18,6 @@ from tertulia_protocol.errors import (
 )
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
-from tertuliad.askers import asking
 from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, then
@@ -43,8 +42,7 @@ def send(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Rep
 
 def send_and_wait(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
     def ended(sent: methods.SessionSendResult) -> Reply:
-        with asking(caller.asker):
-            end = ctx.sessions.turn_of(params.session_id, sent.message_id)
+        end = ctx.sessions.turn_of(params.session_id, sent.message_id)
         return then(end, lambda end: Reply.of(_turn_result(end)))
 
     return then(_sent(ctx, caller, params), ended)

@@ -21,6 +21,7 @@ from tertulia_protocol.config import (
 from tertulia_protocol.errors import NotSupported, SessionExists
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
+from tertuliad.askers import asker, asking
 from tertuliad.clock import iso, now_ms
 from tertuliad.handlers.context import Caller, Context, on_success, working_directory
 from tertuliad.ids import new_id
@@ -139,6 +140,7 @@ def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
 def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:
     """`reply`, or what `instead` gives where the session exists already."""
     final = Reply()
+    who = asker.get()
 
     def settle(done: Any) -> None:
         error = done.exception()
@@ -146,7 +148,8 @@ def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:
             final.give(done.result())
         elif isinstance(error, SessionExists):
             try:
-                instead().add_done_callback(settle)
+                with asking(who):
+                    instead().add_done_callback(settle)
             except Exception as refused:  # noqa: BLE001 - the gate maps it
                 final.fail(refused)
         else:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 
 import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.decoding import json_decoder
-from tertuliad.askers import asker, asking
-from tertuliad.replies import Reply, mapped
+from tertuliad.replies import Reply, mapped, then
 from tertuliad.sessions.refusals import runs_elsewhere
 from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Range, Record, Row, Store
@@ -35,8 +33,6 @@ def end_of(
     """Completed with the `TurnEnd`: `aborted` where the log has no such message, because it was
     taken out of the queue or rewound. Fails with `TurnBusy` where that is still open, since a
     process that `runs` is the row's owner."""
-    final = Reply()
-    who = asker.get()
 
     def answer(row: Row | None, records: list[Record]) -> TurnEnd:
         turn = _turn(records, message_id)
@@ -45,16 +41,11 @@ def end_of(
             raise runs_elsewhere(session_id)
         return _end(turn, message_id)
 
-    def found(done: Future[Row | None]) -> None:
-        if done.exception() is not None:
-            final.follow(done)
-            return
-        with asking(who):
-            records = store.read(session_id, Range(types=_TYPES))  # newer than the row
-        mapped(records, partial(answer, done.result())).add_done_callback(final.follow)
+    def found(row: Row | None) -> Reply:
+        records = store.read(session_id, Range(types=_TYPES))  # newer than the row
+        return mapped(records, partial(answer, row))
 
-    store.row(session_id).add_done_callback(found)
-    return final
+    return then(store.row(session_id), found)
 
 
 def ends_of(store: Store, session_id: str, message_ids: set[str]) -> Reply:

@@ -22,7 +22,6 @@ import anyio
 
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
-from tertuliad.askers import asker, asking
 from tertuliad.replies import Reply, then
 from tertuliad.sessions import past_turns
 from tertuliad.sessions.decide import Decide, Decision, turns
@@ -112,13 +111,12 @@ class Sessions:
     def turn_of(self, session_id: str, message_id: str) -> Reply:
         """Completed with the `TurnEnd` of a message that was accepted, now or before."""
         session = self._brought_back(session_id)
-        world, who = self._world, asker.get()
+        world = self._world
 
         def ended(waiting: Reply | None) -> Reply:
-            with asking(who):
-                return waiting or past_turns.end_of(
-                    world.store, world.owners.elsewhere, session_id, message_id
-                )
+            return waiting or past_turns.end_of(
+                world.store, world.owners.elsewhere, session_id, message_id
+            )
 
         return then(self._watched(session, session.turn_of(message_id)), ended)
 
