@@ -219,7 +219,7 @@ RULES = (
         "it does not know what is looked for",
     ),
     Rule("tertuliad.clock", (), "everybody may know the time"),
-    Rule("tertuliad.replies", (PROTOCOL,), "everybody completes replies"),
+    Rule("tertuliad.replies", (PROTOCOL, "tertuliad.askers"), "everybody completes replies"),
     Rule("tertuliad.garbage", (), "it is imported before everything else"),
     Rule("tertuliad.open_files", (), "everybody may meet the bound"),
     Rule("tertuliad.tasks", (), "everybody may be given a task"),

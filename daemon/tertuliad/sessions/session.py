@@ -30,6 +30,7 @@ from tertulia_protocol.errors import (
     TurnBusy,
 )
 from tertuliad import limits
+from tertuliad.askers import NOBODY, asker, asking
 from tertuliad.clock import now_ms
 from tertuliad.replies import Reply
 from tertuliad.sessions import past_turns
@@ -49,11 +50,12 @@ log = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct):
-    """`decide` and who waits for it. `tries` counts commits that were refused. With `ends_turn` it
-    ends the turn that nobody runs any more, and says why."""
+    """`decide`, who waits for it, and who asked (`askers`). `tries` counts commits that were
+    refused. With `ends_turn` it ends the turn that nobody runs any more, and says why."""
 
     decide: Decide
     reply: Reply
+    asker: int = NOBODY
     tries: int = 0
     ends_turn: bool = False
 
@@ -218,7 +220,7 @@ class Session:
     # Doing commands
 
     def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
-        command = Command(decide, Reply())
+        command = Command(decide, Reply(), asker=asker.get())
         if first and self._state is not None and self._state.turn is not None:
             self._inbox.insert(0, command)
         else:
@@ -372,7 +374,8 @@ class Session:
 
     def _load(self) -> None:
         self._busy = True
-        loading = load(self._world.store, self.id)
+        with asking(self._inbox[0].asker):
+            loading = load(self._world.store, self.id)
         if loading.done():
             self._take_in(loading)
         else:
