@@ -52,7 +52,7 @@ class NamedFiles:
         raise faults.invalid(
             field,
             f"what is named could not be read within {limits.FILE_LOOK_S:g} s: it is too much, or"
-            " its disk does not answer. Leave it out, or try again once it does",
+            " its disk does not answer. Name something else, or try again once it does",
         )
 
     async def _done(self, work: Callable[[], T]) -> T:
@@ -77,4 +77,5 @@ class NamedFiles:
             raise Overloaded(
                 f"{limits.FILE_LOOKS_HANGING} looks at files hang, on a disk that does not answer:"
                 " no file or folder is looked at until they end, or this daemon is started again."
+                " What names none goes on."
             )
