@@ -7,8 +7,8 @@ The rules of this file:
 - What was published is durable, and nobody is told more: the log is read no further than that.
 - A follower whose connection lags takes no more frames. What was only live is gone for it; what is
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
-  gets a fresh `session.idle`, since the real one is gone too; where the session is deleted by then
-  it gets that alone.
+  gets the `session.idle` that it has missed, once; where the session is deleted by then it gets a
+  fresh one alone.
 - What another process on the same data folder wrote (`others`) is read from the log as well, once
   it is durable. Who reads the end of a turn there gets a fresh `session.idle`, and nobody else: it
   would be taken for the end of the turn that is just being asked for.
@@ -88,14 +88,16 @@ class Follower:
 
 class _Room:
     """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
-    the last stored seq that was published; `elsewhere`: another process runs a turn."""
+    the last stored seq that was published; `elsewhere`: another process runs a turn. `idle` is the
+    last `session.idle`, while somebody has missed it and no turn has begun since."""
 
-    __slots__ = ("elsewhere", "followers", "head")
+    __slots__ = ("elsewhere", "followers", "head", "idle")
 
     def __init__(self, head: int) -> None:
         self.followers: tuple[Follower, ...] = ()
         self.head = head
         self.elsewhere = False
+        self.idle: bytes | None = None
 
 
 class Hub:
@@ -200,18 +202,21 @@ class Hub:
         *,
         pieces: bool = False,
         begins: bool = False,
+        idle: bytes | None = None,
     ) -> None:
         """Give frames to all who keep up. `before` and `seq` are of the last stored event before
         the frames, and of the last one before or in them. Without frames, what was stored is not
         shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
         whole, until a turn `begins`: what clients join has no hole, whatever else is stored
-        meanwhile."""
+        meanwhile. `idle` is the one of the frames that says that the session is."""
         room = self._rooms.get(session_id)
         if room is None:
             return
         room.head = max(seq, room.head)
         if seq > before:
             room.elsewhere = False  # who stores something owns the log
+        if begins:
+            room.idle = None
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
             if follower.pace is Pace.UNREAD:
@@ -226,6 +231,9 @@ class Hub:
                 continue
             elif not frames or follower.offer(joined):
                 follower.seq = max(seq, follower.seq)
+                follower.owed = follower.owed and idle is None
+            if idle is not None and follower.pace is not Pace.LIVE:
+                room.idle = idle
             if pieces:
                 follower.missed = follower.pace is not Pace.LIVE
             elif begins:
@@ -242,7 +250,7 @@ class Hub:
         room.elsewhere = elsewhere
         if head <= room.head:
             return
-        room.head = head
+        room.head, room.idle = head, None
         for follower in room.followers:
             if follower.pace in (Pace.LIVE, Pace.UNREAD) and follower.seq < head:
                 self._catch_up(follower)
@@ -296,10 +304,10 @@ class Hub:
             running.add_done_callback(partial(self._tell_idle, follower))
 
     def _tell_idle(self, follower: Follower, running: Future[bool]) -> None:
-        """The real `session.idle` was not stored: a follower that caught up gets a fresh one, or
+        """A `session.idle` is not stored: a follower that caught up gets what it has missed, or
         hears the end of what runs: here as it comes, in another process (`TurnBusy`) from the
         log."""
-        if not self._is_here(follower) or follower.pace is not Pace.LIVE:
+        if not (self._is_here(follower) and follower.pace is Pace.LIVE and follower.owed):
             return
         error = running.exception()
         if error is not None:
@@ -307,7 +315,8 @@ class Hub:
             return
         follower.owed = False
         if not running.result():
-            follower.offer(idle_frame(follower.session_id, None))
+            missed = self._rooms[follower.session_id].idle
+            follower.offer(missed or idle_frame(follower.session_id, None))
 
     def _is_here(self, follower: Follower) -> bool:
         """Whether it was not detached meanwhile, nor another attached in its place."""

@@ -130,6 +130,15 @@ class Desk:
         body = json.dumps({"id": "live", "type": kind, "ephemeral": True}).encode()
         self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq)
 
+    def end(self, name: str) -> None:
+        """A turn ends; the live `session.idle` behind it is called so."""
+        seq = len(self.store.log) + 1
+        self.store.log.append(_record(seq, TURN_END))
+        body = json.dumps({"id": name, "type": name, "ephemeral": True}).encode()
+        idle = event_frame(ROOM, body)
+        frames = [event_frame(ROOM, self.store.log[-1].body), idle]
+        self.hub.publish(ROOM, frames, seq - 1, seq, idle=idle)
+
     def piece(self, text: str) -> None:
         """A delta of an answer."""
         seq = len(self.store.log)
@@ -529,3 +538,58 @@ def _shown(desk: Desk) -> list[str]:
     return [
         f"e{record.seq}" for record in desk.store.log if not record.type.startswith("tertulia.")
     ]
+
+
+def test_who_has_missed_the_idle_of_a_turn_gets_that_one() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.end("the idle")
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "the idle"]
+    desk.stored(begins=True)
+    outlet.full = True
+    desk.stored()
+    desk.drained(outlet)
+    desk.runs = True
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "the idle", "e2", "e3"]
+
+
+def test_who_has_missed_an_idle_before_a_turn_began_is_not_told_of_it() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.end("the idle")
+    desk.stored(begins=True)
+    desk.runs = True
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "e2"]
+    desk.end("the next")
+    assert outlet.seen == ["e1", "e2", "e3", "the next"]
+
+
+@pytest.mark.parametrize("missed", ["behind", "overtaken"])
+def test_an_idle_that_comes_while_the_session_is_asked_for_it_is_not_told_again(
+    missed: str,
+) -> None:
+    desk = Desk()
+    desk.hold_looks, desk.runs = True, True
+    outlet = desk.join()
+    if missed == "behind":
+        outlet.full = True
+        desk.stored(begins=True)
+        desk.drained(outlet)
+    else:
+        desk.store.log.append(_record(1))  # by another process
+        desk.stored(begins=True)
+    desk.store.do_all()
+    seen = outlet.seen
+    assert len(desk.looks) == 1
+    desk.end("the idle")
+    assert outlet.seen == [*seen, f"e{len(desk.store.log)}", "the idle"]
+    desk.runs = False
+    desk.tell_running()
+    assert outlet.seen == [*seen, f"e{len(desk.store.log)}", "the idle"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tertulia_protocol.errors import REQUEST_CANCELLED, SESSION_NOT_FOUND
+from tertuliad import limits
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
@@ -211,3 +212,19 @@ async def test_who_waits_learns_that_the_session_was_deleted(
     await client.request("session.name.get", {"sessionId": "a"})
     await client.request("session.delete", {"sessionId": "a"})
     assert (await client.answer(asked))["error"]["code"] == SESSION_NOT_FOUND
+
+
+async def test_a_client_that_lags_hears_of_the_idle_that_its_answer_names_and_once(
+    both: tuple[FramesClient, Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, room = both
+    monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 1000)
+    for prompt in ("one", "two"):
+        asked = await stay(client, prompt)
+        (await room.model.next_call()).finish("x" * 10_000)
+        answer = (await client.answer(asked))["result"]
+        idle = await client.next_event("session.idle")
+        assert idle["id"] == answer["completionEventId"]
+    await client.request("session.name.get", {"sessionId": "a"})
+    ids = [event["id"] for event in client.events("a") if event["type"] == "session.idle"]
+    assert len(ids) == len({*ids}) == 2

@@ -178,9 +178,9 @@ class Engine:
     async def _settle_waits(self, client: Client) -> None:
         """Who waits is answered when what it waits for is over, and not before."""
         for asked, (paper, message) in list(client.waits.items()):
-            left = [] if paper.turn is None else [paper.turn.message]
+            left = [*paper.waiting, *([] if paper.turn is None else [paper.turn.message])]
             if message is not None:
-                left = [each for each in left + paper.waiting if each.id == message.id]
+                left = [each for each in left if each.id == message.id]
             if self.book.papers.get(paper.id) is not paper or not left:
                 await client.frames.answer(asked)
                 del client.waits[asked]

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from tests.machine.book import Book, Refused
+from tests.machine.book import Book, Message, Refused
 from tests.machine.engine import ANY, learn_ids, pick
 from tests.machine.ground import (
     Daemon,
@@ -116,6 +116,14 @@ class House:
                 if not self.elsewhere(place, view.paper):
                     self.on_paper(place, session, lambda: None)
                 await self._has_all(client, session, view)
+        await self._answers(client)
+
+    async def _answers(self, client: Client) -> None:
+        """Who waits is answered when what it waits for is over, wherever it was."""
+        for asked, (paper, message) in list(client.waits.items()):
+            if not _left(paper, message):
+                await client.frames.answer(asked)
+                del client.waits[asked]
 
     async def _has_all(self, client: Client, session: str, view: View) -> None:
         assert view.paper is not None
@@ -139,6 +147,9 @@ class House:
             listed = await daemon.observer.request("session.list", ANY)
             check_rows(self.book.papers, listed["sessions"])
         for client in self.clients:
+            answered = {frame.get("id") for frame in client.frames.answers()}
+            client.over |= {asked for asked, wait in client.waits.items() if not _left(*wait)}
+            assert answered.isdisjoint(client.waits.keys() - client.over), "answered too early"
             for session, view in client.views.items():
                 if view.paper is not None:
                     self._check_view(client, session, view.paper)
@@ -173,3 +184,9 @@ class House:
     async def close(self) -> None:
         for daemon in self.daemons:
             await daemon.end()
+
+
+def _left(paper: Paper, message: Message | None) -> list[Message]:
+    """What is left to do before who waits for `message`, or for an idle session, is answered."""
+    left = [*paper.waiting, *([] if paper.turn is None else [paper.turn.message])]
+    return left if message is None else [each for each in left if each is message]

@@ -77,10 +77,47 @@ async def send(house: House, place: int, which: int, how: int) -> None:
         message.id = answer["messageId"]
 
 
+async def send_and_stay(house: House, place: int, which: int, how: int) -> None:
+    """The answer comes when the session is idle, or with `sendAndWait` when the turn is over, in
+    whichever daemon that is."""
+    paper = house.paper(which)
+    if paper is None:
+        return
+    await house.attach(place, paper.id)
+    client = house.clients[place]
+    if not client.attached(paper.id):
+        return
+    message = Message(house.new_words())
+    params = {"sessionId": paper.id, "prompt": message.prompt, "wait": True}
+    method = "session.sendAndWait" if how % 2 else "session.send"
+    asked = await client.frames.ask(method, params)
+    expected = house.on_paper(place, paper.id, lambda: paper.send(message))
+    if isinstance(expected, Refused):
+        assert (await client.frames.answer(asked))["error"]["data"]["kind"] == expected.kind
+    else:
+        client.waits[asked] = (paper, message if how % 2 else None)
+
+
+async def pause(house: House, place: int, which: int, how: int) -> None:
+    paper = house.paper(which)
+    if paper is not None:
+        paused = not paper.paused
+        params = {"sessionId": paper.id, "paused": paused}
+        method = "session.queue.setDrainPaused"
+        await house.ask(place, paper.id, method, params, lambda: paper.pause(paused))
+
+
+async def take_out(house: House, place: int, which: int, how: int) -> None:
+    paper = house.paper(which)
+    if paper is not None and paper.waiting:
+        method = "session.queue.removeMostRecent"
+        await house.ask(place, paper.id, method, {"sessionId": paper.id}, paper.remove_last)
+
+
 async def send_at_once(house: House, place: int, which: int, how: int) -> None:
     """Two daemons are asked at the same moment: one runs the turn, the other refuses."""
     paper = house.paper(which)
-    if paper is None or paper.turn is not None or paper.waiting:
+    if paper is None or paper.turn is not None or paper.waiting or paper.paused:
         return
     places = (place, (place + 1 + how % 2) % DAEMONS)
     asked = []
@@ -194,6 +231,9 @@ class DaemonsMachine(RuleBasedStateMachine):
 STEPS: tuple[Step, ...] = (
     create,
     send,
+    send_and_stay,
+    pause,
+    take_out,
     finish,
     note,
     send_at_once,

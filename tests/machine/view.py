@@ -103,6 +103,8 @@ class Client:
         """By session, the last cursor that was answered, and the seq behind which it is."""
         self.waits: dict[int, tuple[Paper, Message | None]] = {}
         """Requests that wait for a session to be idle, or for the end of a message's turn."""
+        self.over: set[int] = set()
+        """Those of them for which there was nothing left to wait for, once at least."""
         self.reads = True
         self._seen: dict[str, list[dict[str, Any]]] = {}
         self._taken = 0

@@ -132,7 +132,7 @@ def _around_publish(death: Death) -> None:
         frames: list[bytes],
         before: int,
         seq: int,
-        **what: bool,
+        **what: Any,
     ) -> None:
         joined = b"".join(frames)
         shown = [event for event in EVENTS if f'"type":"{event}"'.encode() in joined]

@@ -38,6 +38,7 @@ _PIECES = {
     )
 }
 """Of an answer that is told whole later."""
+_IDLE = events.BY_DATA[events.SessionIdle].type
 _BEGIN = events.BY_DATA[events.AssistantTurnStart].type
 
 
@@ -59,8 +60,15 @@ class Telling:
             frames = event_frames(state.id, [item.body for item in sealed if item.shown])
             before = next((item.seq - 1 for item in sealed if item.seq), state.seq)
             kinds = {item.type for item in sealed}
-            pieces, begins = kinds <= _PIECES, _BEGIN in kinds
-            self._world.publish(state.id, frames, before, state.seq, pieces=pieces, begins=begins)
+            self._world.publish(
+                state.id,
+                frames,
+                before,
+                state.seq,
+                pieces=kinds <= _PIECES,
+                begins=_BEGIN in kinds,
+                idle=frames[-1] if sealed[-1].type == _IDLE else None,
+            )
 
     def pieces(self, state: SessionState, drafts: tuple[Draft, ...]) -> None:
         """Parts of an answer that is told whole later, all of them live only."""
