@@ -119,11 +119,16 @@ class Connection:
 
     def abort(self) -> None:
         """End the connection at once; what waits in the outbox is dropped."""
+        self._drop()
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    def _drop(self) -> None:
+        """Nothing more comes or leaves, and nothing of it is kept for the garbage collector."""
         self._closing = True
         self._outbox.clear()
         self._outbox_bytes = 0
-        if self._tasks is not None:
-            self._tasks.cancel_scope.cancel()
+        self._framer = Framer(0)
 
     async def serve(self) -> None:
         """Until the stream ends or is broken. Never raises for what the peer did."""
@@ -136,7 +141,7 @@ class Connection:
                 await self._finish()
                 self._tasks.cancel_scope.cancel()
         finally:
-            self._closing = True
+            self._drop()
             self._drained.set()
             self._gate.close()
             with anyio.CancelScope(shield=True), anyio.move_on_after(limits.CLOSE_S):

@@ -695,3 +695,35 @@ async def test_a_client_that_floods_does_not_hold_up_another(tmp_path: Path) -> 
             assert ahead < count / 10, f"{ahead} of another client's answers came before it"
         await flooder.answer(count - 1)
         assert [answer["id"] for answer in flooder.answers()] == list(range(count))
+
+
+@pytest.mark.parametrize("ends", ["says so", "is cut off"])
+async def test_a_connection_that_has_ended_holds_nothing_of_what_was_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Before any garbage is collected."""
+    monkeypatch.setattr(limits, "SHUTDOWN_GRACE_S", 0.05)
+    async with pair(tmp_path) as (client, room):
+        await client.create("s")
+        for number in range(4):
+            said = {"sessionId": "s", "message": f"{number} " * 100_000}
+            await client.request("session.log", said)
+        other = room.connect()
+        await other.request("session.resume", {"sessionId": "s"})
+        other.stop_reading()
+        for _ in range(4):
+            await other.ask("session.getMessages", {"sessionId": "s"})
+        connection = room.connection_of[other]
+        with anyio.fail_after(PATIENCE_S):
+            while not connection.outbox_bytes:
+                await anyio.sleep(0.001)
+        await other.send_raw(b"Content-Length: 1000\r\n\r\n{" + b" " * 100)
+        await client.request("ping")
+        if ends == "says so":
+            await other.send_eof()
+        else:
+            connection.abort()
+        await room.gone(other)
+        assert not connection.outbox_bytes
+        assert not connection._outbox
+        assert not connection._framer.mid_frame
