@@ -62,6 +62,8 @@ class SqliteStore:
             submit=partial(self._writer.submit, heavy=True),
             call_later=loop.call_later,
         )
+        self._step: tuple[int, Future[bool]] | None = None
+        """Of the index: who asked for the last, and its answer."""
         self._checkpoints = Checkpoints(
             self._writer.log,
             beside=self._reader.submit,
@@ -92,9 +94,12 @@ class SqliteStore:
 
     def index(self) -> Future[bool]:
         """Index some of what was said since the last time; whether more is left. What was submitted
-        before is committed before."""
-        self._remover.look_once()
-        return self._writer.submit(search.index, heavy=True)
+        before is committed before. Who asks again meanwhile, and has changed nothing, shares it."""
+        who = asker.get()
+        if self._step is None or self._step != (who, self._writer.last) or self._step[1].done():
+            self._remover.look_once()
+            self._step = who, self._writer.submit(search.index, heavy=True)
+        return self._step[1]
 
     def load(self, session_id: str) -> Future[Log | None]:
         db = self._writer.at_hand
@@ -150,12 +155,13 @@ class SqliteStore:
         def indexed(step: Future[bool]) -> None:
             if step.exception() is not None:
                 reply.follow(step)
-            elif step.result():
-                self.index().add_done_callback(indexed)  # behind the changes that wait by now
-            else:
-                with asking(who):
-                    found = self._searcher.submit(lambda db: _search(db, text, limit, after))
-                found.add_done_callback(reply.follow)
+                return
+            with asking(who):
+                if step.result():
+                    self.index().add_done_callback(indexed)  # behind what changes meanwhile
+                    return
+                found = self._searcher.submit(lambda db: _search(db, text, limit, after))
+            found.add_done_callback(reply.follow)
 
         self.index().add_done_callback(indexed)
         return reply

@@ -9,7 +9,8 @@ The rules of this file:
 - The write-ahead log is synced by the kernel on its own (`kernel_sync`), or where it does not offer
   that by the thread; a change is answered after that. Meanwhile the next ones gather.
 - What may take long (`heavy`), what failed at the first attempt, and what meets the lock of another
-  process is done whole by the thread, and the later changes wait behind it.
+  process is done whole by the thread, and the later changes wait behind it. Who asks for much that
+  is heavy leaves the others their turn (`changes`).
 - After a sync that failed nothing is answered before SQLite itself has brought the log into the
   database: what the kernel forgot of the log would be a hole, and nothing behind it could be read.
 - A member of a group that is refused does not touch the others; where one fails half-way, each is
@@ -22,17 +23,16 @@ import asyncio
 import contextlib
 import contextvars
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.askers import asker
 from tertuliad.replies import Reply
+from tertuliad.store.changes import Change, Changes, Work
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.log_file import LogFile
@@ -44,21 +44,10 @@ if TYPE_CHECKING:
     from tertuliad.store.kernel_sync import KernelSync
 
 T = TypeVar("T")
-Work = Callable[["sqlite3.Connection"], Any]
-
-
-class Change(msgspec.Struct):
-    """Work that waits for its transaction, and who waits for it. `bare`: it is done outside of
-    one."""
-
-    work: Work
-    reply: Reply
-    heavy: bool = False
-    bare: bool = False
 
 
 class Writer:
-    """Changes are made in the order in which they were submitted."""
+    """Those of one asker are made in the order in which they were submitted."""
 
     def __init__(
         self,
@@ -77,7 +66,9 @@ class Writer:
         self.log = LogFile(file.path)
         self._kernel: KernelSync | None = None
         self._kernel_asked = False
-        self._waiting: deque[Change] = deque()
+        self._waiting = Changes()
+        self.last: Future[Any] | None = None
+        """The answer to what was submitted last."""
         self._busy = False
         """Changes were made, or the thread makes them, and they are not durable yet."""
         self._away = False
@@ -105,7 +96,8 @@ class Writer:
         self.submit(lambda db: self.log.lengthen(), heavy=True)
 
     def _put(self, change: Change) -> Reply:
-        self._waiting.append(change)
+        self._waiting.put(asker.get(), change)
+        self.last = change.reply
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._make_next)
@@ -116,12 +108,12 @@ class Writer:
         kernel, self._kernel, self._kernel_asked = self._kernel, None, True
         if kernel is not None:
             kernel.close()
-        while group := self._next_group():
+        while group := self._waiting.last_group():
             self._hand_over(group)
         self._worker.close(self._end)
 
     def _make_next(self) -> None:
-        group = self._next_group()
+        group = self._waiting.next_group(limits.COMMIT_BATCH)
         self._busy = bool(group)
         if not group:
             return
@@ -177,17 +169,6 @@ class Writer:
         works = [change.work for change in group]
         job = partial(self._do_bare if group[0].bare else self._make_whole, works)
         self._worker.submit(job).add_done_callback(partial(self._made, group))
-
-    def _next_group(self) -> list[Change]:
-        """What becomes one transaction: a heavy change alone, others together."""
-        group: list[Change] = []
-        while self._waiting and len(group) < limits.COMMIT_BATCH:
-            if self._waiting[0].heavy and group:
-                break
-            group.append(self._waiting.popleft())
-            if group[0].heavy:
-                break
-        return group
 
     def _made(self, group: list[Change], done: Future[list[Any]]) -> None:
         self._busy = self._away = False
