@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad.replies import Reply, settled
 from tertuliad.store import writer
 from tertuliad.store.changes import Change, Changes
@@ -139,3 +140,7 @@ async def test_a_daemon_that_ends_does_what_waits_together(
         for each in deleted[1:]:
             assert await settled(each) == {}
         assert len(synced) < 5
+        late = [room.store.delete([name]) for name in map(str, range(2000))]
+        for each in late:
+            with pytest.raises(StoreFailed, match="closed"):
+                await settled(each)

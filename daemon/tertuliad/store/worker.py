@@ -20,6 +20,7 @@ from tertuliad.replies import Reply
 T = TypeVar("T")
 
 
+CLOSED = "The store is closed: the daemon is stopping."
 Job = tuple[Callable[[], Any], Reply]
 
 
@@ -76,7 +77,7 @@ class Worker:
         """Have a job done; the future is completed on the event loop's thread. Of several `asker`s
         each has its turn; the jobs of one are done in their order."""
         if self._closed:
-            return Reply.failed(StoreFailed("The store is closed: the daemon is stopping."))
+            return Reply.failed(StoreFailed(CLOSED))
         reply = Reply()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)

@@ -36,7 +36,7 @@ from tertuliad.store.changes import Change, Changes, Work
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.log_file import LogFile
-from tertuliad.store.worker import Worker
+from tertuliad.store.worker import CLOSED, Worker
 
 if TYPE_CHECKING:
     import sqlite3
@@ -75,6 +75,7 @@ class Writer:
         """The thread has the connection."""
         self._doubtful = False
         """A sync has failed."""
+        self._closed = False
 
     @property
     def at_hand(self) -> sqlite3.Connection | None:
@@ -96,6 +97,9 @@ class Writer:
         self.submit(lambda db: self.log.lengthen(), heavy=True)
 
     def _put(self, change: Change) -> Reply:
+        if self._closed:
+            change.reply.fail(StoreFailed(CLOSED))
+            return change.reply
         self._waiting.put(asker.get(), change)
         self.last = change.reply
         if not self._busy:
@@ -110,6 +114,7 @@ class Writer:
             kernel.close()
         while group := self._waiting.last_group():
             self._hand_over(group)
+        self._closed = True
         self._worker.close(self._end)
 
     def _make_next(self) -> None:
