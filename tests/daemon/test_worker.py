@@ -90,3 +90,25 @@ async def test_a_job_that_fails_is_its_askers_and_the_thread_goes_on() -> None:
         await done(failed)
     assert await done(worker.submit(lambda: "done", 2)) == "done"
     worker.close(lambda: None)
+
+
+async def test_what_nobody_needs_any_more_is_refused_at_the_end() -> None:
+    worker = Worker("tested", asyncio.get_running_loop())
+    did: list[str] = []
+    begun, free = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        begun.set()
+        free.wait(PATIENCE_S)
+        did.append("what had begun")
+
+    first = worker.submit(busy)
+    await anyio.to_thread.run_sync(begun.wait, PATIENCE_S)
+    rest = [worker.submit(partial(did.append, "not begun"), n) for n in range(5)]
+    free.set()
+    worker.close(lambda: did.append("the end"), drop=True)
+    await done(first)
+    for future in rest:
+        with pytest.raises(StoreFailed, match="stopping"):
+            future.result()
+    assert did == ["what had begun", "the end"]

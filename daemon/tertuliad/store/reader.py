@@ -33,7 +33,8 @@ class Reader:
         return self._worker.submit(partial(self._do, work), asker.get())
 
     def close(self) -> None:
-        self._worker.close(self._end)
+        """What has not begun is refused: nobody is there to hear it."""
+        self._worker.close(self._end, drop=True)
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:

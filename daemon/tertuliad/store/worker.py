@@ -40,17 +40,24 @@ class _Jobs:
             self._by_asker.setdefault(asker, deque()).append(job)
         self._there.put(None)
 
-    def close(self, last: Job) -> None:
-        """Behind all others comes `last`, and then the end."""
-        self._last = [last, None]
-        for _ in self._last:
+    def close(self, last: Job, *, drop: bool) -> list[Job]:
+        """Behind all others comes `last`, and then the end. With `drop`, the others are taken out
+        and given back."""
+        dropped: list[Job] = []
+        with self._lock:
+            self._last = [last, None]
+            if drop:
+                dropped = [job for jobs in self._by_asker.values() for job in jobs]
+                self._by_asker = {}
+        for _ in (last, None):
             self._there.put(None)
+        return dropped
 
     def get(self) -> Job | None:
         """The next, once there is one; None: the end."""
         self._there.get()
         with self._lock:
-            if not self._by_asker:
+            if not self._by_asker:  # at the end, or what waited was taken out
                 return self._last.pop(0)
             asker = next(iter(self._by_asker))
             jobs = self._by_asker.pop(asker)
@@ -85,11 +92,13 @@ class Worker:
         self._jobs.put(asker, (job, reply))
         return reply
 
-    def close(self, last: Callable[[], None]) -> None:
-        """Do what was submitted, then `last`, and end the thread."""
+    def close(self, last: Callable[[], None], *, drop: bool = False) -> None:
+        """Do what was submitted, then `last`, and end the thread. With `drop`, what has not begun
+        is refused instead."""
         self._closed = True
         if self._thread is not None:
-            self._jobs.close((last, Reply()))
+            for _, reply in self._jobs.close((last, Reply()), drop=drop):
+                reply.fail(StoreFailed(CLOSED))
             self._thread.join(limits.SHUTDOWN_GRACE_S)
 
     def _run(self) -> None:
