@@ -183,10 +183,11 @@ def test_tokens_that_nobody_counted_are_estimated() -> None:
     assert the("session.usage_info", ended)["currentTokens"] == 100
 
 
-def test_an_answer_that_was_cut_says_so() -> None:
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_was_cut_says_so(reason: str) -> None:
     paper = SessionOnPaper()
     paper.send(1)
-    ended = paper.finish(finish_reason="length")
+    ended = paper.finish(finish_reason=reason)
     assert types(ended) == [*END_OF_ANSWER, "session.warning", *IDLE]
     assert the("session.warning", ended)["warningType"] == "answer_cut"
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tertuliad import limits
 from tertuliad.limits import MODEL_LINE_BYTES
 from tertuliad.providers.base import Delta, Done, ProviderFailed, ToolCall, Usage
 from tertuliad.providers.openai_errors import reported
@@ -41,7 +42,9 @@ class ToolCalls:
         self._calls: dict[tuple[int, int | str], _Call] = {}
         self._latest: _Call | None = None
 
-    def add(self, choice: int, pieces: Iterable[ToolCallPart]) -> None:
+    def add(self, choice: int, pieces: Iterable[ToolCallPart]) -> int:
+        """How many characters they have."""
+        size = 0
         for piece in pieces:
             call = self._call_of(choice, piece)
             if piece.id:
@@ -49,6 +52,8 @@ class ToolCalls:
             if piece.function is not None:
                 call.name = piece.function.name or call.name
                 call.arguments.append(_json_text(piece.function.arguments))
+                size += len(call.arguments[-1])
+        return size
 
     def _call_of(self, choice: int, piece: ToolCallPart) -> _Call:
         key = piece.index if piece.index is not None else piece.id
@@ -95,6 +100,7 @@ class StreamedAnswer:
         self._finish_reason: str | None = None
         self._closed = False  # the usage came alone: nothing else will
         self._heard = False  # something of an answer has come
+        self._size = 0  # of what has come, in characters
 
     @property
     def finished(self) -> bool:
@@ -140,9 +146,15 @@ class StreamedAnswer:
                 break
             if event:
                 self._chunk(_decoded(event, self._where), texts, thoughts)
-        if not texts and not thoughts:
-            return None
-        return Delta("".join(texts), "".join(thoughts))
+        delta = Delta("".join(texts), "".join(thoughts))
+        self._size += len(delta.text) + len(delta.reasoning)
+        if self._size > limits.MODEL_ANSWER_CHARS:
+            raise ProviderFailed(
+                "bad_response",
+                f"{self._where} does not end its answer: more than {limits.MODEL_ANSWER_CHARS}"
+                " characters have come. Bound it with maxOutputTokens.",
+            )
+        return delta if texts or thoughts else None
 
     def _chunk(self, chunk: Chunk, texts: list[str], thoughts: list[str]) -> None:
         if chunk.error:
@@ -163,7 +175,7 @@ class StreamedAnswer:
             if thought := message.thoughts():
                 thoughts.append(thought)
             if message.tool_calls:
-                self._tools.add(choice.index or 0, message.tool_calls)
+                self._size += self._tools.add(choice.index or 0, message.tool_calls)
             self._heard = self._heard or bool(text or thought or message.tool_calls)
 
 

@@ -91,7 +91,7 @@ class Turn:
             if self._stopped:
                 return None
             if outcome is None:
-                raise self._timed_out()
+                raise self._timed_out(last)
         except ProviderFailed as failure:
             name = target.display_name if target else None
             tried = Tried(retries, time.monotonic() - started, self._answered)
@@ -166,14 +166,20 @@ class Turn:
             first_delta_ms=None if first is None else (first - started) * 1000,
         )
 
-    def _timed_out(self) -> ProviderFailed:
-        patience = self._world.turn_limits.patience_s(bool(self._plan.config.streaming))
-        return ProviderFailed(
-            "timeout",
-            f"The model sent nothing for {patience:g} s, or took too long in all; the turn was"
-            " ended. Try again, or use a faster model.",
-            retryable=True,
-        )
+    def _timed_out(self, last: float) -> ProviderFailed:
+        allowed = self._world.turn_limits
+        if anyio.current_time() >= last:
+            text = (
+                f"The turn took longer than the {allowed.timeout_s:g} s that one may take, and was"
+                " ended. Ask for less at once, or start the daemon with a longer --turn-timeout."
+            )
+        else:
+            patience = allowed.patience_s(bool(self._plan.config.streaming))
+            text = (
+                f"The model sent nothing for {patience:g} s, and the turn was ended. Try again, use"
+                " a faster model, or start the daemon with a longer --turn-idle-timeout."
+            )
+        return ProviderFailed("timeout", text, retryable=True)
 
 
 class _Silence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -496,6 +497,21 @@ async def test_a_line_without_end_is_a_bad_response(chat: OpenAIChat) -> None:
     assert failed.kind == "bad_response"
     failed = await failure(chat, ask(f"fake-s{MODEL_LINE_BYTES + 1000}", stream=False))
     assert failed.kind == "bad_response"
+
+
+@pytest.mark.parametrize("piece", ["content", "reasoning_content", "arguments"])
+async def test_an_answer_without_end_is_a_bad_response(
+    http: Http, monkeypatch: pytest.MonkeyPatch, piece: str
+) -> None:
+    monkeypatch.setattr(limits, "MODEL_ANSWER_CHARS", 1000)
+    delta: dict[str, Any] = {piece: "x" * 100}
+    if piece == "arguments":
+        delta = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", **delta}}]}
+    chunk = b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+    async with raw_server(chunk * 11) as base_url:
+        failed = await failure(OpenAIChat("raw", base_url, http), ask("m"))
+    assert (failed.kind, failed.retryable) == ("bad_response", False)
+    assert "does not end" in failed.message
 
 
 async def test_a_redirect_is_refused_and_the_key_stays_here(

@@ -173,13 +173,16 @@ def _unrun_tools(turn: OpenTurn, outcome: Outcome) -> events.SessionError | None
     )
 
 
+_CUT_SHORT = {
+    "length": "The answer reached the most tokens that the model may write and ends there.",
+    "content_filter": "The provider's filter has cut the answer, or kept it back.",
+}
+"""What is said of an answer, by the reason why it ends."""
+
+
 def _cut_short(outcome: Outcome) -> events.SessionWarning | None:
-    if outcome.done.finish_reason != "length":
-        return None
-    return events.SessionWarning(
-        warning_type="answer_cut",
-        message="The answer reached the most tokens that the model may write and ends there.",
-    )
+    told = _CUT_SHORT.get(outcome.done.finish_reason)
+    return None if told is None else events.SessionWarning(warning_type="answer_cut", message=told)
 
 
 def retrying(
