@@ -165,6 +165,7 @@ class Engine:
 
     def interrupt(self) -> Reply:
         """End every turn with an event that says so; settled when all have."""
+        self.hub.keep_nothing_back()
         return all_settled(self.sessions.interrupt_all(STOPPED))
 
     async def aclose(self) -> None:

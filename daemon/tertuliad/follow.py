@@ -9,6 +9,9 @@ The rules of this file:
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
   gets the `session.idle` that it has missed, once; where the session is deleted by then it gets a
   fresh one alone.
+- The `session.idle` behind a failure is kept back for a moment (`IDLE_AFTER_ERROR_S`), and dropped
+  where the next turn begins by then: a client that tries again as soon as it hears of the failure
+  would take it for the end of that turn.
 - What another process on the same data folder wrote (`others`) is read from the log as well, once
   it is durable. Who reads the end of a turn there gets a fresh `session.idle`, and nobody else: it
   would be taken for the end of the turn that is just being asked for.
@@ -16,6 +19,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 from collections.abc import Callable
@@ -89,15 +93,24 @@ class Follower:
 class _Room:
     """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
     the last stored seq that was published; `elsewhere`: another process runs a turn. `idle` is the
-    last `session.idle`, while somebody has missed it and no turn has begun since."""
+    last `session.idle`, while somebody has missed it and no turn has begun since; `kept_back`: one
+    will be told soon."""
 
-    __slots__ = ("elsewhere", "followers", "head", "idle")
+    __slots__ = ("elsewhere", "followers", "head", "idle", "kept_back")
 
     def __init__(self, head: int) -> None:
         self.followers: tuple[Follower, ...] = ()
         self.head = head
         self.elsewhere = False
         self.idle: bytes | None = None
+        self.kept_back: tuple[bytes, asyncio.TimerHandle] | None = None
+
+    def drop_idle(self) -> None:
+        """It is not true any more, or told otherwise."""
+        self.idle = None
+        if self.kept_back is not None:
+            self.kept_back[1].cancel()
+            self.kept_back = None
 
 
 class Hub:
@@ -161,9 +174,10 @@ class Hub:
         if room is None:
             return
         for follower in room.followers:
-            if ran or room.elsewhere or follower.owed:
+            if ran or room.elsewhere or follower.owed or room.kept_back:
                 follower.outlet.send(idle_frame(session_id, None, aborted=True))
             self.detach(follower.outlet, session_id)
+        room.drop_idle()
 
     def follows(self, outlet: Outlet, session_id: str) -> bool:
         return session_id in self._by_outlet.get(outlet, ())
@@ -203,20 +217,25 @@ class Hub:
         pieces: bool = False,
         begins: bool = False,
         idle: bytes | None = None,
+        failed: bool = False,
     ) -> None:
         """Give frames to all who keep up. `before` and `seq` are of the last stored event before
         the frames, and of the last one before or in them. Without frames, what was stored is not
         shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
         whole, until a turn `begins`: what clients join has no hole, whatever else is stored
-        meanwhile. `idle` is the one of the frames that says that the session is."""
+        meanwhile. `idle` is the last of the frames, where that says that the session is idle;
+        `failed`: its turn has, and it is kept back for a moment."""
         room = self._rooms.get(session_id)
         if room is None:
             return
         room.head = max(seq, room.head)
         if seq > before:
             room.elsewhere = False  # who stores something owns the log
-        if begins:
-            room.idle = None
+        if begins or idle is not None:
+            room.drop_idle()
+        if failed and idle is not None:
+            self._keep_back(session_id, room, idle)
+            frames, idle = frames[:-1], None
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
             if follower.pace is Pace.UNREAD:
@@ -241,6 +260,22 @@ class Hub:
             if seq > before:
                 follower.tell_news()
 
+    def _keep_back(self, session_id: str, room: _Room, idle: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        tell = partial(self._tell_kept_back, session_id)
+        room.kept_back = idle, loop.call_later(limits.IDLE_AFTER_ERROR_S, tell)
+
+    def _tell_kept_back(self, session_id: str) -> None:
+        room = self._rooms.get(session_id)
+        if room is not None and room.kept_back is not None:
+            idle, _ = room.kept_back
+            self.publish(session_id, [idle], room.head, room.head, idle=idle)
+
+    def keep_nothing_back(self) -> None:
+        """The daemon is stopping: what is kept back is told now."""
+        for session_id in list(self._rooms):
+            self._tell_kept_back(session_id)
+
     def heard(self, session_id: str, head: int, *, elsewhere: bool) -> None:
         """The log goes to `head`, durably, and the session has nothing under way here; `elsewhere`:
         another process runs a turn."""
@@ -250,7 +285,8 @@ class Hub:
         room.elsewhere = elsewhere
         if head <= room.head:
             return
-        room.head, room.idle = head, None
+        room.head = head
+        room.drop_idle()
         for follower in room.followers:
             if follower.pace in (Pace.LIVE, Pace.UNREAD) and follower.seq < head:
                 self._catch_up(follower)
@@ -315,8 +351,9 @@ class Hub:
             return
         follower.owed = False
         if not running.result():
-            missed = self._rooms[follower.session_id].idle
-            follower.offer(missed or idle_frame(follower.session_id, None))
+            room = self._rooms[follower.session_id]
+            if room.kept_back is None:
+                follower.offer(room.idle or idle_frame(follower.session_id, None))
 
     def _is_here(self, follower: Follower) -> bool:
         """Whether it was not detached meanwhile, nor another attached in its place."""

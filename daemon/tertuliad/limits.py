@@ -46,6 +46,7 @@ READ_EVENTS = 200  # of one page of a log, where the caller does not say
 READ_EVENTS_MAX = 1000  # of one page of a log, whatever the caller says
 READ_BYTES = 8 * MIB  # of a page of a log, and read at once for a follower; with these it ends
 READ_WAIT_MS = 30_000  # a read waits for news so long at most, whatever the caller says
+IDLE_AFTER_ERROR_S = 0.05  # a client that tries again at once has sent by then
 LEFT_OVER_TURNS = 16  # at once, of messages that an earlier process left waiting
 INBOX_COMMANDS = 4096  # commands that wait for a commit or a load, per session; refuse
 URGENT_COMMANDS = 1024  # beyond it, those that go first (abort): a full inbox does not stop them

@@ -14,7 +14,7 @@ from tertuliad import limits
 from tertuliad.providers.base import ProviderFailed
 from tertuliad.sessions.retry import Tried, TurnLimits, wait_before_retry
 from tests.support.frames_client import FramesClient, Message
-from tests.support.pair import Room, pair
+from tests.support.pair import ONE_TRY, Room, pair
 
 pytestmark = pytest.mark.anyio
 
@@ -461,3 +461,50 @@ async def test_a_daemon_that_is_stopping_lets_the_turn_end_and_keeps_what_waits(
         assert asked == ["first", "second"]
         seen = [event["id"] for event in client.events("s") if not event.get("ephemeral")]
         assert seen == [event["id"] for event in stored][-len(seen) :], "a gap or a repeat"
+
+
+# Who tries again
+
+
+async def test_who_tries_again_at_once_is_not_told_that_the_session_is_idle_before(
+    tmp_path: Path,
+) -> None:
+    """A client that takes the next `session.idle` for the end of what it has just sent."""
+    async with pair(tmp_path, turn_limits=ONE_TRY) as (client, room):
+        await held(client, room)
+        for _ in range(3):
+            await client.say("s", "hello")
+            (await room.model.next_call()).fail("authentication")
+            await client.next_event("session.error", "s")
+        await client.say("s", "hello again")
+        (await room.model.next_call()).finish("better")
+        await client.next_event("session.idle", "s")
+        assert len(of(client, "session.error")) == 3
+        assert len(of(client, "session.idle")) == 1
+        assert client.events("s")[-1]["type"] == "session.idle"
+
+
+@pytest.mark.parametrize("then", ["nothing", "stop", "lag", "delete", "evict"])
+async def test_a_failure_is_followed_by_one_idle_whatever_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_AFTER_ERROR_S", 0.3)
+    if then == "lag":
+        monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 100)
+    async with pair(tmp_path, turn_limits=ONE_TRY) as (client, room):
+        await held(client, room)
+        await client.say("s", "hello")
+        (await room.model.next_call()).fail("authentication")
+        await client.next_event("session.error", "s")
+        assert of(client, "session.idle") == []
+        if then == "stop":
+            room.draining = True
+            await room.engine.interrupt().settled()
+        elif then == "delete":
+            await client.request("session.delete", {"sessionId": "s"})
+        elif then == "evict":
+            room.sessions.let_go()
+        await client.next_event("session.idle", "s")
+        assert not [room for room in room.hub._rooms.values() if room.kept_back is not None]
+        await client.answer(await client.ask("ping"))
+        assert len(of(client, "session.idle")) == 1

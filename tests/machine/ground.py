@@ -51,6 +51,7 @@ BOUNDS: dict[str, Any] = {
     "READ_BYTES": 4000,
     "LISTED_AT_ONCE": 3,
     "WAL_CHANGES": 1_000_000,
+    "IDLE_AFTER_ERROR_S": 0.0,
     "LEASE_BEAT_S": 1e6,
     "LEASE_S": 1e6,
     "OTHERS_LOOK_S": 1e6,

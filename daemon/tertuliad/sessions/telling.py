@@ -38,6 +38,7 @@ _PIECES = {
     )
 }
 """Of an answer that is told whole later."""
+_ERROR = events.BY_DATA[events.SessionError].type
 _IDLE = events.BY_DATA[events.SessionIdle].type
 _BEGIN = events.BY_DATA[events.AssistantTurnStart].type
 
@@ -68,6 +69,7 @@ class Telling:
                 pieces=kinds <= _PIECES,
                 begins=_BEGIN in kinds,
                 idle=frames[-1] if sealed[-1].type == _IDLE else None,
+                failed=_ERROR in kinds and not self._world.draining(),
             )
 
     def pieces(self, state: SessionState, drafts: tuple[Draft, ...]) -> None:
