@@ -56,6 +56,7 @@ BEGINNERS = {"chat", "send", "import", "models"}
 """The commands that ask a daemon and need no sessions to be there."""
 
 DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
+MOST_DAYS = 1_000_000
 FLAGS = {"true": True, "false": False}
 
 Run = Callable[[argparse.Namespace], int]
@@ -115,13 +116,17 @@ def _talking(add: Add) -> None:
     send.add_argument("session", metavar="SESSION", help="resumed or created")
     send.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
     for each in (chat, send):
-        each.add_argument("--model", help="as `tertulia models` names it")
-        each.add_argument("--system", metavar="TEXT", help="added to the system message")
+        each.add_argument("--model", type=_word, help="as `tertulia models` names it")
+        each.add_argument(
+            "--system", type=_text, metavar="TEXT", help="added to the system message"
+        )
     queue = add("queue", "commands.waiting:queue", "show or edit the messages that wait for a turn")
     queue.add_argument("session", metavar="SESSION")
     edits = queue.add_mutually_exclusive_group()
     edits.add_argument("--remove", metavar="MESSAGE", help="take a message out")
-    edits.add_argument("--edit", nargs=2, metavar=("MESSAGE", "TEXT"), help="give it other words")
+    edits.add_argument(
+        "--edit", nargs=2, type=_word, metavar=("MESSAGE", "TEXT"), help="give it other words"
+    )
     edits.add_argument(
         "--move", nargs=2, metavar=("MESSAGE", "PLACE"), help="put it at another place, from 1 on"
     )
@@ -144,7 +149,7 @@ def _finding(add: Add) -> None:
     listed.add_argument("--limit", type=_count, metavar="N", help="at most N of them")
     listed.epilog = LIST_EPILOG
     search = add("search", "commands.listing:search", "find what was said, in all sessions")
-    search.add_argument("text", nargs="+", metavar="TEXT", help="words, all of them")
+    search.add_argument("text", nargs="+", type=_text, metavar="TEXT", help="words, all of them")
     search.add_argument(
         "--limit", type=_count, default=20, metavar="N", help="at most N of them (20)"
     )
@@ -169,11 +174,11 @@ def _reading(add: Add) -> None:
 def _changing(add: Add) -> None:
     rename = add("rename", "commands.changing:rename", "give a session a name")
     rename.add_argument("session", metavar="SESSION")
-    rename.add_argument("name", nargs="+", metavar="NAME")
+    rename.add_argument("name", nargs="+", type=_text, metavar="NAME")
     fork = add("fork", "commands.changing:fork", "make a session that begins as another one")
     fork.add_argument("session", metavar="SESSION")
     fork.add_argument("--at", metavar="EVENT", help="with what stands before this event; else all")
-    fork.add_argument("--name", help="its name")
+    fork.add_argument("--name", type=_text, help="its name")
     fork.add_argument("--id", metavar="ID", help="its id; else one is made")
     rewind = add("rewind", "commands.changing:rewind", "go back to before a message")
     rewind.add_argument("session", metavar="SESSION")
@@ -242,6 +247,21 @@ def _folder(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    """What was typed in another encoding has no letters to be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not valid UTF-8") from None
+    return text
+
+
+def _word(text: str) -> str:
+    if not _text(text).strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 def _count(text: str) -> int:
     if _number(text) == 0:
         raise argparse.ArgumentTypeError("it has to be 1 or more")
@@ -259,7 +279,10 @@ def _days(text: str) -> float:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([hdw]?)", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 30d, 12h or 8w")
-    return float(found[1]) * DAYS[found[2] or "d"]
+    days = float(found[1]) * DAYS[found[2] or "d"]
+    if days > MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MOST_DAYS} days")
+    return days
 
 
 class _Chosen(argparse.Action):
@@ -312,7 +335,7 @@ def _common(hidden: Sequence[str] = ()) -> _Parser:
         common.add_argument(f"--{name}", help=argparse.SUPPRESS if name in hidden else text, **how)
 
     add("home", "the data folder", metavar="DIR", type=_folder)
-    add("connect", "unix:/path or host:port of a daemon", metavar="ADDR")
+    add("connect", "unix:/path or host:port of a daemon", metavar="ADDR", type=_word)
     add("token", "its connection token; better in TERTULIA_TOKEN")
     add("json", "output for programs", action="store_true")
     add("no-color", "as NO_COLOR does", action="store_true")

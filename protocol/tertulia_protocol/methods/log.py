@@ -139,7 +139,7 @@ class SessionQueueUpdateTextParams(Params, frozen=True, kw_only=True):
     def check(self) -> None:
         if not self.prompt:
             raise faults.invalid(
-                "$.prompt", "the message is empty: take it out with removeAt instead"
+                "$.prompt", "the message is empty: take it out with session.queue.removeAt instead"
             )
 
 
