@@ -252,7 +252,7 @@ class Hub:
                 follower.seq = max(seq, follower.seq)
                 follower.owed = follower.owed and idle is None
             if idle is not None and follower.pace is not Pace.LIVE:
-                room.idle = idle
+                room.idle, follower.owed = idle, True
             if pieces:
                 follower.missed = follower.pace is not Pace.LIVE
             elif begins:
@@ -285,8 +285,7 @@ class Hub:
         room.elsewhere = elsewhere
         if head <= room.head:
             return
-        room.head = head
-        room.drop_idle()
+        room.head, room.idle = head, None
         for follower in room.followers:
             if follower.pace in (Pace.LIVE, Pace.UNREAD) and follower.seq < head:
                 self._catch_up(follower)

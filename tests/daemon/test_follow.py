@@ -130,14 +130,14 @@ class Desk:
         body = json.dumps({"id": "live", "type": kind, "ephemeral": True}).encode()
         self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq)
 
-    def end(self, name: str) -> None:
+    def end(self, name: str, *, failed: bool = False) -> None:
         """A turn ends; the live `session.idle` behind it is called so."""
         seq = len(self.store.log) + 1
         self.store.log.append(_record(seq, TURN_END))
         body = json.dumps({"id": name, "type": name, "ephemeral": True}).encode()
         idle = event_frame(ROOM, body)
         frames = [event_frame(ROOM, self.store.log[-1].body), idle]
-        self.hub.publish(ROOM, frames, seq - 1, seq, idle=idle)
+        self.hub.publish(ROOM, frames, seq - 1, seq, idle=idle, failed=failed)
 
     def piece(self, text: str) -> None:
         """A delta of an answer."""
@@ -593,3 +593,33 @@ def test_an_idle_that_comes_while_the_session_is_asked_for_it_is_not_told_again(
     desk.runs = False
     desk.tell_running()
     assert outlet.seen == [*seen, f"e{len(desk.store.log)}", "the idle"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("meanwhile", ["nothing", "heard", "read", "lag", "begun"])
+async def test_an_idle_that_is_kept_back_is_told_once_unless_a_turn_begins(
+    meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_AFTER_ERROR_S", 1e6)
+    desk = Desk()
+    outlet = desk.join()
+    desk.end("the idle", failed=True)
+    assert outlet.seen == ["e1"]
+    if meanwhile in ("heard", "read"):
+        desk.store.log.append(_record(2))
+        desk.hub.heard(ROOM, 2, elsewhere=False)
+        if meanwhile == "read":
+            desk.store.do_all()
+    elif meanwhile == "lag":
+        outlet.full = True
+    elif meanwhile == "begun":
+        desk.stored(begins=True)
+    before = outlet.seen
+    desk.hub.keep_nothing_back()
+    if meanwhile == "lag":
+        desk.drained(outlet)
+    desk.store.do_all()
+    desk.hub.keep_nothing_back()
+    told = {"begun": []}.get(meanwhile, ["the idle"])
+    read = ["e2"] if meanwhile == "heard" else []
+    assert outlet.seen == [*before, *read, *told]
