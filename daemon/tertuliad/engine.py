@@ -20,6 +20,7 @@ from tertulia_protocol import layout
 from tertulia_protocol.errors import SessionNotFound, StoreFailed
 from tertulia_protocol.events import LifecycleType
 from tertuliad import limits
+from tertuliad.askers import NOBODY, asker
 from tertuliad.audience import Audience
 from tertuliad.connection import Connection
 from tertuliad.follow import Hub
@@ -183,6 +184,7 @@ class Engine:
 def _for_all(spawn: Spawn) -> Spawn:
     """Whoever asks, what the engine begins is for all."""
     context = copy_context()
+    context.run(asker.set, NOBODY)
 
     def spawned(work: Callable[[], Coroutine[Any, Any, None]]) -> object:
         return context.run(spawn, work)

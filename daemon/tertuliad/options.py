@@ -221,8 +221,6 @@ def parse(argv: list[str]) -> Options:
     given = _spelt_out(argv)
     if given is None:
         given = vars(_parser().parse_args(argv))
-    if given["stdio"] and (given["port"] is not None or given["socket"] is not None):
-        _refused("--stdio is for one client and nobody else: leave it out, or --port and --socket")
     listens = given["stdio"] or given["port"] is not None or given["socket"] is not None
     made = {
         "home": home_folder(given["home"], _refused),

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from tertuliad import limits
-from tertuliad.askers import NOBODY, asker
+from tertuliad.askers import NOBODY, asker, asking
 from tertuliad.connection import Connection
 from tertuliad.store.reader import Reader
 from tests.support.frames_client import FramesClient
@@ -142,3 +142,18 @@ async def test_what_the_daemon_does_for_all_is_asked_for_by_nobody(
             others._seen = None  # as if another daemon had written something
             await anyio.sleep(0.001)
     assert {*asked_by} == {NOBODY}
+
+
+async def test_an_engine_that_somebody_makes_does_for_all_what_nobody_asks(
+    tmp_path: Path, asked_by: list[int]
+) -> None:
+    with asking(7):
+        async with pair(tmp_path / "home") as (client, room):
+            await client.create("s")
+            asked_by.clear()
+            room.engine.others._seen = None
+            room.engine.others._spawn(room.engine.others.look)
+            with anyio.fail_after(PATIENCE_S):
+                while not asked_by:
+                    await anyio.sleep(0.001)
+            assert asked_by[0] == NOBODY

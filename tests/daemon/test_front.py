@@ -83,13 +83,3 @@ def test_what_a_person_has_to_be_told_is_left_to_argparse(words: str) -> None:
     assert options._spelt_out(words.split()) is None
     with pytest.raises(SystemExit):
         options._parser().parse_args(words.split())
-
-
-@pytest.mark.parametrize("listener", ["--port 1", "--socket x"])
-def test_one_client_on_stdio_and_a_listener_are_not_asked_for_together(
-    listener: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        options.parse(["--stdio", *listener.split()])
-    assert ended.value.code == 2
-    assert "--stdio is for one client" in capsys.readouterr().err

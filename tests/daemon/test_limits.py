@@ -581,6 +581,8 @@ ELSEWHERE = {
     "FREED_KEPT_BYTES": E + "test_huge_frames.py::test_memory_of_many_large_messages_is_given_back",
     "SESSION_TARGETS": D
     + "test_credentials.py::test_targets_are_kept_and_no_more_than_their_bound",
+    "IDLE_AFTER_ERROR_S": D
+    + "test_turns.py::test_a_failure_is_followed_by_one_idle_whatever_comes",
     "MODEL_ANSWER_CHARS": D + "providers/test_openai_chat.py::test_an_answer_without_end_is_a_bad"
     "_response",
     "MODEL_LINE_BYTES": D + "providers/test_openai_chat.py::test_a_line_without_end_is_a_bad"
