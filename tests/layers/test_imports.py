@@ -190,6 +190,7 @@ RULES = (
         "tertuliad.engine",
         (
             PROTOCOL,
+            "tertuliad.askers",
             "tertuliad.audience",
             "tertuliad.connection",
             "tertuliad.follow",
