@@ -66,8 +66,10 @@ class View:
         paper = self.paper
         missed = paper.told[self.start :]
         caught = [event for event in paper.shown if event.seq > self._stopped_at]
+        idles = [event for event in missed if event.type == "session.idle"]
         if missed and paper.turn is None:
-            caught.append(Event("session.idle", False, 0, paper.kept))
+            said = idles[-1].said if idles else False
+            caught.append(Event("session.idle", said, 0, paper.kept))
         for event in missed:
             self._missed = missed_after(event, self._missed, taken=False)
         self.before += [(paper, event) for event in caught]
