@@ -197,6 +197,23 @@ async def test_a_turn_that_is_cut_by_a_fork_or_a_rewind_ends_there(
         assert turns_in(await stored(client, session)) == ["start", "end"] * 2
 
 
+async def test_a_fork_before_the_end_that_a_rewind_has_written_ends_that_turn(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    await spoken(client, "a", "one")
+    (point,) = [e["id"] for e in await stored(client, "a") if e["type"] == "assistant.message"]
+    await client.request("session.history.truncate", {"sessionId": "a", "eventId": point})
+    end = (await stored(client, "a"))[-1]
+    assert end["type"] == "assistant.turn_end"
+    params = {"sessionId": "a", "toEventId": end["id"], "newSessionId": "b"}
+    await client.request("sessions.fork", params)
+    await resumed(client, "b")
+    assert turns_in(await stored(client, "b")) == ["start", "end"]
+    await client.turn("b", "two")
+    assert turns_in(await stored(client, "b")) == ["start", "end"] * 2
+
+
 async def test_what_cannot_be_forked_is_told(both: tuple[FramesClient, Room]) -> None:
     client, _ = both
     await spoken(client, "a", "one")

@@ -56,8 +56,12 @@ async def fork(
     if before is not None:
         upto = await place_of(store, source, before, "$.toEventId") - 1
     state = await _folded_up_to(store, found, upto)
+    turn_id = None if state.turn is None else state.turn.id
+    if before is not None and turn_id is None:  # a rewind may have cut one, and tells its end later
+        cut = await _cut_turn(store, source, upto)
+        turn_id = None if cut is None else cut.turn_id
     state.id, state.created_ms = new_id, now_ms()
-    append = _first_of(state, source, upto, name)
+    append = _first_of(state, source, upto, name, turn_id)
     try:
         await settled(store.fork(Fork(source, upto, append)))
     except AlreadyThere:
@@ -76,12 +80,14 @@ async def _folded_up_to(store: Store, found: Log, upto: int) -> SessionState:
     return state
 
 
-def _first_of(state: SessionState, source: str, upto: int, name: str | None) -> Append:
-    """The fork's own first records, behind what it shares. A turn that runs there goes on in the
-    source alone."""
+def _first_of(
+    state: SessionState, source: str, upto: int, name: str | None, turn_id: str | None
+) -> Append:
+    """The fork's own first records, behind what it shares. The turn that is open there, if one is,
+    goes on in the source alone."""
     drafts = [Draft(facts.Forked(source, upto))]
-    if state.turn is not None:
-        drafts.append(Draft(events.AssistantTurnEnd(turn_id=state.turn.id)))
+    if turn_id is not None:
+        drafts.append(Draft(events.AssistantTurnEnd(turn_id=turn_id)))
     if name:
         drafts.append(Draft(facts.Named(name)))
     state.seq = upto
