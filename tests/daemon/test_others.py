@@ -7,7 +7,6 @@ Daemons look when the test says so; their own looks are far apart.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -775,8 +774,11 @@ async def test_who_waits_here_and_edits_the_queue_has_the_answer_that_was_given_
         asked, _ = await waits_in_a_paused_queue(here)
         await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
         await idle(there, 1)
-        room.store._reader.submit(lambda _: time.sleep(0.05))
+        free = threading.Event()
+        room.store._reader.submit(lambda _: free.wait(PATIENCE_S))
         await here.request("session.queue.setDrainPaused", {"sessionId": S, "paused": True})
+        assert not [answer for answer in here.answers() if answer["id"] == asked]
+        free.set()
         response = (await here.answer(asked))["result"]["response"]
         assert response["data"]["content"] == "answer 1 to waits"
 

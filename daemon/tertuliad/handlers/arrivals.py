@@ -14,15 +14,11 @@ class Arrival:
 
     def __init__(self, ahead: Reply | None) -> None:
         self._ahead = ahead
-        self._gone_in = Reply()
+        self.gone_in = Reply()
+        """Settled once it, and all that came before it, is accepted or never will be."""
         self.way = anyio.CancelScope()
         self.given_up: RpcError | None = None
         """Why."""
-
-    @property
-    def gone_in(self) -> Reply:
-        """Settled once it, and all that came before it, is accepted or never will be."""
-        return self._gone_in
 
     def give_up(self, why: RpcError) -> None:
         self.given_up = self.given_up or why
@@ -40,9 +36,9 @@ class Arrival:
     def leave(self) -> None:
         """It is accepted, or never will be."""
         if self._ahead is None:
-            self._gone_in.give(None)
+            self.gone_in.give(None)
         else:
-            self._ahead.add_done_callback(self._gone_in.follow)
+            self._ahead.add_done_callback(self.gone_in.follow)
 
 
 class Arrivals:
