@@ -83,6 +83,26 @@ def test_what_the_log_recalls_of_a_turn_is_not_taken_twice() -> None:
     assert whole.answer().text == "mine"
 
 
+def test_what_comes_late_of_an_earlier_turn_is_not_the_recalled_ones() -> None:
+    def late(parent_id: str, kind: str = "session.idle") -> Event:
+        return Event(kind, {}, id=f"behind {parent_id}", parent_id=parent_id, ephemeral=True)
+
+    theirs = [Event("assistant.message", {}, id="1", parent_id="0"), Event("x", {}, id="2")]
+    mine = Event(MINE.type, MINE.data, id="3", parent_id="2")
+    turn = Turn("m1", "hi")
+    turn.recall([*theirs, mine])
+    assert not turn.take(late("1", "assistant.usage"))
+    assert not turn.take(late("2"))
+    assert turn.take(Event("assistant.message", {"content": "mine"}, id="4", parent_id="3"))
+    assert turn.take(late("4"))
+    assert turn.answer().text == "mine"
+
+    at_a_pages_edge = Turn("m1", "hi")
+    at_a_pages_edge.recall([mine])
+    assert not at_a_pages_edge.take(late("2"))
+    assert at_a_pages_edge.take(Event("session.idle", {}, id="fresh"))
+
+
 def test_an_error_fails_the_turn_once_it_is_over() -> None:
     failed = event("session.error", errorType="rate_limit", message="slow down", statusCode=429)
     turn, _ = played(MINE, failed)

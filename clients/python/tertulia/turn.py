@@ -9,6 +9,7 @@ logged it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tertulia.errors import MessageRemoved, TurnAborted, TurnFailed
@@ -33,6 +34,8 @@ class Turn:
         self.recalled: tuple[Event, ...] = ()
         self._events: list[Event] = []
         self._known: set[str] = set()
+        self._earlier: set[str | None] = set()
+        """Stored events of before the turn that was recalled."""
         self.given_up = False
         """Its client has asked that its message be taken back."""
         self._said_all = False
@@ -45,7 +48,9 @@ class Turn:
 
     def take(self, event: Event) -> bool:
         """Whether `event` belongs to this turn; it is folded in where it does."""
-        if self.over or event.id in self._known or not (self._events or self._begins_with(event)):
+        if self.over or event.id in self._known or event.parent_id in self._earlier:
+            return False
+        if not (self._events or self._begins_with(event)):
             return False
         if self._events and self._begins_another(event):
             self.over = True
@@ -56,9 +61,14 @@ class Turn:
 
     def recall(self, stored: Sequence[Event]) -> None:
         """Fold in what the log has of a turn that may have begun, and ended, some time ago: what is
-        `recalled`. Events of the log that come again are passed over."""
+        `recalled`. Events of the log that come again are passed over, and so is what comes late of
+        an earlier turn."""
+        before = list(itertools.takewhile(lambda event: not self._begins_with(event), stored))
         self.recalled = tuple(event for event in stored if self.take(event))
         self._known = {event.id for event in stored if event.id}
+        if self.recalled:
+            self._earlier = {event.id for event in before}
+            self._earlier |= {self.recalled[0].parent_id} - {None}
         self.over = self.over or self._said_all
 
     def begins_in(self, events: Sequence[Event]) -> bool:
