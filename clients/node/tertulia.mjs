@@ -12,6 +12,14 @@ const GRACE_MS = 5000; // before each next step of a spawned daemon's end
 const failing = (what) => (cause) => { throw new Error(`${what} (${cause.code})`, { cause }); };
 const within = (wait, ms) => Promise.race([wait.then(() => 1), delay(ms, 0, { ref: false })]);
 
+async function tell(events, sessionId, messageId, onDelta) {
+  let turn;
+  for await (const [id, { type, data }] of events) if (id === sessionId) {
+    if (type === "user.message" && data.delivery !== "steering") turn = data.messageId;
+    if (type === "assistant.message_delta" && turn === messageId) onDelta(data.deltaContent);
+  }
+}
+
 /** An error answer of the daemon: `code`, `message`, and `data.kind` for programs. */
 export class RpcError extends Error {
   constructor({ message, ...more }) { super(message); Object.assign(this, more); }
@@ -73,26 +81,18 @@ export class Client extends EventEmitter {
     return (await this.request("session.send", { sessionId, prompt, ...more })).messageId;
   }
 
-  /** The answer's text; `onDelta` gets its pieces. Rejects where the turn fails or is aborted. */
+  /** The answer's text; `onDelta` gets its pieces. Rejects where there will be none. */
   async sendAndWait(sessionId, prompt, { onDelta, ...more } = {}) {
-    const events = on(this, "event", { close: ["close"] }); // first, so that none is missed
+    const given = { idempotencyKey: randomUUID(), ...more }; // sent twice, it is one message
+    const events = onDelta && on(this, "event"); // first, so that none is missed
     try {
-      const messageId = await this.send(sessionId, prompt, more);
-      let mine = false, text = "", failure;
-      for await (const [id, { type, data }] of events) {
-        if (id !== sessionId) continue;
-        const begins = type === "user.message" && data.delivery !== "steering";
-        const over = mine && (begins || type === "session.idle"); // no idle where others queue
-        if (over) return failure ? Promise.reject(failure) : text;
-        if (!(mine ||= type === "user.message" && data.messageId === messageId)) continue;
-        if (type === "assistant.message_delta") onDelta?.(data.deltaContent);
-        if (type === "assistant.message") text = data.content;
-        if (type === "abort") failure ??= new Error("The turn was aborted.");
-        if (type === "session.error" && data.errorType !== "notification")
-          failure ??= Object.assign(new Error(data.message), { errorType: data.errorType });
-      }
-      throw this.#reason;
-    } finally { events.return(); }
+      const told = events && tell(events, sessionId, await this.send(sessionId, prompt, given), onDelta);
+      const ended = this.request("session.sendAndWait", { sessionId, prompt, ...given });
+      const [{ response, aborted }] = await Promise.all([ended.finally(() => events?.return()), told]);
+      if (aborted) throw new Error("The turn was aborted.");
+      return response?.data.content ?? "";
+    } catch (error) { throw Object.assign(error, { errorType: error.data?.errorType }); }
+    finally { events?.return(); }
   }
 
   async list() { return (await this.request("session.list")).sessions; }

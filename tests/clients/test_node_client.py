@@ -106,6 +106,48 @@ def test_failures_reject_with_what_happened(home: Path, counted: Counted) -> Non
     assert "closed" in result["lost"]["message"]
 
 
+def test_a_message_without_a_turn_is_not_waited_for(home: Path, counted: Counted) -> None:
+    result = play(
+        """
+        const client = await Client.spawn({ command: first, args: rest });
+        const told = (promise) => promise.catch((e) => e.data?.kind ?? e.message);
+        const session = await client.createSession({ model: "fake-history" });
+        let pieces = "";
+        const key = { idempotencyKey: "k", onDelta: (piece) => { pieces += piece; } };
+        const answers = [];
+        for (let n = 0; n < 2; n++) answers.push(await client.sendAndWait(session, "one", key));
+        const runs = told(client.sendAndWait(session, "[[fake-hang]]"));
+        const waits = told(client.sendAndWait(session, "two", { onDelta: () => {} }));
+        await client.request("session.queue.clear", { sessionId: session });
+        const cleared = await waits;
+        await client.delete(session);
+        out({ answers, pieces, cleared, deleted: await runs });
+        await client.close();
+        """,
+        *counted.command,
+    )
+    assert result["answers"] == [result["pieces"]] * 2
+    assert "one" in result["pieces"]
+    assert "aborted" in result["cleared"]
+    assert result["deleted"] == "session_not_found"
+
+
+def test_what_hears_the_pieces_may_fail(home: Path, counted: Counted) -> None:
+    result = play(
+        """
+        const client = await Client.spawn({ command: first, args: rest });
+        const session = await client.createSession();
+        const onDelta = () => { throw new Error("full"); };
+        const failed = await client.sendAndWait(session, "x", { onDelta }).catch((e) => e.message);
+        const next = await client.sendAndWait(session, "[[say:fine]]");
+        out({ failed, next });
+        await client.close();
+        """,
+        *counted.command,
+    )
+    assert result == {"failed": "full", "next": "fine"}
+
+
 def test_where_no_daemon_is_it_says_what_to_do() -> None:
     result = play(
         """
