@@ -171,11 +171,24 @@ const scenes = {
     const session = await client.createSession(config({ model: "fake-say" }));
     const said = {};
     for (const script of given.scripts) {
-      // A rejected sendAndWait does not wait for the idle event: the next one must not get it.
+      const idle = next(session, "session.idle");
       said[script] = await refusal(session.sendAndWait({ prompt: `[[${script}]]` }));
+      await idle;
       said[`after ${script}`] = await text(session, "[[say:all is well]]");
     }
     return said;
+  },
+
+  /** The answers of those who try again as soon as a rejection says that the turn has failed: it does
+   *  not wait for the idle event, which the next `sendAndWait` would take for its own. */
+  async retries(client) {
+    const answers = [];
+    for (let n = 0; n < 5; n++) {
+      const session = await client.createSession(config({ model: "fake-say" }));
+      await refusal(session.sendAndWait({ prompt: "[[fake-e401]]" }));
+      answers.push((await text(session, "[[say:all is well]]")) ?? null);
+    }
+    return answers;
   },
 
   async tools(client) {

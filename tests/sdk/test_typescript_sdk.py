@@ -151,6 +151,11 @@ def test_a_model_that_fails_rejects_with_words_that_help_and_the_next_send_works
         assert said[f"after {script}"] == "all is well"
 
 
+def test_who_tries_again_at_once_gets_the_answer(own: Way, model: ModelThread) -> None:
+    """At once is within `IDLE_AFTER_ERROR_S`: on a busy machine, most of the time."""
+    assert "all is well" in play("retries", own, model)
+
+
 def test_declared_tools_reach_the_model_and_hidden_ones_do_not(
     own: Way, model: ModelThread
 ) -> None:
