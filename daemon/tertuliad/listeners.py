@@ -232,7 +232,7 @@ def acknowledging(stream: anyio.abc.SocketStream) -> Callable[[], None] | None:
 
 
 async def turn_away(stream: anyio.abc.SocketStream) -> None:
-    """Say that there are too many clients, and close. What the client has sent is read first:
+    """Say that there are too many clients. What the client has sent is read first:
     otherwise the kernel would take the refusal back from a client that has not read it yet."""
     full = Overloaded(
         f"{limits.CONNECTIONS} clients are connected, and no more are taken until one goes; try"
@@ -247,8 +247,6 @@ async def turn_away(stream: anyio.abc.SocketStream) -> None:
             with contextlib.suppress(anyio.EndOfStream):
                 while True:
                     await stream.receive()
-    with anyio.CancelScope(shield=True):
-        await stream.aclose()
 
 
 async def accept(
@@ -256,12 +254,22 @@ async def accept(
     client: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
     tasks: anyio.abc.TaskGroup,
 ) -> None:
-    """Accept for ever, each client in a task of its own. Out of file descriptors, say, it pauses
-    and goes on."""
+    """Accept for ever, each client in a task of its own, whose failure is its client's alone. Out
+    of file descriptors, say, it pauses and goes on."""
+
+    async def guarded(stream: anyio.abc.SocketStream) -> None:
+        try:
+            await client(stream)
+        except Exception as error:  # noqa: BLE001 - of a peer that resets, uvloop raises what it likes
+            log.info("a client was gone before it was served: %r", error)
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(limits.CLOSE_S):
+                await stream.aclose()
+
     quiet_until = 0.0
     while True:
         try:
-            await listener.serve(client, tasks)
+            await listener.serve(guarded, tasks)
         except* (OSError, anyio.BrokenResourceError) as group:  # the latter from a unix socket
             if anyio.current_time() >= quiet_until:
                 quiet_until = anyio.current_time() + limits.ACCEPT_TOLD_S
