@@ -54,13 +54,14 @@ def start_turn(
     world: World,
     post: Callable[[Decide], Reply],
     tell: Callable[[Decide], None],
-    end_failed: Callable[[BaseException], None],
+    end_failed: Callable[[str, BaseException], None],
 ) -> Turn:
     """Call the model for the turn that `state` has open; `post` takes what comes of it, `tell` the
-    pieces of its answer, and `end_failed` the reason why the turn's end could not be done."""
+    pieces of its answer, and `end_failed` its id with the reason why its end could not be done."""
     assert state.turn is not None
     plan = Plan(
         session_id=state.id,
+        turn_id=state.turn.id,
         created_ms=state.created_ms,
         config=state.config,
         history=partial(_history, world.store, state),
@@ -96,7 +97,7 @@ class Reports:
         progress: Progress,
         post: Callable[[Decide], Reply],
         tell: Callable[[Decide], None],
-        end_failed: Callable[[BaseException], None],
+        end_failed: Callable[[str, BaseException], None],
     ) -> None:
         self._session_id = session_id
         self._progress = progress
@@ -141,4 +142,4 @@ class Reports:
 
     def _check_end(self, done: Future[object]) -> None:
         if (error := done.exception()) is not None:
-            self._end_failed(error)
+            self._end_failed(self._progress.turn_id, error)

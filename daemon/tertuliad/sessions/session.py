@@ -51,13 +51,13 @@ log = logging.getLogger(__name__)
 
 class Command(msgspec.Struct):
     """`decide`, who waits for it, and who asked (`askers`). `tries` counts commits that were
-    refused. With `ends_turn` it ends the turn that nobody runs any more, and says why."""
+    refused. `ends_turn` is the id of a turn that it ends, as nobody runs that any more."""
 
     decide: Decide
     reply: Reply
     asker: int = NOBODY
     tries: int = 0
-    ends_turn: bool = False
+    ends_turn: str | None = None
 
 
 class Session:
@@ -114,8 +114,15 @@ class Session:
     @property
     def running(self) -> bool:
         """Whether a turn runs or a command is under way."""
-        turn = self._state is not None and self._state.turn is not None
-        return turn or self._busy or bool(self._inbox)
+        return self._turn_id is not None or self._busy or bool(self._inbox)
+
+    @property
+    def _turn_id(self) -> str | None:
+        """Of the turn that runs here, also where the state was forgotten, or is open in the log."""
+        if self._turn is not None:
+            return self._turn.id
+        turn = None if self._state is None else self._state.turn
+        return None if turn is None else turn.id
 
     @property
     def in_use(self) -> bool:
@@ -183,25 +190,25 @@ class Session:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there."""
         self.gone = self.deleting = True
-        ran = self._state is not None and self._state.turn is not None
+        ran = self._turn_id
         self._stop_turn()
         reply = Reply()
         deleted = self._world.store.delete([self.id])
         deleted.add_done_callback(partial(self._deleted, reply, ran))
         return reply
 
-    def _deleted(self, reply: Reply, ran: bool, done: Future[dict[str, int]]) -> None:
-        """`ran`: a turn was open, and its model was hung up on."""
+    def _deleted(self, reply: Reply, ran: str | None, done: Future[dict[str, int]]) -> None:
+        """`ran` is the id of a turn that was open, and whose model was hung up on."""
         error = done.exception()
         self.deleting = False
         if error is not None:
             self.gone = False
             reply.fail(error)
-            if ran:
-                self._end_lost(turns.UNDELETED)
+            if ran is not None:
+                self._end_lost(ran, turns.UNDELETED)
             return
         self.gone = True
-        if ran:
+        if ran is not None:
             self._telling.live(self._state or self._nowhere(), events.SessionIdle(aborted=True))
         self._fail_all(SessionNotFound.of(self.id))
         self._telling.waits.fail(SessionNotFound.of(self.id))
@@ -436,24 +443,29 @@ class Session:
 
     def _recover(self, loaded: Loaded) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
+        assert loaded.state.turn is not None
+        turn_id = loaded.state.turn.id
         if self._world.owners.elsewhere(loaded.row.owner):
             self._answer_only(loaded.state)
             self._state = None
             return
-        if self._inbox and self._inbox[0].ends_turn:
+        if self._inbox and self._inbox[0].ends_turn == turn_id:
             return
         world = self._world
         go_on = not world.leave_waiting and world.has_keys(loaded.state)
         message = turns.UNSTORED if loaded.row.owner == world.owners.me else turns.INTERRUPTED
         reply = Reply()
         reply.add_done_callback(self._recovered)
-        end = partial(turns.interrupt, message=message, go_on=go_on)
-        self._inbox.insert(0, Command(end, reply))
+        end = partial(turns.interrupt, message=message, go_on=go_on, turn_id=turn_id)
+        self._inbox.insert(0, Command(end, reply, ends_turn=turn_id))
 
     def _answer_only(self, state: SessionState) -> None:
         """Another process runs a turn: what would change something is refused."""
         while self._inbox:
             command = self._inbox.pop(0)
+            if command.ends_turn is not None:  # somebody else does
+                command.reply.give(None)
+                continue
             try:
                 decision = command.decide(state)
                 if decision != Decision(result=decision.result):
@@ -511,7 +523,7 @@ class Session:
             self._turn = None
             self._world.running.discard(self.id)
 
-    def _end_failed(self, error: BaseException) -> None:
+    def _end_failed(self, turn_id: str, error: BaseException) -> None:
         """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
         if self.gone or isinstance(error, TurnBusy):
             return  # another daemon has taken the session over, and those who watch were told
@@ -520,11 +532,12 @@ class Session:
         if isinstance(error, RpcError):
             message = f"The turn's end could not be stored: {error}"
         self._stop_turn()
-        self._end_lost(message)
+        self._end_lost(turn_id, message)
 
-    def _end_lost(self, message: str) -> None:
+    def _end_lost(self, turn_id: str, message: str) -> None:
         """End the turn, whose model was hung up on, before anything else is done."""
-        end = Command(partial(turns.interrupt, message=message), Reply(), ends_turn=True)
+        decide = partial(turns.interrupt, message=message, turn_id=turn_id)
+        end = Command(decide, Reply(), ends_turn=turn_id)
         end.reply.add_done_callback(self._interrupted)
         self._inbox.insert(0, end)
         self._work()

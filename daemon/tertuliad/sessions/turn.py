@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a turn starts from: the session as it was when its message was admitted."""
 
     session_id: str
+    turn_id: str
     created_ms: int
     config: SessionConfig
     history: Callable[[], Awaitable[list[Message]]]
@@ -55,6 +56,7 @@ class Turn:
     """Dies with its model call, or with the last one that is tried."""
 
     def __init__(self, plan: Plan, world: World, events: TurnEvents) -> None:
+        self.id = plan.turn_id
         self._plan = plan
         self._world = world
         self._events = events

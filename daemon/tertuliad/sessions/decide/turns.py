@@ -90,9 +90,16 @@ def abort(
     return msgspec.structs.replace(decision, result=result, stops_turn=True)
 
 
-def interrupt(state: SessionState, message: str = INTERRUPTED, *, go_on: bool = True) -> Decision:
-    """End a turn that nobody runs any more. Without `go_on` the pending messages stay pending."""
-    if state.turn is None:
+def interrupt(
+    state: SessionState,
+    message: str = INTERRUPTED,
+    *,
+    go_on: bool = True,
+    turn_id: str | None = None,
+) -> Decision:
+    """End a turn that nobody runs any more: the one of `turn_id`, or whichever is open. Without
+    `go_on` the pending messages stay pending."""
+    if state.turn is None or turn_id not in (None, state.turn.id):
         return Decision()
     error = events.SessionError(
         error_type=LOST,
