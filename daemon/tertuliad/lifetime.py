@@ -65,9 +65,11 @@ def end_anyway(after_s: float, status: int = 1) -> None:
 
     def end() -> None:
         select.select([], [], [], after_s)
-        _, room, _ = select.select([], [2], [], 0)
-        if room:  # a pipe that nobody reads would hold up the end
-            os.write(2, b"tertuliad: the clean stop took too long; ending now\n")
-        os._exit(status)
+        try:
+            _, room, _ = select.select([], [2], [], 0)
+            if room:  # a pipe that nobody reads would hold up the end
+                os.write(2, b"tertuliad: the clean stop took too long; ending now\n")
+        finally:  # whatever has become of standard error
+            os._exit(status)
 
     threading.Thread(target=end, name="end-anyway", daemon=True).start()

@@ -6,8 +6,16 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.wire import BOUND_S
 
+ENDS = """
+import threading
+from tertuliad.lifetime import end_anyway
+end_anyway(0.01, status=3)
+threading.Event().wait()
+"""
 ENDS_WITH_A_FULL_PIPE = """
 import os, threading
 from tertuliad.lifetime import end_anyway
@@ -33,3 +41,18 @@ def test_a_stop_that_takes_too_long_is_ended_though_nobody_reads_standard_error(
             process.kill()
             os.close(stderr)
             os.close(unread)
+
+
+@pytest.mark.parametrize("become", ["closed", "not read by anybody"])
+def test_a_stop_that_takes_too_long_is_ended_whatever_has_become_of_standard_error(
+    become: str,
+) -> None:
+    unread, stderr = os.pipe()
+    close = "import os; os.close(2)\n" if become == "closed" else ""
+    with subprocess.Popen([sys.executable, "-c", close + ENDS], stderr=stderr) as process:
+        os.close(stderr)
+        os.close(unread)
+        try:
+            assert process.wait(BOUND_S) == 3
+        finally:
+            process.kill()

@@ -112,3 +112,21 @@ async def test_what_nobody_needs_any_more_is_refused_at_the_end() -> None:
         with pytest.raises(StoreFailed, match="stopping"):
             future.result()
     assert did == ["what had begun", "the end"]
+
+
+async def test_a_thread_that_cannot_be_had_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker("tested", asyncio.get_running_loop())
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(StoreFailed, match="bound of threads") as raised:
+            await done(worker.submit(lambda: 1))
+    assert raised.value.data is not None
+    assert raised.value.data["retryMs"]
+    assert await done(worker.submit(lambda: 2)) == 2
+    worker.close(lambda: None)

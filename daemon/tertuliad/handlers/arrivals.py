@@ -29,9 +29,12 @@ class Arrival:
         self.give_up(cancelled())
 
     async def its_turn(self) -> None:
-        """Wait for those that came before."""
+        """Wait for those that came before. Raises why it was given up, where `way` has told nobody:
+        what was waited for was there already."""
         if self._ahead is not None:
             await settled(self._ahead)
+        if self.given_up is not None:
+            raise self.given_up
 
     def leave(self) -> None:
         """It is accepted, or never will be."""

@@ -86,11 +86,24 @@ class Worker:
         if self._closed:
             return Reply.failed(StoreFailed(CLOSED))
         reply = Reply()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-        self._jobs.put(asker, (job, reply))
+        try:
+            self._start()
+        except RuntimeError as error:
+            refusal = StoreFailed(
+                f"The store has no thread to work in ({error}). The system's bound of threads is"
+                " reached; try again.",
+                retry_ms=limits.STORE_RETRY_MS,
+            )
+            self._loop.call_soon(reply.fail, refusal)
+        else:
+            self._jobs.put(asker, (job, reply))
         return reply
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
 
     def close(self, last: Callable[[], None], *, drop: bool = False) -> None:
         """Do what was submitted, then `last`, and end the thread. With `drop`, what has not begun

@@ -166,7 +166,12 @@ class Writer:
                 self._kernel = None
             else:
                 return reply
-        return self._worker.submit(partial(self._sync, outcomes))
+        synced = self._worker.submit(partial(self._sync, outcomes))
+        synced.add_done_callback(self._doubt)
+        return synced
+
+    def _doubt(self, synced: Future[list[Any]]) -> None:
+        self._doubtful = self._doubtful or synced.exception() is not None
 
     def _hand_over(self, group: list[Change]) -> None:
         """Have the thread make changes, and make them durable."""
@@ -194,7 +199,6 @@ class Writer:
         try:
             sync_file(self.log.descriptor())
         except OSError as error:
-            self._doubtful = True
             raise failure(error, self._file.path) from error
         return outcomes
 
