@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import anyio
@@ -54,7 +55,11 @@ class Sessions:
         need to look behind each of them, while many are busy."""
 
     def create(self, session_id: str, command: Decide) -> Reply:
-        """A new session whose first command is `command`; fails with `SessionExists`."""
+        """A new session whose first command is `command`; fails with `SessionExists`. Where one of
+        its id is being deleted, that is waited for."""
+        before = self._live.get(session_id)
+        if before is not None and before.deletion is not None:
+            return _behind(before.deletion, lambda: self.create(session_id, command))
         self._let_go_old()
         session = self._slot(session_id)
         if session is None:
@@ -255,3 +260,10 @@ class Sessions:
 
         reply.add_done_callback(check)
         return reply
+
+
+def _behind(first: Reply, ask: Callable[[], Reply]) -> Reply:
+    """What `ask` answers, asked once `first` has come out, however."""
+    final = Reply()
+    first.add_done_callback(lambda _: ask().add_done_callback(final.follow))
+    return final

@@ -76,7 +76,7 @@ class Session:
         "_telling",
         "_turn",
         "_world",
-        "deleting",
+        "deletion",
         "gone",
         "id",
         "used_s",
@@ -108,8 +108,8 @@ class Session:
         """When it was last asked for something, or seen running: the registry's note."""
         self.gone = False
         """Deleted, or never there: the slot has to be dropped."""
-        self.deleting = False
-        """It is being deleted. Until that is done its log can be read, and must not be."""
+        self.deletion: Reply | None = None
+        """The answer to its deletion, until that is done. Its log can be read, and must not be."""
 
     @property
     def running(self) -> bool:
@@ -123,6 +123,11 @@ class Session:
             return self._turn.id
         turn = None if self._state is None else self._state.turn
         return None if turn is None else turn.id
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it is being deleted."""
+        return self.deletion is not None
 
     @property
     def in_use(self) -> bool:
@@ -189,10 +194,13 @@ class Session:
     def delete(self) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there."""
-        self.gone = self.deleting = True
+        reply = Reply()
+        if self.deletion is not None:
+            self.deletion.add_done_callback(partial(_deleted_once, reply))
+            return reply
+        self.gone, self.deletion = True, reply
         ran = self._turn_id
         self._stop_turn()
-        reply = Reply()
         deleted = self._world.store.delete([self.id])
         deleted.add_done_callback(partial(self._deleted, reply, ran))
         return reply
@@ -200,7 +208,7 @@ class Session:
     def _deleted(self, reply: Reply, ran: str | None, done: Future[dict[str, int]]) -> None:
         """`ran` is the id of a turn that was open, and whose model was hung up on."""
         error = done.exception()
-        self.deleting = False
+        self.deletion = None
         if error is not None:
             self.gone = False
             reply.fail(error)
@@ -551,3 +559,12 @@ class Session:
     def _nowhere(self) -> SessionState:
         """Stands for a state that was forgotten."""
         return SessionState(id=self.id, created_ms=self._modified_ms, seq=self._telling.seq)
+
+
+def _deleted_once(reply: Reply, done: Future[object]) -> None:
+    """The first who asked has deleted it; the next one finds nothing."""
+    error = done.exception()
+    if error is not None:
+        reply.fail(error)
+    else:
+        reply.give(None)
