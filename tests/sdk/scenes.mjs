@@ -134,7 +134,13 @@ const scenes = {
     const aborted = (await idle).data.aborted;
     const events = (await session.getEvents()).map((e) => e.type);
     await session.abort();
-    return { aborted, events, answer: await text(session, "[[say:back again]]") };
+    const answers = [await text(session, "[[say:back again]]")];
+    for (let n = 0; n < 5; n++) {
+      await session.send({ prompt: "[[fake-hang]]" });
+      await session.abort();
+      answers.push((await text(session, "[[say:back again]]")) ?? null);
+    }
+    return { aborted, events, answers };
   },
 
   async models(client) {

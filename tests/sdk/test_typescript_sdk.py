@@ -111,8 +111,8 @@ def test_an_abort_ends_the_turn_and_the_next_one_works(way: Way, model: ModelThr
     assert seen["aborted"] is True
     assert "abort" in seen["events"]
     assert "assistant.message" not in seen["events"]
-    assert seen["answer"] == "back again"
-    assert model.stats.aborted == 1, "the call to the model was closed"
+    assert seen["answers"] == ["back again"] * 6
+    assert model.stats.aborted >= 1, "the call to the model was closed"
 
 
 def test_a_model_is_switched_and_the_history_goes_along(own: Way, model: ModelThread) -> None:

@@ -355,12 +355,17 @@ class Session:
         self, command: Command, decision: Decision, sealed: list[Sealed], row: Row | None
     ) -> None:
         """The commit holds: answer, publish, and let the turn go on. `row` None: nothing was
-        stored."""
-        if decision.stops_turn and not self._early:  # else there was none, and the next one runs
-            self._stop_turn()
-        command.reply.give(decision.result)
+        stored. A turn's end is told before whoever asked for it is answered: who sends the next
+        message then does not take it for that one's."""
         assert self._state is not None
-        self._telling.publish(self._state, sealed)
+        if decision.stops_turn:
+            if not self._early:  # else there was none, and the next one runs
+                self._stop_turn()
+            self._telling.publish(self._state, sealed)
+            command.reply.give(decision.result)
+        else:
+            command.reply.give(decision.result)
+            self._telling.publish(self._state, sealed)
         if row is not None:
             self._stored = row
             was_new, self._is_new = self._is_new, False
