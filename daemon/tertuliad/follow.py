@@ -9,9 +9,9 @@ The rules of this file:
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
   gets the `session.idle` that it has missed, once; where the session is deleted by then it gets a
   fresh one alone.
-- The `session.idle` behind a failure is kept back for a moment (`IDLE_AFTER_ERROR_S`), and dropped
-  where the next turn begins by then: a client that tries again as soon as it hears of the failure
-  would take it for the end of that turn.
+- The `session.idle` behind a failure is kept back for a moment (`IDLE_AFTER_ERROR_S`), and for as
+  long as a message that came by then is on its way, and dropped where the next turn begins: a
+  client that tries again as soon as it hears of the failure would take it for that turn's end.
 - What another process on the same data folder wrote (`others`) is read from the log as well, once
   it is durable. Who reads the end of a turn there gets a fresh `session.idle`, and nobody else: it
   would be taken for the end of the turn that is just being asked for.
@@ -90,6 +90,31 @@ class Follower:
         return taken
 
 
+class _KeptBack:
+    """A `session.idle` that is told a little later, unless a turn begins before: at the time of the
+    `timer`, or once none of the messages that are `coming` can begin one."""
+
+    __slots__ = ("coming", "idle", "timer")
+
+    def __init__(self, idle: bytes, tell: Callable[[_KeptBack], object]) -> None:
+        self.idle = idle
+        self.coming = 0
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(limits.IDLE_AFTER_ERROR_S, tell, self)
+
+    def wait_for(self, put: Future[object], tell: Callable[[_KeptBack], object]) -> None:
+        """A message is on its way, until `put` is done."""
+        self.coming += 1
+        self.timer.cancel()
+
+        def done(_: Future[object]) -> None:
+            self.coming -= 1
+            if not self.coming:  # the turn that it begins is told in this round of the loop
+                self.timer = asyncio.get_running_loop().call_later(0, tell, self)
+
+        put.add_done_callback(done)
+
+
 class _Room:
     """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
     the last stored seq that was published; `elsewhere`: another process runs a turn. `idle` is the
@@ -103,13 +128,13 @@ class _Room:
         self.head = head
         self.elsewhere = False
         self.idle: bytes | None = None
-        self.kept_back: tuple[bytes, asyncio.TimerHandle] | None = None
+        self.kept_back: _KeptBack | None = None
 
     def drop_idle(self) -> None:
         """It is not true any more, or told otherwise."""
         self.idle = None
         if self.kept_back is not None:
-            self.kept_back[1].cancel()
+            self.kept_back.timer.cancel()
             self.kept_back = None
 
 
@@ -261,20 +286,25 @@ class Hub:
                 follower.tell_news()
 
     def _keep_back(self, session_id: str, room: _Room, idle: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        tell = partial(self._tell_kept_back, session_id)
-        room.kept_back = idle, loop.call_later(limits.IDLE_AFTER_ERROR_S, tell)
+        room.kept_back = _KeptBack(idle, partial(self._tell_kept_back, session_id))
 
-    def _tell_kept_back(self, session_id: str) -> None:
+    def _tell_kept_back(self, session_id: str, kept: _KeptBack) -> None:
+        room = self._rooms.get(session_id)
+        if room is not None and room.kept_back is kept:
+            self.publish(session_id, [kept.idle], room.head, room.head, idle=kept.idle)
+
+    def expect(self, session_id: str, put: Future[object]) -> None:
+        """A message is on its way into the session; `put` is done once it is accepted, or is
+        not."""
         room = self._rooms.get(session_id)
         if room is not None and room.kept_back is not None:
-            idle, _ = room.kept_back
-            self.publish(session_id, [idle], room.head, room.head, idle=idle)
+            room.kept_back.wait_for(put, partial(self._tell_kept_back, session_id))
 
     def keep_nothing_back(self) -> None:
         """The daemon is stopping: what is kept back is told now."""
-        for session_id in list(self._rooms):
-            self._tell_kept_back(session_id)
+        for session_id, room in list(self._rooms.items()):
+            if room.kept_back is not None:
+                self._tell_kept_back(session_id, room.kept_back)
 
     def heard(self, session_id: str, head: int, *, elsewhere: bool) -> None:
         """The log goes to `head`, durably, and the session has nothing under way here; `elsewhere`:

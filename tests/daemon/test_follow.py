@@ -7,6 +7,7 @@ import json
 from concurrent.futures import Future
 from typing import Any, cast
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from tertulia_protocol.framing import Body, Framer
 from tertuliad import limits
 from tertuliad.askers import NOBODY
 from tertuliad.follow import Hub
+from tertuliad.replies import Reply
 from tertuliad.sessions.sealed import event_frame
 from tertuliad.store.base import Range, Record, Store
 
@@ -623,3 +625,30 @@ async def test_an_idle_that_is_kept_back_is_told_once_unless_a_turn_begins(
     told = {"begun": []}.get(meanwhile, ["the idle"])
     read = ["e2"] if meanwhile == "heard" else []
     assert outlet.seen == [*before, *read, *told]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("then", ["refused", "waits", "begins"])
+async def test_an_idle_that_is_kept_back_waits_for_a_message_on_its_way(
+    then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_AFTER_ERROR_S", 0.0)
+    desk = Desk()
+    outlet = desk.join()
+    desk.end("the idle", failed=True)
+    first, second = Reply(), Reply()
+    desk.hub.expect(ROOM, first)
+    desk.hub.expect(ROOM, second)
+    first.fail(StoreFailed("The store is held."))
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert outlet.seen == ["e1"]
+    if then == "refused":
+        second.fail(StoreFailed("The store is held."))
+    else:
+        second.give("its id")
+    if then == "begins":
+        desk.stored(begins=True)
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert outlet.seen == ["e1", "e2" if then == "begins" else "the idle"]

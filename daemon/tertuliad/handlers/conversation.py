@@ -116,18 +116,18 @@ def put_message(
         first=given.mode == "immediate" or bool(given.prepend),
     )
     sending.check_size(message, path)
-    field = f"{path}.attachments"
-    if not given.request_headers:
-        return _put(ctx, session_id, message, with_room, field)
     headers = ctx.world.request_headers
-    headers.keep(session_id, message.message_id, given.request_headers)
 
     def forget_unused(done: Any) -> None:
         if done.exception() is not None or done.result() != message.message_id:
             headers.forget(session_id, message.message_id)
 
-    reply = _put(ctx, session_id, message, with_room, field)
-    reply.add_done_callback(forget_unused)
+    if given.request_headers:
+        headers.keep(session_id, message.message_id, given.request_headers)
+    reply = _put(ctx, session_id, message, with_room, f"{path}.attachments")
+    ctx.hub.expect(session_id, reply)
+    if given.request_headers:
+        reply.add_done_callback(forget_unused)
     return reply
 
 
