@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 from typing import cast
+
+import pytest
 
 from tertulia_protocol.provider_config import (
     NamedProviderConfig,
     ProviderConfig,
-    ProviderModelConfig,
     SessionProviders,
+    redacted,
 )
 from tertuliad import limits
 from tertuliad.providers.base import Provider, Target
 from tertuliad.sessions.credentials import Credentials
+from tests.support.pair import pair
 
 BORN = 1
 """When the sessions were made."""
@@ -62,7 +66,9 @@ def test_targets_are_kept_and_no_more_than_their_bound() -> None:
 
 def test_what_depends_on_more_than_what_was_given_is_found_out_anew() -> None:
     kept = Credentials()
-    kept.keep("a", BORN, SessionProviders(models=[ProviderModelConfig(id="m", provider="p")]))
+    kept.keep(
+        "a", BORN, SessionProviders(providers=[NamedProviderConfig(name="p", base_url="http://x")])
+    )
     a = kept.of("a", BORN)
     assert a is not None
     a.found("other", target("other"))
@@ -89,15 +95,27 @@ def test_a_new_key_is_one_sessions_own() -> None:
     assert (given(kept, "a"), given(kept, "b")) == (with_key("two"), with_key("one"))
 
 
-def test_of_lists_each_takes_the_place_of_its_own() -> None:
-    kept = Credentials()
-    endpoints = [NamedProviderConfig(base_url="http://localhost:1", name="p")]
-    models = [ProviderModelConfig(id="m", provider="p")]
-    kept.keep("a", BORN, SessionProviders(providers=endpoints))
-    kept.keep("a", BORN, SessionProviders(models=models))
-    assert given(kept, "a") == SessionProviders(providers=endpoints, models=models)
-    kept.keep("a", BORN, with_key("one"))
-    assert given(kept, "a") == with_key("one")
+@pytest.mark.anyio
+@pytest.mark.parametrize("again", ["keys", "models", "both"])
+async def test_a_resume_after_a_restart_brings_keys_and_keeps_the_models(
+    tmp_path: Path, again: str
+) -> None:
+    endpoint = {"name": "p", "baseUrl": "http://127.0.0.1:1/v1", "apiKey": "sk-1"}
+    models = [{"id": "big", "provider": "p", "wireModel": "gpt-4o"}]
+    brings = {
+        "keys": {"providers": [endpoint]},
+        "models": {"models": models},
+        "both": {"providers": [endpoint], "models": models},
+    }[again]
+    async with pair(tmp_path) as (client, room):
+        await client.create("a", model="p/big", providers=[endpoint], models=models)
+        await client.turn("a", "one")
+        first = room.models.given[-1]
+    async with pair(tmp_path) as (client, room):
+        await client.request("session.resume", {"sessionId": "a", **brings})
+        await client.turn("a", "two")
+        assert first is not None
+        assert room.models.given == [redacted(first) if again == "models" else first]
 
 
 def test_a_child_has_what_its_source_had_then() -> None:

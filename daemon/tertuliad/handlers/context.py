@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tertulia_protocol.config import SessionConfig, given_providers
+from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.envelope import sayable
 from tertulia_protocol.errors import Overloaded, SessionNotFound
+from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
 from tertuliad.askers import asker, asking
 from tertuliad.follow import Hub, Outlet
@@ -62,7 +63,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
         """Keep in memory what the settings of a session, which has just taken them, say of
         endpoints and keys; nothing said changes nothing."""
-        if (given := given_providers(config)) is not None:
+        if given := SessionProviders(config.provider, config.providers):
             created_ms = self.sessions.created_ms(session_id)
             self.world.credentials.keep(session_id, created_ms, given)
 

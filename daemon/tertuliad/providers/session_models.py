@@ -28,8 +28,9 @@ def session_target(model: str | None, given: SessionProviders, http: Http) -> Ta
     endpoints = {p.name: p for p in given.providers or []}
     declared = {f"{m.provider}/{m.id}": m for m in given.models or []}
     selected = model or next(iter(declared), "")
-    if entry := declared.get(selected):
-        return _of_registry(entry, _provider(entry.provider, endpoints[entry.provider], http))
+    entry = declared.get(selected)
+    if entry is not None and (endpoint := endpoints.get(entry.provider)) is not None:
+        return _of_registry(entry, _provider(entry.provider, endpoint, http))
     name, _, rest = selected.partition("/")
     if name in endpoints and rest:
         provider = _provider(name, endpoints[name], http)

@@ -3,20 +3,24 @@ messages. In memory only, never stored."""
 
 from __future__ import annotations
 
-from tertulia_protocol.provider_config import SessionProviders
+from tertulia_protocol.provider_config import ProviderModelConfig, SessionProviders
 from tertuliad.limits import SESSION_TARGETS
 from tertuliad.providers.base import Target
 
 
 class Kept:
-    """What was given for some sessions, and what was made of it: a target remembers what its server
-    refuses. Goes with the last of the sessions."""
+    """The endpoints that were given for some sessions, and what was made of them: a target
+    remembers what its server refuses. Goes with the last of the sessions."""
 
     __slots__ = ("__weakref__", "_targets", "given")
 
     def __init__(self, given: SessionProviders) -> None:
         self.given = given
         self._targets: dict[str | None, Target] = {}
+
+    def providers(self, models: list[ProviderModelConfig] | None) -> SessionProviders:
+        """With the models that the session's settings declare for them: those are stored."""
+        return SessionProviders(self.given.provider, self.given.providers, models)
 
     def target(self, model: str | None) -> Target | None:
         """Who answers for `model`, if that was found out before."""
@@ -49,14 +53,7 @@ class Credentials:
         return kept if born == created_ms else None
 
     def keep(self, session_id: str, created_ms: int, given: SessionProviders) -> None:
-        """Take the place of what was given before. An endpoint takes the place of all of it; of
-        lists of endpoints and models, each one of its own."""
-        before = self.of(session_id, created_ms)
-        if before is not None and given.provider is None and before.given.provider is None:
-            given = SessionProviders(
-                providers=given.providers or before.given.providers,
-                models=given.models or before.given.models,
-            )
+        """Take the place of what was given before."""
         if self._latest is None or self._latest.given != given:
             self._latest = Kept(given)
         self._kept[session_id] = created_ms, self._latest

@@ -115,7 +115,8 @@ class Turn:
         kept = self._kept()
         target = None if kept is None else kept.target(plan.config.model)
         if target is None:
-            given = given_providers(plan.config) if kept is None else kept.given
+            config = plan.config
+            given = given_providers(config) if kept is None else kept.providers(config.models)
             try:
                 target = await self._world.resolve(plan.config.model, given)
             except RpcError as error:
