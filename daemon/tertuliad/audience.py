@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.framing import encode_frame
 from tertuliad.clock import iso
 from tertuliad.connection import Connection
+from tertuliad.follow import Outlet
 from tertuliad.store.base import Row
 
 _encoder = msgspec.json.Encoder()
@@ -27,12 +30,18 @@ class Audience:
         )
         self._tell(events.SessionLifecycleParams(type=kind, session_id=row.id, metadata=metadata))
 
-    def tell_deleted(self, session_id: str) -> None:
-        self._tell(events.SessionLifecycleParams(type="session.deleted", session_id=session_id))
+    def tell_deleted(self, session_id: str, followers: Set[Outlet]) -> None:
+        """A session is gone. `followers` have no other way to learn it."""
+        gone = events.SessionLifecycleParams(type="session.deleted", session_id=session_id)
+        self._tell(gone, followers)
 
-    def _tell(self, params: events.SessionLifecycleParams) -> None:
+    def _tell(
+        self, params: events.SessionLifecycleParams, certainly: Set[Outlet] = frozenset()
+    ) -> None:
         note = {"jsonrpc": "2.0", "method": "session.lifecycle", "params": params}
         frame = encode_frame(_encoder.encode(note))
         for connection in self._connections:
-            if connection.authenticated:
+            if connection in certainly:
+                connection.send(frame)
+            elif connection.authenticated:
                 connection.offer(frame)

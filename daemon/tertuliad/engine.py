@@ -133,13 +133,14 @@ class Engine:
         self._audience.tell_changed(kind, row)
         self._indexer.changed()
 
-    def _deleted(self, session_id: str) -> None:
-        """A session is gone, with all that is kept in memory for it."""
+    def _deleted(self, session_id: str, *, ran: bool = False) -> None:
+        """A session is gone, with all that is kept in memory for it. `ran`: a turn of it did, and
+        those who follow it do not know yet that it is over."""
         self.world.credentials.forget(session_id)
         self.world.request_headers.forget_session(session_id)
         self._arrivals.give_up(session_id, SessionNotFound.of(session_id))
-        self.hub.close_room(session_id)
-        self._audience.tell_deleted(session_id)
+        followers = self.hub.close_room(session_id, ran=ran)
+        self._audience.tell_deleted(session_id, followers)
 
     def _session_opened(self) -> None:
         """What turns and sessions that come back need is made ready, once no more are opened for a

@@ -55,7 +55,7 @@ class Pace(enum.Enum):
     LIVE = "it takes frames as they come"
     BEHIND = "its outbox is full; once it has drained, the log is read"
     READING = "what it missed is being read from the log"
-    UNREAD = "the log could not be read, or is gone; the next event tries again"
+    UNREAD = "the log could not be read, or is gone; the next event tries again, or the next look"
 
 
 class Follower:
@@ -148,6 +148,8 @@ class Hub:
         self._running = running
         self._rooms: dict[str, _Room] = {}
         self._by_outlet: dict[Outlet, dict[str, Follower]] = {}
+        self._unread: set[Follower] = set()
+        """Those for whom the log could not be read."""
 
     def attach(self, outlet: Outlet, session_id: str, seq: int) -> None:
         """Follow the session from behind `seq` on; nothing to do the second time."""
@@ -164,6 +166,7 @@ class Hub:
         if follower is None:
             return False
         follower.tell_news()
+        self._unread.discard(follower)
         if not followed:
             self._by_outlet.pop(outlet, None)
         room = self._rooms[session_id]
@@ -192,17 +195,20 @@ class Hub:
         for follower in self._by_outlet.get(outlet, {}).values():
             follower.tell_news()
 
-    def close_room(self, session_id: str, *, ran: bool = False) -> None:
-        """The session is gone. Where its turn `ran`, or runs elsewhere, it is over with it. Whoever
-        lags is told so behind what waits: there will be no log to catch up from."""
+    def close_room(self, session_id: str, *, ran: bool = False) -> set[Outlet]:
+        """The session is gone; gives who followed it. Where its turn `ran`, or runs elsewhere, it
+        is over with it. Whoever lags is told so behind what waits: there will be no log to catch up
+        from."""
         room = self._rooms.get(session_id)
         if room is None:
-            return
-        for follower in room.followers:
+            return set()
+        followers = room.followers
+        for follower in followers:
             if ran or room.elsewhere or follower.owed or room.kept_back:
                 follower.outlet.send(idle_frame(session_id, None, aborted=True))
             self.detach(follower.outlet, session_id)
         room.drop_idle()
+        return {follower.outlet for follower in followers}
 
     def follows(self, outlet: Outlet, session_id: str) -> bool:
         return session_id in self._by_outlet.get(outlet, ())
@@ -346,8 +352,7 @@ class Hub:
         if not self._is_here(follower):
             return
         if (error := done.exception()) is not None:
-            log.warning("a follower could not catch up: %s", error)
-            follower.pace = Pace.UNREAD
+            self._give_up_reading(follower, error)
             return
         room = self._rooms[follower.session_id]
         for record in done.result():
@@ -368,6 +373,19 @@ class Hub:
             running = self._running(follower.session_id)
             running.add_done_callback(partial(self._tell_idle, follower))
 
+    def _give_up_reading(self, follower: Follower, error: BaseException) -> None:
+        if not self._unread:
+            log.warning("a follower could not catch up: %s", error)
+        follower.pace = Pace.UNREAD
+        self._unread.add(follower)
+
+    def read_again(self) -> None:
+        """Some time has gone by: what could not be read may be readable now."""
+        unread, self._unread = self._unread, set()
+        for follower in unread:
+            if self._is_here(follower) and follower.pace is Pace.UNREAD:
+                self._catch_up(follower)
+
     def _tell_idle(self, follower: Follower, running: Future[bool]) -> None:
         """A `session.idle` is not stored: a follower that caught up gets what it has missed, or
         hears the end of what runs: here as it comes, in another process (`TurnBusy`) from the
@@ -376,7 +394,8 @@ class Hub:
             return
         error = running.exception()
         if error is not None:
-            follower.pace = follower.pace if isinstance(error, TurnBusy) else Pace.UNREAD
+            if not isinstance(error, TurnBusy):
+                self._give_up_reading(follower, error)
             return
         follower.owed = False
         if not running.result():

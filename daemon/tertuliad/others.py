@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Deleted(Protocol):
+    """Learns that a session is gone, and whether a turn of it `ran` here."""
+
+    def __call__(self, session_id: str, *, ran: bool) -> None: ...
+
+
 class Others:
     """One for each daemon; outlives connections and sessions."""
 
@@ -47,7 +53,7 @@ class Others:
         owners: Owners,
         *,
         changed: Callable[[Row], None],
-        deleted: Callable[[str], None],
+        deleted: Deleted,
         spawn: Spawn,
     ) -> None:
         """`changed` learns of followed sessions that others have written to, `deleted` of those
@@ -93,6 +99,7 @@ class Others:
     async def look(self) -> None:
         """Tell who follows here what others have written since the last look. Raises
         `StoreFailed`."""
+        self._hub.read_again()
         number = self._store.commits_elsewhere()
         if number is None or number != self._seen:
             self._seen = number if await self._read() else None
@@ -135,8 +142,7 @@ class Others:
         ran = self._sessions.works(session_id)
         if self._head(session_id) != head or not self._sessions.lose(session_id):
             return False
-        self._hub.close_room(session_id, ran=ran)
-        self._deleted(session_id)
+        self._deleted(session_id, ran=ran)
         return True
 
     def _end_abandoned(self) -> None:

@@ -181,3 +181,28 @@ async def test_of_two_who_delete_a_session_the_second_deletes_no_later_one(
         assert "result" in await other.answer("create")
         listed = await other.request("session.list")
         assert [row["sessionId"] for row in listed["sessions"]] == ["a"]
+
+
+async def test_who_follows_a_deleted_session_learns_it_though_its_outbox_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 20_000)
+    monkeypatch.setattr(limits, "OUTBOX_LOW_BYTES", 5_000)
+    async with pair(tmp_path) as (client, room):
+        other = room.connect()
+        room.model.hold = True
+        await client.create("busy", streaming=True)
+        await client.create("a")
+        await client.say("busy", "x")
+        call = await room.model.next_call()
+        client.stop_reading()
+        for _ in range(50):
+            call.say("x" * 2000)
+            await call.taken()
+        await other.request("session.delete", {"sessionId": "a"})
+        client.read_on()
+        await client.next(
+            lambda message: message.get("params", {}).get("type") == "session.deleted"
+        )
+        call.finish("x")
+        await client.next_event("session.idle", "busy")

@@ -392,7 +392,8 @@ def test_an_idle_that_finds_no_room_comes_after_the_next_drain() -> None:
     assert outlet.seen == ["e1", "e2", IDLE]
 
 
-def test_a_log_that_cannot_be_read_is_tried_again_with_the_next_event() -> None:
+@pytest.mark.parametrize("again", ["the next event", "the next look"])
+def test_a_log_that_cannot_be_read_is_tried_again(again: str) -> None:
     desk = Desk()
     outlet = desk.join()
     outlet.full = True
@@ -401,9 +402,12 @@ def test_a_log_that_cannot_be_read_is_tried_again_with_the_next_event() -> None:
     desk.store.carry_out(StoreFailed("the disk is away"))
     desk.store.answer()
     assert outlet.seen == []
-    desk.stored()
+    if again == "the next event":
+        desk.stored()
+    else:
+        desk.hub.read_again()
     desk.store.do_all()
-    assert outlet.seen == ["e1", "e2", IDLE]
+    assert outlet.seen == [*names(1, len(desk.store.log)), IDLE]
 
 
 def test_a_read_for_a_follower_that_left_and_came_back_is_dropped() -> None:
@@ -482,7 +486,7 @@ steps = st.lists(
         st.tuples(st.sampled_from(["internal", "elsewhere", "heard"]), st.just(0)),
         st.tuples(st.just("live"), st.just(0)),
         st.tuples(st.sampled_from(["fill", "fill after 2", "drain"]), st.integers(0, 1)),
-        st.tuples(st.sampled_from(["carry out", "answer", "fail"]), st.just(0)),
+        st.tuples(st.sampled_from(["carry out", "answer", "fail", "look"]), st.just(0)),
     ),
     max_size=40,
 )
@@ -532,6 +536,8 @@ def _act(desk: Desk, outlets: list[Outlet], step: str, number: int) -> Any:
             desk.store.carry_out()
         case "fail" if desk.store.asked:
             desk.store.carry_out(StoreFailed("the disk is away"))
+        case "look":
+            desk.hub.read_again()
         case "answer" if desk.store.found:
             desk.store.answer()
 

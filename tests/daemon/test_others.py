@@ -18,7 +18,7 @@ import pytest
 from tertulia_protocol.errors import SessionNotFound, StoreFailed, TurnBusy
 from tertuliad import limits
 from tertuliad.replies import Reply
-from tertuliad.store.base import Append, HeadMoved
+from tertuliad.store.base import Append, HeadMoved, Range
 from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
@@ -708,6 +708,30 @@ async def test_who_waits_here_for_what_is_answered_elsewhere_has_the_answer(tmp_
         response = (await here.answer(asked))["result"]["response"]
         assert response["data"]["content"] == "answer 1 to waits"
         assert "messageId" in (await here.answer(asked_too))["result"]
+
+
+async def test_who_waits_here_for_what_cannot_be_read_is_told_so_and_may_ask_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(tmp_path) as (here, room, there, _):
+        message = {"sessionId": S, "prompt": "x", "idempotencyKey": "k"}
+        await here.request("session.queue.setDrainPaused", {"sessionId": S, "paused": True})
+        asked = await here.ask("session.sendAndWait", message)
+        await here.request("ping")
+        await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
+        await idle(there, 1)
+        read = room.store.read
+
+        def fails(session_id: str, wanted: Range) -> Any:
+            refusal = StoreFailed("The disk is away.")
+            return read(session_id, wanted) if wanted.types is None else Reply.failed(refusal)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(room.store, "read", fails)
+            await look(room)
+            assert (await here.answer(asked))["error"]["data"]["kind"] == "store_failed"
+        again = await here.request("session.sendAndWait", message)
+        assert again["response"]["data"]["content"] == "answer 1 to x"
 
 
 async def test_a_session_that_somebody_waits_for_is_told_as_others_have_left_it(

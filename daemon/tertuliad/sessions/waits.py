@@ -116,11 +116,16 @@ class Waits:
         return missed
 
     def settle(self, missed: set[str], ends: Future[dict[str, TurnEnd]]) -> None:
-        """What became of messages was read from the log; where it does not say, it may yet."""
-        found = ends.result() if ends.exception() is None else {}
+        """What became of messages was read from the log; where it does not say, it may yet. Where
+        it cannot be read, who waits is told so."""
+        error = ends.exception()
+        found = ends.result() if error is None else {}
         for watch in [each for each in self._turns if each.message_id in missed]:
             watch.looked_up = False
-            if (end := found.get(watch.message_id)) is not None:
+            if error is not None:
+                self._pop([watch])
+                watch.reply.fail(error)
+            elif (end := found.get(watch.message_id)) is not None:
                 self._pop([watch])
                 watch.reply.give(end)
 
