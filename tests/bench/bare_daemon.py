@@ -22,9 +22,9 @@ import msgspec
 import uvloop
 
 from tertulia_protocol.framing import Body, Framer, encode_frame
+from tertuliad.store.durable import sync_file
 from tertuliad.store.kernel_sync import offered
 from tertuliad.store.log_file import LogFile
-from tertuliad.store.writer import sync_file
 
 
 class Log:

@@ -30,10 +30,11 @@ from tertuliad.sessions.sealed import Sealed, event_frame, seal
 from tertuliad.sessions.state import SessionState, apply
 from tertuliad.store import sqlite
 from tertuliad.store.base import Append, Record, Row
+from tertuliad.store.durable import sync_file
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.schema import open_database
 from tertuliad.store.sqlite import SqliteStore
-from tertuliad.store.writer import commit, sync_file
+from tertuliad.store.writer import commit
 from tests.support.gate_alone import GateAlone
 
 ROUNDS = 5

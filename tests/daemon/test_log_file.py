@@ -112,3 +112,18 @@ async def test_what_would_be_written_to_a_removed_file_is_refused(
         await done(store.append(event("s", 4)))
         assert (await loaded(store, "s")).row.head == 4
     store.close()
+
+
+async def test_the_folder_of_a_new_log_is_synced_before_anything_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def noted(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    await done(store.create(event("s", 1)))
+    assert tmp_path.stat().st_ino in synced
+    store.close()

@@ -21,6 +21,7 @@ from tertuliad import limits
 from tertuliad.doctor import files
 from tertuliad.doctor.examination import CannotCheck, Examined, examine
 from tertuliad.doctor.mending import index, mend, remove_all
+from tertuliad.store.durable import sync_folder
 from tertuliad.store.examination import NotOpened, Unreadable
 from tertuliad.store.hold import Hold
 from tertuliad.store.mending import MendableDatabase
@@ -111,7 +112,7 @@ def _copy_aside(home: Path, why: str, tell: Tell) -> str:
     folder.mkdir(parents=True, mode=0o700)
     for path in found:
         _copy(path, folder / path.name)
-    _sync(folder)
+    sync_folder(folder)
     name = f"{files.SET_ASIDE}/{folder.name}"
     tell(f"The database was copied to {name}.")
     return name
@@ -140,7 +141,7 @@ def _put_in_place(home: Path, fresh: Path) -> None:
     _remove([path for path in files.database_files(home) if path.name != FILE_NAME])
     os.replace(fresh, home / FILE_NAME)
     _remove(files.database_files(home, files.FRESH))
-    _sync(home)
+    sync_folder(home)
 
 
 def _repair_files(home: Path, tell: Tell) -> None:
@@ -177,11 +178,3 @@ def _pack(path: Path, tell: Tell) -> None:
 def _remove(paths: list[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

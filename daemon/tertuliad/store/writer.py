@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -33,6 +32,7 @@ from tertuliad import limits
 from tertuliad.askers import asker
 from tertuliad.replies import Reply
 from tertuliad.store.changes import Change, Changes, Work
+from tertuliad.store.durable import sync_file, sync_folder
 from tertuliad.store.failures import REFUSALS, failure
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.log_file import LogFile
@@ -218,6 +218,7 @@ class Writer:
 
     def _make_whole(self, works: list[Work]) -> list[Any]:
         """Make changes and make them durable, however long it takes."""
+        is_first = self._db is None
         if self._db is None:
             self._db = self._file.open()
         self._db.execute(f"PRAGMA busy_timeout = {int(limits.STORE_BUSY_TIMEOUT_S * 1000)}")
@@ -228,6 +229,9 @@ class Writer:
             outcomes = _each_made(self._db, works)
         finally:
             self._db.execute("PRAGMA busy_timeout = 0")  # the loop's thread never waits for a lock
+        if is_first:  # the log is a new file, and SQLite leaves its first sync to us
+            with contextlib.suppress(OSError):  # not every file system syncs folders
+                sync_folder(self._file.path.parent)
         return self._sync(outcomes)
 
     def _do_bare(self, works: list[Work]) -> list[Any]:
@@ -239,11 +243,6 @@ class Writer:
         if self._db is not None:
             self._db.close()
         self.log.close()
-
-
-def sync_file(fd: int) -> None:
-    """Wait until the disk has what was written to the file."""
-    getattr(os, "fdatasync", os.fsync)(fd)
 
 
 def _each_made(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
