@@ -75,9 +75,9 @@ def test_at_the_end_all_that_can_be_one_transaction_is(asked: list[tuple[int, st
     assert groups <= 2 * bare + 1
 
 
-FLOODS: dict[str, dict[str, Any]] = {
-    "sessions.fork": {"sessionId": "busy"},
-    "session.delete": {"sessionId": "nobody"},
+FLOODS = {
+    "sessions.fork": [{"sessionId": "busy"}] * 100,
+    "session.delete": [{"sessionId": f"nobody-{number}"} for number in range(100)],
 }
 
 
@@ -89,7 +89,7 @@ async def test_a_turn_goes_on_between_what_another_asks(tmp_path: Path, method: 
         await other.create("s")
         free = threading.Event()
         room.store._writer.submit_bare(lambda _: free.wait(PATIENCE_S))
-        many = [await client.ask(method, FLOODS[method]) for _ in range(100)]
+        many = [await client.ask(method, params) for params in FLOODS[method]]
         await client.request("ping")
         free.set()
         await other.turn("s", "hello")

@@ -91,20 +91,40 @@ async def test_a_deletion_ends_it(running: Running) -> None:
     await client.next_event("session.idle", "a")
 
 
+def silent(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others take the daemon for gone."""
+    monkeypatch.setattr(limits, "LEASE_BEAT_S", 1e6)
+    mark = room.engine.owners._file(room.engine.owners.me)
+    os.utime(mark, (time.time() - limits.LEASE_S * 2,) * 2)
+
+
+async def test_a_turn_that_another_daemon_has_ended_meanwhile_is_over(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, room, call = running
+    silent(room, monkeypatch)
+    async with pair(tmp_path) as (there, _):
+        await there.request("session.resume", {"sessionId": "a"})
+        asked = await client.request("session.metadata.isProcessing", {"sessionId": "a"})
+    assert not asked["processing"]
+    await client.next_event("session.error", "a")
+    await client.next_event("session.idle", "a")
+    with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
+        await call.ended.wait()
+
+
 async def test_an_owner_that_wakes_while_its_turn_is_ended_elsewhere_costs_no_other_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is taken for gone, and writes between the other daemon's look and its commit."""
     monkeypatch.setattr(limits, "OTHERS_LOOK_S", 1e6)
-    monkeypatch.setattr(limits, "LEASE_BEAT_S", 1e6)
     async with pair(tmp_path) as (there, owner), pair(tmp_path) as (client, room):
         owner.model.hold = True
         await there.create("a")
         await there.say("a", "one")
         await owner.model.next_call()
         await there.say("a", "two")  # waits
-        mark = owner.engine.owners._file(owner.engine.owners.me)
-        os.utime(mark, (time.time() - limits.LEASE_S * 2,) * 2)
+        silent(owner, monkeypatch)
         append = room.store.append
 
         def overtaken(wanted: Append) -> Reply:

@@ -1,4 +1,4 @@
-"""A session's turn from the decision to start it: whether it may, its start, and what it reports.
+"""A session's turn in this process: whether it may start, its start and end, and what it reports.
 
 What the model call tells becomes the session's commands, in their order: the session decides.
 """
@@ -49,31 +49,77 @@ def admitted(decision: Decision, decide: Decide, state: SessionState, world: Wor
     return decision
 
 
-def start_turn(
-    state: SessionState,
-    world: World,
-    post: Callable[[Decide], Reply],
-    tell: Callable[[Decide], None],
-    end_failed: Callable[[str, BaseException], None],
-) -> Turn:
-    """Call the model for the turn that `state` has open; `post` takes what comes of it, `tell` the
-    pieces of its answer, and `end_failed` its id with the reason why its end could not be done."""
-    assert state.turn is not None
-    plan = Plan(
-        session_id=state.id,
-        turn_id=state.turn.id,
-        created_ms=state.created_ms,
-        config=state.config,
-        history=partial(_history, world.store, state),
-        headers=world.request_headers.of(state.id, state.turn.message_id),
-    )
-    progress = Progress(turn_id=state.turn.id, message_id=new_id())
-    log.debug("session %s: turn %s begins, model %s", state.id, state.turn.id, plan.config.model)
-    turn = Turn(plan, world, Reports(state.id, progress, post, tell, end_failed))
-    world.running.add(state.id)  # the end of the turn before it has taken the mark away
-    world.owners.beat_while(world.running, world.spawn)
-    world.spawn(turn.run)
-    return turn
+class TurnHere:
+    """The turn of one session, as far as this process runs it. Lives with the session's actor.
+    `world.running` has the session from the decision to start a turn here to the turn's end."""
+
+    __slots__ = ("_session_id", "_turn", "_world", "early", "lost")
+
+    def __init__(self, session_id: str, world: World) -> None:
+        self._session_id = session_id
+        self._world = world
+        self._turn: Turn | None = None
+        self.early = False
+        """It was begun while the commit that starts it is under way."""
+        self.lost = False
+        """Another process has ended it; who watches was not told yet."""
+
+    @property
+    def id(self) -> str | None:
+        """None: there is none."""
+        return None if self._turn is None else self._turn.id
+
+    def start(
+        self,
+        state: SessionState,
+        post: Callable[[Decide], Reply],
+        tell: Callable[[Decide], None],
+        end_failed: Callable[[str, BaseException], None],
+    ) -> None:
+        """Call the model for the turn that `state` has open; `post` takes what comes of it, `tell`
+        the pieces of its answer, and `end_failed` its id with the reason why its end could not be
+        done."""
+        assert state.turn is not None
+        world = self._world
+        plan = Plan(
+            session_id=state.id,
+            turn_id=state.turn.id,
+            created_ms=state.created_ms,
+            config=state.config,
+            history=partial(_history, world.store, state),
+            headers=world.request_headers.of(state.id, state.turn.message_id),
+        )
+        progress = Progress(turn_id=state.turn.id, message_id=new_id())
+        log.debug("session %s: turn %s begins, model %s", state.id, plan.turn_id, plan.config.model)
+        self._turn = Turn(plan, world, Reports(state.id, progress, post, tell, end_failed))
+        world.running.add(state.id)  # the end of the turn before it has taken the mark away
+        world.owners.beat_while(world.running, world.spawn)
+        world.spawn(self._turn.run)
+
+    def stop(self) -> None:
+        """Hang up on the model, if a turn runs."""
+        if self._turn is not None:
+            self._turn.stop()
+            self._turn = None
+            self._world.running.discard(self._session_id)
+
+    def over(self) -> None:
+        """No turn is open, and none starts."""
+        self.stop()
+        self._world.running.discard(self._session_id)
+
+    def not_started(self) -> None:
+        """The turn that was decided to start does not."""
+        if self.early:
+            self.early = False
+            self.stop()
+        if self._turn is None:
+            self._world.running.discard(self._session_id)
+
+    def taken_over(self) -> None:
+        """Another process has written to the log: a turn that ran here is lost."""
+        self.lost = self.lost or self._turn is not None
+        self.stop()
 
 
 async def _history(store: Store, state: SessionState) -> list[Message]:

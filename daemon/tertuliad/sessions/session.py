@@ -38,11 +38,10 @@ from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.loading import Loaded, load
 from tertuliad.sessions.refusals import Overtaken, exists, overtaken, runs_elsewhere
-from tertuliad.sessions.running import admitted, start_turn
+from tertuliad.sessions.running import TurnHere, admitted
 from tertuliad.sessions.sealed import Sealed, fold_in, seal
 from tertuliad.sessions.state import SessionState, snapshot
 from tertuliad.sessions.telling import Telling
-from tertuliad.sessions.turn import Turn
 from tertuliad.sessions.world import World
 from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Row
 
@@ -65,10 +64,8 @@ class Session:
 
     __slots__ = (
         "_busy",
-        "_early",
         "_inbox",
         "_is_new",
-        "_lost_turn",
         "_modified_ms",
         "_snapshot_seq",
         "_state",
@@ -98,11 +95,7 @@ class Session:
         self._inbox: list[Command] = []  # mostly empty, and then a tenth of an empty deque
         self._busy = False
         """A commit or a load is under way; its answer carries on."""
-        self._turn: Turn | None = None
-        self._early = False
-        """The turn was begun while the commit that starts it is under way."""
-        self._lost_turn = False
-        """Another process has ended the turn that ran here; who watches was not told yet."""
+        self._turn = TurnHere(session_id, world)
         self._telling = Telling(world)
         self.used_s = 0.0
         """When it was last asked for something, or seen running: the registry's note."""
@@ -119,10 +112,8 @@ class Session:
     @property
     def _turn_id(self) -> str | None:
         """Of the turn that runs here, also where the state was forgotten, or is open in the log."""
-        if self._turn is not None:
-            return self._turn.id
         turn = None if self._state is None else self._state.turn
-        return None if turn is None else turn.id
+        return self._turn.id or (None if turn is None else turn.id)
 
     @property
     def deleting(self) -> bool:
@@ -200,7 +191,7 @@ class Session:
             return reply
         self.gone, self.deletion = True, reply
         ran = self._turn_id
-        self._stop_turn()
+        self._turn.stop()
         deleted = self._world.store.delete([self.id])
         deleted.add_done_callback(partial(self._deleted, reply, ran))
         return reply
@@ -228,7 +219,7 @@ class Session:
         if self._busy or self._inbox or self.deleting:
             return False
         self.gone = True
-        self._stop_turn()
+        self._turn.stop()
         self._telling.waits.fail(SessionNotFound.of(self.id))
         return True
 
@@ -236,7 +227,7 @@ class Session:
 
     def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
         command = Command(decide, Reply(), asker=asker.get())
-        if first and self._state is not None and self._state.turn is not None:
+        if first and self._turn_id is not None:
             self._inbox.insert(0, command)
         else:
             self._inbox.append(command)
@@ -275,7 +266,7 @@ class Session:
                 command.reply.fail(error)
         except Exception as error:  # noqa: BLE001 - whoever waits logs it under a reference
             self._state = None
-            self._forget_start()
+            self._turn.not_started()
             command.reply.fail(error)
         return True
 
@@ -284,7 +275,7 @@ class Session:
         another process may have written to it. What runs a turn here knows where it is."""
         most = limits.COMMIT_TRIES if isinstance(error, Overtaken) else 1
         moved = isinstance(error, SeqMoved | TurnBusy | Overtaken)
-        if not moved or command.tries >= most or self._turn is not None:
+        if not moved or command.tries >= most or self._turn.id is not None:
             return False
         command.tries += 1
         self._state = None
@@ -308,9 +299,9 @@ class Session:
         row = self._row(state)
         due = self._due_snapshot(state, decision)
         append = Append(known_head, row, records, decision.keep_to, due, self._stored)
-        if decision.starts_turn and self._turn is None and state.history is not None:
+        if decision.starts_turn and self._turn.id is None and state.history is not None:
             # A history that is not loaded yet has to be read from the store, message and all.
-            self._early = True
+            self._turn.early = True
             self._start_turn(state)
         submit = self._world.store.create if self._is_new else self._world.store.append
         submit(append).add_done_callback(partial(self._committed, command, decision, sealed, row))
@@ -359,8 +350,8 @@ class Session:
         message then does not take it for that one's."""
         assert self._state is not None
         if decision.stops_turn:
-            if not self._early:  # else there was none, and the next one runs
-                self._stop_turn()
+            if not self._turn.early:  # else there was none, and the next one runs
+                self._turn.stop()
             self._telling.publish(self._state, sealed)
             command.reply.give(decision.result)
         else:
@@ -374,14 +365,13 @@ class Session:
             self._state = None  # it holds what was left out: the next command folds anew
             return
         if self._state.turn is None:
-            self._stop_turn()
-            self._world.running.discard(self.id)
+            self._turn.over()
         if decision.starts_turn:
             if self.gone:
-                self._world.running.discard(self.id)
-            elif not self._early:
+                self._turn.over()
+            elif not self._turn.early:
                 self._start_turn(self._state)
-            self._early = False
+            self._turn.early = False
             self._world.request_headers.forget(self.id, self._state.last_message_id)
         for message_id in decision.taken_out:
             self._world.request_headers.forget(self.id, message_id)
@@ -424,12 +414,15 @@ class Session:
         self._snapshot_seq = loaded.snapshot_seq
         self._stored = loaded.row
         self._telling.seq = loaded.state.seq
-        if self._lost_turn:
-            self._lost_turn = False
+        turn = loaded.state.turn
+        if turn is None or turn.id != self._turn.id:
+            self._turn.taken_over()
+        if self._turn.lost:
+            self._turn.lost = False
             self._telling.lost(loaded.state)
         self._settle_missed(loaded.state)
-        if loaded.state.turn is not None and self._turn is None:
-            self._recover(loaded)
+        if turn is not None and self._turn.id is None:
+            self._recover(loaded, turn.id)
 
     def _settle_missed(self, state: SessionState) -> None:
         """Answer who waits for a message that another process has handled."""
@@ -450,14 +443,12 @@ class Session:
     def _not_there(self) -> None:
         """There is no such session, or another process has deleted it."""
         self.gone = True
-        if self._lost_turn:
+        if self._turn.lost:
             self._telling.live(self._nowhere(), events.SessionIdle(aborted=True))
         self._telling.waits.fail(SessionNotFound.of(self.id))
 
-    def _recover(self, loaded: Loaded) -> None:
+    def _recover(self, loaded: Loaded, turn_id: str) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
-        assert loaded.state.turn is not None
-        turn_id = loaded.state.turn.id
         if self._world.owners.elsewhere(loaded.row.owner):
             self._answer_only(loaded.state)
             self._state = None
@@ -495,16 +486,12 @@ class Session:
 
     def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
         was_new, self._state = self._is_new, None
-        if self._early:
-            self._early = False
-            self._stop_turn()
-        self._forget_start()
+        self._turn.not_started()
         if isinstance(error, AlreadyThere):
             self._is_new = False
             command.reply.fail(exists(self.id))
         elif isinstance(error, HeadMoved):
-            self._lost_turn = self._lost_turn or self._turn is not None
-            self._stop_turn()
+            self._turn.taken_over()
             command.tries += 1
             if command.tries > limits.COMMIT_TRIES:
                 command.reply.fail(overtaken(self.id))
@@ -523,18 +510,7 @@ class Session:
     # The turn
 
     def _start_turn(self, state: SessionState) -> None:
-        self._turn = start_turn(state, self._world, self._enqueue, self._tell, self._end_failed)
-
-    def _forget_start(self) -> None:
-        """The turn that was decided to start does not."""
-        if self._turn is None:
-            self._world.running.discard(self.id)
-
-    def _stop_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.stop()
-            self._turn = None
-            self._world.running.discard(self.id)
+        self._turn.start(state, self._enqueue, self._tell, self._end_failed)
 
     def _end_failed(self, turn_id: str, error: BaseException) -> None:
         """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
@@ -544,7 +520,7 @@ class Session:
         message = "The turn's end failed inside the daemon; its log has it."
         if isinstance(error, RpcError):
             message = f"The turn's end could not be stored: {error}"
-        self._stop_turn()
+        self._turn.stop()
         self._end_lost(turn_id, message)
 
     def _end_lost(self, turn_id: str, message: str) -> None:
