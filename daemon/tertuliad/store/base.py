@@ -27,7 +27,8 @@ MARKS = ("\x02", "\x03")
 
 
 class HeadMoved(Exception):
-    """The log is longer than the writer knows: another process has written to it."""
+    """The log is another one than the writer knows: it is longer, as another process has written to
+    it, or the place that a fork is made at was left out of it."""
 
 
 class AlreadyThere(Exception):
@@ -91,9 +92,11 @@ class Append(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fork(msgspec.Struct, frozen=True, gc=False):
-    """A new session that shares the log of `source` up to `upto`, and goes on with `append`."""
+    """A new session that shares the log of `source`, made at `source_ms`, up to the event `upto`,
+    and goes on with `append`."""
 
     source: str
+    source_ms: int
     upto: int
     append: Append
 
@@ -176,7 +179,8 @@ class Store(Protocol):
         ...
 
     def fork(self, fork: Fork) -> Future[None]:
-        """Fails with `AlreadyThere`, or `NotThere` where the source is gone."""
+        """Fails with `AlreadyThere`, with `NotThere` where the source is gone, and with `HeadMoved`
+        where its log has no event `upto`, or is that of a session that was made since."""
         ...
 
     def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:

@@ -251,10 +251,13 @@ def _fork(db: sqlite3.Connection, fork: Fork) -> None:
     row = fork.append.row
     if rows.exists(db, row.id):
         raise AlreadyThere(row.id)
-    source = rows.segment(db, fork.source)
-    parent = None if source is None else _segment_at(db, source, fork.upto)
-    if parent is None:
+    source = rows.with_segment(db, fork.source)
+    if source is None:
         raise NotThere(fork.source)
+    parent = _segment_at(db, source[1], fork.upto)
+    is_another = source[0].created_ms != fork.source_ms
+    if is_another or parent is None or not logs.has(db, parent, fork.upto):
+        raise HeadMoved(fork.source)
     segment = logs.new_segment(db, fork.append.expected_head, parent, fork.upto)
     rows.insert(db, row, segment)
     logs.insert(db, segment, fork.append.records)
