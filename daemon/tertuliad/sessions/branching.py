@@ -11,15 +11,15 @@ from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.decide.rewinding import Cut, CutTurn
 from tertuliad.sessions.listing import row_of
+from tertuliad.sessions.loading import Loaded, load
 from tertuliad.sessions.refusals import exists, overtaken
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.sessions.state import SessionState, decoded, fold, folded, title_of
+from tertuliad.sessions.state import SessionState, decoded, title_of
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
     Fork,
     HeadMoved,
-    Log,
     NotThere,
     Range,
     Record,
@@ -33,10 +33,12 @@ _TURNS = (_TURN_START, events.BY_DATA[events.AssistantTurnEnd].type)
 
 async def place_before(store: Store, session_id: str, event_id: str, path: str) -> int:
     """The seq of the event that stands before another one, internal or not: where the log was
-    rewound, it is not the next lower number. Raises `InvalidParams` where the log has no event with
-    this id, or where nothing would be left before it."""
+    rewound, it is not the next lower number. Raises `SessionNotFound`, and `InvalidParams` where
+    the log has no event with this id, or where nothing would be left before it."""
     seq = await settled(store.find(session_id, event_id))
     if seq is None:
+        if await settled(store.row(session_id)) is None:
+            raise SessionNotFound.of(session_id)
         raise faults.invalid(
             path,
             f"event {event_id[:100]} not found in session {session_id}. session.getMessages lists"
@@ -67,13 +69,13 @@ async def _forked(
     store: Store, source: str, new_id: str, before: str | None, name: str | None
 ) -> tuple[Row, Row]:
     """The same, once: raises `HeadMoved` too."""
-    found = await settled(store.load(source))
-    if found is None:
-        raise SessionNotFound.of(source)
-    upto = found.row.head
+    upto = None
     if before is not None:
         upto = await place_before(store, source, before, "$.toEventId")
-    state = await _folded_up_to(store, found, upto)
+    found: Loaded | None = await load(store, source, upto).settled()
+    if found is None:
+        raise SessionNotFound.of(source)
+    state, upto = found.state, found.row.head if upto is None else upto
     turn_id = None if state.turn is None else state.turn.id
     if before is not None and turn_id is None:  # a rewind may have cut one, and tells its end later
         cut = await _cut_turn(store, source, upto)
@@ -87,15 +89,6 @@ async def _forked(
     except NotThere:
         raise SessionNotFound.of(source) from None
     return found.row, append.row
-
-
-async def _folded_up_to(store: Store, found: Log, upto: int) -> SessionState:
-    state = folded(found, upto)
-    if state is None:  # the snapshot is of a later time
-        records = await settled(store.read(found.row.id, Range(before=upto + 1)))
-        state = SessionState(id=found.row.id, created_ms=found.row.created_ms)
-        fold(state, records)
-    return state
 
 
 def _first_of(

@@ -12,12 +12,15 @@ durable. Failures are `StoreFailed` with a message for people.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from tertulia_protocol.errors import StoreFailed
+
+T = TypeVar("T")
 
 MAX_SEQ = (1 << 31) - 1
 """No log has more events than this."""
@@ -195,6 +198,11 @@ class Store(Protocol):
         ...
 
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]: ...
+
+    def beside(self, work: Callable[[], T]) -> Future[T]:
+        """Have something done by the thread that reads, in the turn of whoever asks: what is made
+        of much that was read would hold up the event loop."""
+        ...
 
     def find(self, session_id: str, event_id: str) -> Future[int | None]:
         """The seq of the event with this id."""
