@@ -95,6 +95,7 @@ TOLD_WAIT_S = 24 * 3600.0  # as long as a server's retry-after is taken to mean
 EMBEDDED_END_S = 2.0  # the embedded model's process, after the end of its input; then it is killed
 SESSION_TARGETS = 16  # models of an endpoint that sessions brought which are kept ready
 MODEL_ANSWER_CHARS = 16 * MIB  # of one streamed answer, its tool calls included; bad response
+MODEL_TOOL_CALLS = 1024  # of one answer, streamed or not; bad response
 MODEL_LINE_BYTES = 16 * MIB  # one event of a model's stream; bad response
 MODEL_ERROR_BODY_BYTES = 64 * KIB  # what is read of an error's body
 MODELS_LIST_TIMEOUT_S = 3.0
