@@ -214,6 +214,32 @@ async def test_a_fork_before_the_end_that_a_rewind_has_written_ends_that_turn(
     assert turns_in(await stored(client, "b")) == ["start", "end"] * 2
 
 
+@pytest.mark.parametrize("method", ["sessions.fork", "session.history.truncate"])
+async def test_before_the_event_that_tells_of_a_rewind_is_what_the_rewind_has_kept(
+    both: tuple[FramesClient, Room], method: str
+) -> None:
+    client, _ = both
+    await spoken(client, "a", "one", "two")
+    point = await message_id(client, "a", 1)
+    await client.request("session.history.truncate", {"sessionId": "a", "eventId": point})
+    document = (await client.request("session.export", {"sessionId": "a"}))["document"]
+    (fact,) = [
+        record["event"]["id"]
+        for record in document["events"]
+        if record["event"]["type"] == "tertulia.rewound"
+    ]
+    if method == "sessions.fork":
+        params = {"sessionId": "a", "toEventId": fact, "newSessionId": "b"}
+    else:
+        params = {"sessionId": "a", "eventId": fact}
+    await client.request(method, params)
+    session = params.get("newSessionId", "a")
+    document = (await client.request("session.export", {"sessionId": session}))["document"]
+    await client.request("session.import", {"document": document, "sessionId": "copy"})
+    await resumed(client, "copy")
+    assert await said(client, "copy") == ["one"]
+
+
 async def test_what_cannot_be_forked_is_told(both: tuple[FramesClient, Room]) -> None:
     client, _ = both
     await spoken(client, "a", "one")

@@ -585,6 +585,8 @@ ELSEWHERE = {
     + "test_turns.py::test_a_failure_is_followed_by_one_idle_whatever_comes",
     "MODEL_ANSWER_CHARS": D + "providers/test_openai_chat.py::test_an_answer_without_end_is_a_bad"
     "_response",
+    "MODEL_TOOL_CALLS": D + "providers/test_openai_chat.py::test_too_many_tool_calls_are_a_bad"
+    "_response",
     "MODEL_LINE_BYTES": D + "providers/test_openai_chat.py::test_a_line_without_end_is_a_bad"
     "_response",
     "STORE_BUSY_TIMEOUT_S": D + "test_store.py::test_a_lock_that_is_held_for_too_long_is_told_to"

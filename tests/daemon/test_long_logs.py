@@ -3,7 +3,10 @@ it; texts of every kind and of any size come back as they were said."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,14 +14,19 @@ from typing import Any
 
 import pytest
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.sessions import state
 from tertuliad.store.base import Log, Range, Record
+from tertuliad.store.schema import FILE_NAME
 from tests.support.frames_client import FramesClient
 from tests.support.pair import Room, pair
 
 pytestmark = pytest.mark.anyio
 
 TURNS = 10_000
+NEVER = 10**6
+"""So many events that there is no snapshot."""
 Document = dict[str, Any]
 
 
@@ -104,6 +112,7 @@ async def test_a_log_that_was_never_short_of_a_snapshot_is_the_same_when_it_is_f
         for number in range(6):
             await client.turn("s", f"message {number}")
         whole = await exported(client, "s")
+        monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", NEVER)
         await client.request("session.import", {"document": whole, "sessionId": "copy"})
     async with pair(tmp_path) as (client, room):
         requests = []
@@ -113,6 +122,118 @@ async def test_a_log_that_was_never_short_of_a_snapshot_is_the_same_when_it_is_f
             requests.append(room.model.calls[-1].request.messages)
         assert requests[0] == requests[1]
         assert len(requests[0]) > 12
+
+
+async def imported(client: FramesClient, turns: int) -> None:
+    """A session `long` of a log that has so many turns."""
+    await client.create("short")
+    await client.turn("short", "hello")
+    document = many_turns(await exported(client, "short"), turns)
+    await client.request("session.import", {"document": document, "sessionId": "long"})
+
+
+async def test_what_is_imported_brings_the_snapshot_that_its_first_resume_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await imported(client, 100)
+        reads = Reads(room, monkeypatch)
+        await client.request("session.resume", {"sessionId": "long"})
+        assert reads.loaded == [0]
+        reads.loaded.clear()
+        await client.turn("long", "and one more")
+        said = [m for m in room.model.calls[-1].request.messages if m.role == "user"]
+        assert len(said) == 101
+
+
+class Folds:
+    """How many stored events were decoded to be folded: by the event loop's thread, by others."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.here, self.elsewhere = 0, 0
+        self._mine = threading.get_ident()
+        self._decoded = state.decoded
+        monkeypatch.setattr(state, "decoded", self._counted)
+
+    def _counted(self, record: Record) -> Any:
+        if threading.get_ident() == self._mine:
+            self.here += 1
+        else:
+            self.elsewhere += 1
+        return self._decoded(record)
+
+    def take(self) -> tuple[int, int]:
+        """What was counted since the last time."""
+        counts = self.here, self.elsewhere
+        self.here = self.elsewhere = 0
+        return counts
+
+
+async def test_a_long_log_without_a_snapshot_is_folded_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", NEVER)
+    monkeypatch.setattr(limits, "LIGHT_EVENTS", 40)
+    async with pair(tmp_path) as (client, _):
+        await imported(client, 100)
+        messages = [
+            record["event"]["id"]
+            for record in (await exported(client, "long"))["events"]
+            if record["event"]["type"] == "user.message"
+        ]
+        resume = {"sessionId": "long", "disableResume": True}
+        fork = {"sessionId": "long", "newSessionId": "child"}
+        rewind = {"sessionId": "long", "eventId": messages[60]}
+        folds = Folds(monkeypatch)
+        for method, params in (
+            ("session.resume", resume),
+            ("sessions.fork", fork),
+            ("sessions.fork", {**fork, "toEventId": messages[50], "newSessionId": "other"}),
+            ("session.history.truncate", rewind),
+            ("session.log", {"sessionId": "long", "message": "of what is left"}),
+        ):
+            await client.request(method, params)
+            here, elsewhere = folds.take()
+            assert here <= 40, f"{method} folds on the event loop's thread"
+            assert method == "session.history.truncate" or elsewhere > 100
+        await client.request("sessions.fork", {"sessionId": "short"})
+        here, elsewhere = folds.take()
+        assert (0 < here <= 40, elsewhere) == (True, 0), "a short log has nothing to wait for"
+
+
+async def test_a_long_history_is_folded_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LIGHT_EVENTS", 40)
+    async with pair(tmp_path) as (client, room):
+        await imported(client, 100)
+        await client.request("session.resume", {"sessionId": "long"})
+        folds = Folds(monkeypatch)
+        await client.turn("long", "and one more")
+        here, elsewhere = folds.take()
+        assert here <= 40
+        assert elsewhere > 200
+        said = [m for m in room.model.calls[-1].request.messages if m.role == "user"]
+        assert len(said) == 101
+
+
+@pytest.mark.parametrize("light", [0, NEVER], ids=["long", "short"])
+async def test_a_log_that_cannot_be_folded_is_told_so_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light: int
+) -> None:
+    async with pair(tmp_path) as (client, _):
+        await client.create("s")
+        await client.turn("s", "hello")
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        wrong = b'{"id":"e","data":{"content":5}}'
+        db.execute("UPDATE events SET body = ? WHERE type = 'user.message'", (wrong,))
+    monkeypatch.setattr(limits, "LIGHT_EVENTS", light)
+    async with pair(tmp_path) as (client, _):
+        for method in ("session.resume", "sessions.fork", "session.resume"):
+            with pytest.raises(StoreFailed, match="tertulia doctor"):
+                await client.request(method, {"sessionId": "s"})
+        await client.create("other")
+        await client.turn("other", "hello")
 
 
 # Texts

@@ -3,10 +3,12 @@ its lease, and one that wakes too late is refused and says so to those who watch
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -111,6 +113,83 @@ async def test_a_process_that_runs_turns_says_so_until_none_runs(
                     await anyio.lowlevel.checkpoint()
             running.clear()
     mine.close()
+
+
+@pytest.mark.anyio
+async def test_a_mark_that_could_not_be_touched_is_touched_again_and_that_is_told_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "LEASE_BEAT_S", 0.001)
+    mine, running = Owners(home / "run"), {"a session"}
+    mine.claim()
+    mark = home / "run" / f"{mine.me}{SUFFIX}"
+    os.utime(mark, (0, 0))
+    touch, failures = os.utime, [OSError(errno.EIO, "the disk says no") for _ in range(3)]
+
+    def fails_at_first(*args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        touch(*args)
+
+    monkeypatch.setattr(os, "utime", fails_at_first)
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as tasks:
+            mine.beat_while(running, tasks.start_soon)
+            while mark.stat().st_mtime == 0:
+                await anyio.lowlevel.checkpoint()
+            running.clear()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the disk says no" in caplog.text
+    mine.close()
+
+
+def test_a_mark_that_is_swept_away_cannot_be_locked_meanwhile(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "run").mkdir(parents=True)
+    mark = home / "run" / f"made and not locked yet{SUFFIX}"
+    mark.touch()
+    removed: list[Path] = []
+    unlink = Path.unlink
+
+    def watched(path: Path, **how: Any) -> None:
+        with path.open() as maker, pytest.raises(BlockingIOError):
+            fcntl.flock(maker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        removed.append(path)
+        unlink(path, **how)
+
+    sweeper = Owners(home / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", watched)
+        sweeper.claim()
+    assert removed == [mark]
+    assert not mark.exists()
+    sweeper.close()
+
+
+def test_a_mark_that_was_made_anew_while_the_old_one_was_looked_at_stays(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "run").mkdir(parents=True)
+    mine, sweeper = Owners(home / "run"), Owners(home / "run")
+    mark = home / "run" / f"{mine.me}{SUFFIX}"
+    mark.touch()
+    lock = fcntl.flock
+
+    def overtaken(fd: int, how: int) -> None:
+        if how & fcntl.LOCK_SH and mine._fd is None:
+            mark.unlink()  # by another one that sweeps
+            mine._make()
+        lock(fd, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", overtaken)
+        patch.setattr(mine, "_sweep", lambda: None)
+        sweeper.claim()
+    assert sweeper.alive(mine.me)
+    assert mark.exists()
+    mine.close()
+    sweeper.close()
 
 
 # Two daemons in one process, whose steps the test decides

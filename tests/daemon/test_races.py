@@ -10,6 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from tertuliad.replies import Reply
+from tertuliad.store.base import Fork
 from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Models, Room, pair
@@ -142,6 +144,60 @@ async def test_a_session_that_is_forked_and_rewound_has_a_child_of_one_of_both_l
         assert child in (before, after)
         told = (await client.turn("child", "on"))["data"]["content"]
         assert told == ("answer 3 to on" if child == before else "answer 2 to on")
+
+
+@pytest.mark.parametrize("at", [None, 1, 2], ids=["at the end", "at what goes", "behind it"])
+async def test_a_fork_whose_place_is_left_out_before_it_is_stored_is_of_the_log_as_it_is_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int | None
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("s")
+        for words in ("one", "two", "three"):
+            await client.turn("s", words)
+        messages = [e["id"] for e in client.events("s") if e["type"] == "user.message"]
+        decided, go_on = anyio.Event(), anyio.Event()
+        store_fork = room.store.fork
+
+        def held(fork: Fork) -> Reply:
+            reply = Reply()
+
+            async def store() -> None:
+                decided.set()
+                await go_on.wait()
+                store_fork(fork).add_done_callback(reply.follow)
+
+            room._spawn(store)
+            return reply
+
+        monkeypatch.setattr(room.store, "fork", held)
+        place = {} if at is None else {"toEventId": messages[at]}
+        params = {"sessionId": "s", "newSessionId": "child", **place}
+        asked = await client.ask("sessions.fork", params)
+        with anyio.fail_after(PATIENCE_S):
+            await decided.wait()
+        params = {"sessionId": "s", "eventId": messages[1]}
+        await client.request("session.history.truncate", params)
+        go_on.set()
+        answer = await client.answer(asked)
+        if at == 1:  # what is before it is there still
+            assert kind(answer) is None
+        elif at == 2:
+            assert kind(answer) == "invalid_params"
+            assert f"event {messages[2]} not found" in answer["error"]["message"]
+            assert [row["sessionId"] for row in await listed(client)] == ["s"]
+            return
+        document = (await client.request("session.export", {"sessionId": "child"}))["document"]
+        await client.request("session.import", {"document": document, "sessionId": "copy"})
+        said = [
+            record["event"]["data"]["content"]
+            for record in document["events"]
+            if record["event"]["type"] == "user.message"
+        ]
+        assert said == ["one"]
+
+
+async def listed(client: FramesClient) -> list[Message]:
+    return list((await client.request("session.list"))["sessions"])
 
 
 async def test_an_abort_that_meets_the_end_of_its_turn_leaves_one_idle_a_thousand_times(

@@ -444,7 +444,7 @@ async def test_what_follows_is_in_the_context_of_who_opened_the_store(open_store
 
 def forked(source: str, upto: int, new_id: str, count: int = 1, **more: Any) -> Fork:
     """A session that shares `source` up to a seq, with so many records of its own."""
-    return Fork(source, upto, append(new_id, upto, count, parent=source, **more))
+    return Fork(source, 1000, upto, append(new_id, upto, count, parent=source, **more))
 
 
 async def rewound(store: Store, session_id: str, head: int, keep_to: int, count: int = 1) -> None:
@@ -481,6 +481,28 @@ async def test_a_fork_that_cannot_be_is_refused(open_store: Open) -> None:
         await done(store.fork(forked("never", 2, "c")))
     assert await seqs(store, "b") == [1]
     assert await done(store.row("c")) is None
+
+
+@pytest.mark.parametrize("upto", [4, 5, 6, 9])
+async def test_a_fork_at_an_event_that_was_left_out_is_refused(open_store: Open, upto: int) -> None:
+    store = open_store()
+    await filled(store, "a", 6)
+    await rewound(store, "a", 6, 3, 2)
+    with pytest.raises(HeadMoved):
+        await done(store.fork(forked("a", upto, "b")))
+    assert await done(store.row("b")) is None
+    for place, new_id in ((3, "c"), (7, "d"), (8, "e")):
+        await done(store.fork(forked("a", place, new_id)))
+    assert await seqs(store, "d") == [1, 2, 3, 7, 8]
+
+
+async def test_a_fork_of_a_session_that_was_made_anew_is_refused(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 6)
+    await done(store.delete(["a"]))
+    await done(store.create(append("a", 0, 6, created_ms=2000)))
+    with pytest.raises(HeadMoved):
+        await done(store.fork(forked("a", 4, "b")))
 
 
 async def test_a_rewind_leaves_out_and_never_uses_a_seq_again(open_store: Open) -> None:
@@ -612,7 +634,7 @@ async def test_a_log_of_many_segments_or_a_large_snapshot_is_loaded_by_a_thread(
     await done(store.create(append("s0", 0)))
     for number in range(1, 4):
         forked = append(f"s{number}", number)
-        await done(store.fork(Fork(f"s{number - 1}", number, forked)))
+        await done(store.fork(Fork(f"s{number - 1}", 1000, number, forked)))
     loading = [store.load(f"s{number}") for number in range(4)]
     assert [one.done() for one in loading] == [True, True, True, False]
     log = await done(loading[-1])
@@ -724,7 +746,7 @@ def _both(
         return sqlite._rewind(db, Append(head, row(name, head + 1), (new,), kept))
     elif kind == "fork" and other not in model:
         first = Record(kept + 1, "type", body)
-        sqlite._fork(db, Fork(name, kept, Append(kept, row(other, kept + 1), (first,))))
+        sqlite._fork(db, Fork(name, 1000, kept, Append(kept, row(other, kept + 1), (first,))))
         model[other] = [*(r for r in log if r.seq <= kept), first]
         heads[other] = kept + 1
     elif kind == "delete":

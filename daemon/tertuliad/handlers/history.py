@@ -131,7 +131,7 @@ async def preview_rewind(
     ctx: Context, caller: Caller, params: methods.SessionHistoryPreviewRewindParams
 ) -> methods.SessionHistoryPreviewRewindResult:
     ctx.need_attached(caller, params.session_id)
-    await branching.place_of(ctx.world.store, params.session_id, params.event_id, "$.eventId")
+    await branching.place_before(ctx.world.store, params.session_id, params.event_id, "$.eventId")
     return methods.SessionHistoryPreviewRewindResult(
         available=False, reason="file-change-tracking-disabled", file_count=0, files=[]
     )

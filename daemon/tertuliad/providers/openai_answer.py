@@ -35,24 +35,33 @@ class ToolCalls:
     """Puts the pieces of tool calls together, in the order in which the calls began.
 
     A piece belongs to the call of its `index`; without one, to the call of its id, else to the
-    latest. A call without an id gets one made from the answer's.
+    latest. A call without an id gets one made from the answer's. `where` names the provider in the
+    text of failures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
+        self._where = where
         self._calls: dict[tuple[int, int | str], _Call] = {}
         self._latest: _Call | None = None
 
     def add(self, choice: int, pieces: Iterable[ToolCallPart]) -> int:
-        """How many characters they have."""
+        """How many characters they have, each of them one more. Raises `ProviderFailed` where they
+        begin too many calls."""
         size = 0
         for piece in pieces:
             call = self._call_of(choice, piece)
+            size += 1
             if piece.id:
                 call.id = piece.id
-            if piece.function is not None:
-                call.name = piece.function.name or call.name
-                call.arguments.append(_json_text(piece.function.arguments))
-                size += len(call.arguments[-1])
+                size += len(piece.id)
+            if (function := piece.function) is None:
+                continue
+            if function.name:
+                call.name = function.name
+                size += len(function.name)
+            if arguments := _json_text(function.arguments):
+                call.arguments.append(arguments)
+                size += len(arguments)
         return size
 
     def _call_of(self, choice: int, piece: ToolCallPart) -> _Call:
@@ -62,7 +71,15 @@ class ToolCalls:
                 key = f"#{len(self._calls)}"
             else:
                 return self._latest
-        call = self._calls.setdefault((choice, key), _Call())
+        call = self._calls.get((choice, key))
+        if call is None:
+            if len(self._calls) >= limits.MODEL_TOOL_CALLS:
+                raise ProviderFailed(
+                    "bad_response",
+                    f"{self._where} does not end its answer: more than {limits.MODEL_TOOL_CALLS}"
+                    " tool calls have come. Send the message again, or choose another model.",
+                )
+            call = self._calls[choice, key] = _Call()
         self._latest = call
         return call
 
@@ -94,7 +111,7 @@ class StreamedAnswer:
         self._where = where
         self._secrets = secrets
         self._events = SseReader(MODEL_LINE_BYTES)
-        self._tools = ToolCalls()
+        self._tools = ToolCalls(where)
         self._usage = Usage()
         self._id: str | None = None
         self._finish_reason: str | None = None
@@ -187,7 +204,7 @@ def whole_answer(body: bytes, where: str, secrets: Iterable[str] = ()) -> tuple[
     choices = [(n, c, c.message) for n, c in enumerate(answer.choices or ()) if c.message]
     if not choices:
         raise ProviderFailed("bad_response", f"{where} answered without a message.")
-    tools = ToolCalls()
+    tools = ToolCalls(where)
     for n, _, message in choices:
         for m, piece in enumerate(message.tool_calls or ()):
             tools.add(n, [msgspec.structs.replace(piece, index=m)])

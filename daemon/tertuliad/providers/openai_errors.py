@@ -106,7 +106,7 @@ def seconds_of(retry_after: str | None, *, now: datetime | None = None) -> float
 
         try:
             date = parsedate_to_datetime(retry_after)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter of its zone
             return None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from tertulia_protocol import events, faults
 from tertulia_protocol.errors import SessionNotFound
+from tertuliad import limits
 from tertuliad.clock import now_ms
 from tertuliad.replies import settled
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.decide.rewinding import Cut, CutTurn
 from tertuliad.sessions.listing import row_of
-from tertuliad.sessions.refusals import exists
+from tertuliad.sessions.loading import Loaded, load
+from tertuliad.sessions.refusals import exists, overtaken
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.sessions.state import SessionState, decoded, fold, folded, title_of
+from tertuliad.sessions.state import SessionState, decoded, title_of
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
     Fork,
-    Log,
+    HeadMoved,
     NotThere,
     Range,
     Record,
@@ -29,11 +31,14 @@ _TURN_START = events.BY_DATA[events.AssistantTurnStart].type
 _TURNS = (_TURN_START, events.BY_DATA[events.AssistantTurnEnd].type)
 
 
-async def place_of(store: Store, session_id: str, event_id: str, path: str) -> int:
-    """The seq of an event. Raises `InvalidParams` where the log has none with this id, or where
-    nothing would be left before it."""
+async def place_before(store: Store, session_id: str, event_id: str, path: str) -> int:
+    """The seq of the event that stands before another one, internal or not: where the log was
+    rewound, it is not the next lower number. Raises `SessionNotFound`, and `InvalidParams` where
+    the log has no event with this id, or where nothing would be left before it."""
     seq = await settled(store.find(session_id, event_id))
     if seq is None:
+        if await settled(store.row(session_id)) is None:
+            raise SessionNotFound.of(session_id)
         raise faults.invalid(
             path,
             f"event {event_id[:100]} not found in session {session_id}. session.getMessages lists"
@@ -41,21 +46,36 @@ async def place_of(store: Store, session_id: str, event_id: str, path: str) -> i
         )
     if seq <= 1:
         raise faults.invalid(path, "this is the session's first event, which stays")
-    return seq
+    bound = Range(before=seq, backward=True, limit=1)
+    last = await settled(store.read(session_id, bound))
+    return last[0].seq if last else seq - 1
 
 
 async def fork(
     store: Store, source: str, new_id: str, *, before: str | None, name: str | None
 ) -> tuple[Row, Row]:
     """Store a session that shares the log of `source`, up to the event `before`, if that is given.
-    Gives the rows of both. Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
-    found = await settled(store.load(source))
+    Gives the rows of both. Where the place was left out of the log while that was read, it is read
+    anew. Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
+    for _ in range(limits.COMMIT_TRIES):
+        try:
+            return await _forked(store, source, new_id, before, name)
+        except HeadMoved:
+            continue
+    raise overtaken(source)
+
+
+async def _forked(
+    store: Store, source: str, new_id: str, before: str | None, name: str | None
+) -> tuple[Row, Row]:
+    """The same, once: raises `HeadMoved` too."""
+    upto = None
+    if before is not None:
+        upto = await place_before(store, source, before, "$.toEventId")
+    found: Loaded | None = await load(store, source, upto).settled()
     if found is None:
         raise SessionNotFound.of(source)
-    upto = found.row.head
-    if before is not None:
-        upto = await place_of(store, source, before, "$.toEventId") - 1
-    state = await _folded_up_to(store, found, upto)
+    state, upto = found.state, found.row.head if upto is None else upto
     turn_id = None if state.turn is None else state.turn.id
     if before is not None and turn_id is None:  # a rewind may have cut one, and tells its end later
         cut = await _cut_turn(store, source, upto)
@@ -63,21 +83,12 @@ async def fork(
     state.id, state.created_ms = new_id, now_ms()
     append = _first_of(state, source, upto, name, turn_id)
     try:
-        await settled(store.fork(Fork(source, upto, append)))
+        await settled(store.fork(Fork(source, found.row.created_ms, upto, append)))
     except AlreadyThere:
         raise exists(new_id) from None
     except NotThere:
         raise SessionNotFound.of(source) from None
     return found.row, append.row
-
-
-async def _folded_up_to(store: Store, found: Log, upto: int) -> SessionState:
-    state = folded(found, upto)
-    if state is None:  # the snapshot is of a later time
-        records = await settled(store.read(found.row.id, Range(before=upto + 1)))
-        state = SessionState(id=found.row.id, created_ms=found.row.created_ms)
-        fold(state, records)
-    return state
 
 
 def _first_of(
@@ -101,7 +112,7 @@ async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:
     row = await settled(store.row(session_id))
     if row is None:
         raise SessionNotFound.of(session_id)
-    kept = await place_of(store, session_id, event_id, "$.eventId") - 1
+    kept = await place_before(store, session_id, event_id, "$.eventId")
     removed = await settled(store.read(session_id, Range(after=kept, before=row.head + 1)))
     first = await settled(
         store.read(session_id, Range(before=kept + 1, types=("user.message",), limit=1))
@@ -122,6 +133,8 @@ async def _cut_turn(store: Store, session_id: str, kept: int) -> CutTurn | None:
         return None
     of_turn = await settled(store.read(session_id, Range(after=last[0].seq - 1, before=kept + 1)))
     shown = [record for record in of_turn if not facts.is_internal(record.type)]
+    if not shown:  # another rewind came between, and whoever asks is refused
+        return None
     _, start = decoded(last[0])
     assert isinstance(start, events.AssistantTurnStart)
     last_id, _ = decoded(shown[-1])

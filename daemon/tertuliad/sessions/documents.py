@@ -26,7 +26,7 @@ from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.refusals import check_listed
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.sessions.state import SessionState, fold
+from tertuliad.sessions.state import SessionState, fold, snapshot
 from tertuliad.store.base import MAX_SEQ, Append, Record, Row
 
 VERSION = 1
@@ -61,7 +61,8 @@ def first_append(document: Document, session_id: str) -> Append:
     if session_id != document.session_id:
         copied = Draft(facts.Copied(document.session_id))
         records += fold_in(state, seal(state, (copied,), now_ms()))
-    return Append(0, row_of(state, now_ms()), records)
+    due = snapshot(state) if len(records) >= limits.SNAPSHOT_EVENTS else None
+    return Append(0, row_of(state, now_ms()), records, snapshot=due)
 
 
 def _check_row(state: SessionState) -> None:

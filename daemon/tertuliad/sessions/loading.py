@@ -1,23 +1,29 @@
 """A stored session comes back into memory: its log is read and folded.
 
 A snapshot of another version is passed over, and the log folded from its beginning. A log that
-cannot be folded is left as it is.
+cannot be folded is left as it is. What is long is folded by the store's thread that reads: the
+event loop's has no step that grows with a log.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
-from tertuliad.replies import Reply, mapped
+from tertuliad import limits
+from tertuliad.replies import Reply, mapped, then
 from tertuliad.sessions.refusals import unreadable
 from tertuliad.sessions.state import SessionState, folded
-from tertuliad.store.base import Log, Range, Row, Store
+from tertuliad.store.base import Log, Record, Row, Store
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Loaded(msgspec.Struct, frozen=True, gc=False):
@@ -29,35 +35,38 @@ class Loaded(msgspec.Struct, frozen=True, gc=False):
     snapshot_seq: int
 
 
-def load(store: Store, session_id: str) -> Reply:
-    """Answers a `Loaded`, None where there is no such session. Fails with `StoreFailed`, also where
-    the log cannot be folded."""
-    final = Reply()
-    store.load(session_id).add_done_callback(partial(_fold, store, session_id, final))
-    return final
+def load(store: Store, session_id: str, upto: int | None = None) -> Reply:
+    """Answers a `Loaded`, None where there is no such session; at once where its log is short. With
+    `upto`, the state is that at this seq. Fails with `StoreFailed`, also where the log cannot be
+    folded."""
+    return then(store.load(session_id), partial(_loaded, store, upto))
 
 
-def _fold(store: Store, session_id: str, final: Reply, done: Future[Log | None]) -> None:
-    if (error := done.exception()) is not None:
-        final.fail(error)
-        return
-    found = done.result()
-    try:
-        state = None if found is None else folded(found)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
-        log.error("session %s cannot be folded: %s", session_id, fault)
-        final.fail(unreadable(session_id))
-        return
+def made_of(store: Store, records: list[Record], make: Callable[[], T]) -> Future[T]:
+    """What `make` makes of these records: at once where they are few, else by the thread that
+    reads, which leaves the interpreter to the event loop again and again."""
+    if len(records) <= limits.LIGHT_EVENTS:
+        size = sum(len(record.body) for record in records)
+        if size <= limits.LIGHT_BYTES:
+            return mapped(Reply.of(None), lambda _: make())
+    return store.beside(make)
+
+
+def _loaded(store: Store, upto: int | None, found: Log | None) -> Reply:
     if found is None:
-        final.give(None)
-    elif state is None:
-        whole = _whole(store, found.row)
-        whole.add_done_callback(partial(_fold, store, session_id, final))
-    else:
-        final.give(Loaded(state, found.row, state.seq - len(found.records)))
+        return Reply.of(None)
+
+    def answer(state: SessionState | None) -> Reply:
+        if state is None:
+            return then(store.whole(found.row.id), partial(_loaded, store, upto))
+        return Reply.of(Loaded(state, found.row, state.seq - len(found.records)))
+
+    return then(made_of(store, found.records, partial(_folded, found, upto)), answer)
 
 
-def _whole(store: Store, row: Row) -> Reply:
-    """The log from its beginning, without the snapshot."""
-    read = store.read(row.id, Range(before=row.head + 1))
-    return mapped(read, lambda records: Log(row, None, records))
+def _folded(found: Log, upto: int | None) -> SessionState | None:
+    try:
+        return folded(found, upto)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
+        log.error("session %s cannot be folded: %s", found.row.id, fault)
+        raise unreadable(found.row.id) from None

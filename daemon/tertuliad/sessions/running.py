@@ -20,6 +20,7 @@ from tertuliad.replies import Reply, settled
 from tertuliad.sessions import history
 from tertuliad.sessions.decide import Decide, Decision, answering
 from tertuliad.sessions.decide.answering import Outcome, Progress
+from tertuliad.sessions.loading import made_of
 from tertuliad.sessions.state import SessionState, folded_history
 from tertuliad.sessions.turn import Plan, Turn
 from tertuliad.sessions.world import World
@@ -127,8 +128,9 @@ async def _history(store: Store, state: SessionState) -> list[Message]:
     if state.history is None:
         wanted = Range(before=state.seq + 1, types=history.TYPES)
         records = await settled(store.read(state.id, wanted))
+        messages = await settled(made_of(store, records, partial(folded_history, records)))
         if state.history is None:
-            state.history = folded_history(records)
+            state.history = messages
     return list(state.history)
 
 

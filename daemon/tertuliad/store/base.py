@@ -12,12 +12,15 @@ durable. Failures are `StoreFailed` with a message for people.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from tertulia_protocol.errors import StoreFailed
+
+T = TypeVar("T")
 
 MAX_SEQ = (1 << 31) - 1
 """No log has more events than this."""
@@ -27,7 +30,8 @@ MARKS = ("\x02", "\x03")
 
 
 class HeadMoved(Exception):
-    """The log is longer than the writer knows: another process has written to it."""
+    """The log is another one than the writer knows: it is longer, as another process has written to
+    it, or the place that a fork is made at was left out of it."""
 
 
 class AlreadyThere(Exception):
@@ -91,9 +95,11 @@ class Append(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fork(msgspec.Struct, frozen=True, gc=False):
-    """A new session that shares the log of `source` up to `upto`, and goes on with `append`."""
+    """A new session that shares the log of `source`, made at `source_ms`, up to the event `upto`,
+    and goes on with `append`."""
 
     source: str
+    source_ms: int
     upto: int
     append: Append
 
@@ -176,7 +182,8 @@ class Store(Protocol):
         ...
 
     def fork(self, fork: Fork) -> Future[None]:
-        """Fails with `AlreadyThere`, or `NotThere` where the source is gone."""
+        """Fails with `AlreadyThere`, with `NotThere` where the source is gone, and with `HeadMoved`
+        where its log has no event `upto`, or is that of a session that was made since."""
         ...
 
     def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
@@ -191,6 +198,11 @@ class Store(Protocol):
         ...
 
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]: ...
+
+    def beside(self, work: Callable[[], T]) -> Future[T]:
+        """Have something done by the thread that reads, in the turn of whoever asks: what is made
+        of much that was read would hold up the event loop."""
+        ...
 
     def find(self, session_id: str, event_id: str) -> Future[int | None]:
         """The seq of the event with this id."""

@@ -113,6 +113,12 @@ def _read_part(
     return (Record(seq_of(row_id), kind, body) for row_id, kind, body in rows)
 
 
+def has(db: sqlite3.Connection, segment: int, seq: int) -> bool:
+    """Whether the segment has an event of its own with this seq."""
+    row = db.execute("SELECT 1 FROM events WHERE id = ?", (event_id(segment, seq),)).fetchone()
+    return row is not None
+
+
 def find(db: sqlite3.Connection, segment: int, wanted_id: str) -> int | None:
     """The seq of the event whose envelope has this id."""
     for part, upto in chain(db, segment):

@@ -9,8 +9,10 @@ ended. Taking over is safe at any moment: what the old owner writes later is ref
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Collection
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from tertuliad.tasks import Spawn
 
 SUFFIX = ".owner"
+
+log = logging.getLogger(__name__)
 
 
 class Owners:
@@ -50,15 +54,22 @@ class Owners:
             raise failure(error, self._folder) from error
 
     def beat_while(self, running: Collection[str], spawn: Spawn) -> None:
-        """Touch the mark again and again until nothing runs any more."""
+        """Touch the mark again and again until nothing runs any more, also where that fails: a
+        lease bears some beats that are missed."""
         if self._beating:
             return
         self._beating = True
 
         async def beat() -> None:
+            told = False
             try:
                 while running and self._fd is not None:
-                    os.utime(self._fd)
+                    try:
+                        os.utime(self._fd)
+                    except OSError as error:
+                        if not told:
+                            log.warning("%s cannot be touched: %s", self._file(self.me), error)
+                        told = True
                     await anyio.sleep(limits.LEASE_BEAT_S)
             finally:
                 self._beating = False
@@ -111,8 +122,20 @@ class Owners:
     def _sweep(self) -> None:
         """Remove the marks of processes that are gone."""
         for path in self._folder.glob(f"*{SUFFIX}"):
-            if nobody_holds(path):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                _remove_if_free(path)
+
+
+def _remove_if_free(path: Path) -> None:
+    """Remove a mark that nobody holds. Whoever has made it and not locked it yet waits for the lock
+    that is held here meanwhile, finds that it is gone, and makes another one of the same name: of
+    that one nothing is known here."""
+    fd = _opened(path)
+    try:
+        if _shares(fd) and os.fstat(fd).st_nlink:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
 
 
 def nobody_holds(path: Path) -> bool:
@@ -130,12 +153,18 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two may look at once
-    except BlockingIOError:
-        return True
+        return not _shares(fd)
     finally:
         os.close(fd)
-    return False
+
+
+def _shares(fd: int) -> bool:
+    """Lock a file as all who look do, two at once too; False: a process holds it for itself."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _opened(path: Path) -> int:

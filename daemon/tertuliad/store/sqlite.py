@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -47,6 +48,8 @@ from tertuliad.store.writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -113,6 +116,9 @@ class SqliteStore:
 
     def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
         return self._reader.submit(lambda db: _read(db, session_id, wanted))
+
+    def beside(self, work: Callable[[], T]) -> Future[T]:
+        return self._reader.submit(lambda _: work())
 
     def find(self, session_id: str, event_id: str) -> Future[int | None]:
         return self._reader.submit(lambda db: _find(db, session_id, event_id))
@@ -197,7 +203,7 @@ def _create(db: sqlite3.Connection, append: Append) -> None:
         raise AlreadyThere(append.row.id)
     segment = logs.new_segment(db, 0)
     rows.insert(db, append.row, segment)
-    logs.insert(db, segment, append.records)
+    _add(db, append, segment)
 
 
 def _append(db: sqlite3.Connection, append: Append) -> None:
@@ -251,10 +257,13 @@ def _fork(db: sqlite3.Connection, fork: Fork) -> None:
     row = fork.append.row
     if rows.exists(db, row.id):
         raise AlreadyThere(row.id)
-    source = rows.segment(db, fork.source)
-    parent = None if source is None else _segment_at(db, source, fork.upto)
-    if parent is None:
+    source = rows.with_segment(db, fork.source)
+    if source is None:
         raise NotThere(fork.source)
+    parent = _segment_at(db, source[1], fork.upto)
+    is_another = source[0].created_ms != fork.source_ms
+    if is_another or parent is None or not logs.has(db, parent, fork.upto):
+        raise HeadMoved(fork.source)
     segment = logs.new_segment(db, fork.append.expected_head, parent, fork.upto)
     rows.insert(db, row, segment)
     logs.insert(db, segment, fork.append.records)

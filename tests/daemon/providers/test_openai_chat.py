@@ -499,7 +499,7 @@ async def test_a_line_without_end_is_a_bad_response(chat: OpenAIChat) -> None:
     assert failed.kind == "bad_response"
 
 
-@pytest.mark.parametrize("piece", ["content", "reasoning_content", "arguments"])
+@pytest.mark.parametrize("piece", ["content", "reasoning_content", "arguments", "name", "id"])
 async def test_an_answer_without_end_is_a_bad_response(
     http: Http, monkeypatch: pytest.MonkeyPatch, piece: str
 ) -> None:
@@ -507,11 +507,49 @@ async def test_an_answer_without_end_is_a_bad_response(
     delta: dict[str, Any] = {piece: "x" * 100}
     if piece == "arguments":
         delta = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", **delta}}]}
+    elif piece == "name":
+        delta = {"tool_calls": [{"index": 0, "function": delta}]}
+    elif piece == "id":
+        delta = {"tool_calls": [{"index": 0, **delta}]}
     chunk = b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
     async with raw_server(chunk * 11) as base_url:
         failed = await failure(OpenAIChat("raw", base_url, http), ask("m"))
     assert (failed.kind, failed.retryable) == ("bad_response", False)
     assert "does not end" in failed.message
+
+
+@pytest.mark.parametrize("part", [{}, {"function": {"arguments": ""}}], ids=["bare", "empty"])
+async def test_pieces_of_a_tool_call_that_bring_nothing_count_too(
+    http: Http, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(limits, "MODEL_ANSWER_CHARS", 1000)
+    delta = {"tool_calls": [{"index": 0, **part}] * 101}
+    chunk = b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+    async with raw_server(chunk * 10) as base_url:
+        failed = await failure(OpenAIChat("raw", base_url, http), ask("m"))
+    assert failed.kind == "bad_response"
+    assert "more than 1000 characters" in failed.message
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_too_many_tool_calls_are_a_bad_response(
+    http: Http, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(limits, "MODEL_TOOL_CALLS", 4)
+
+    def answer(calls: int) -> bytes:
+        message = {"tool_calls": [{"index": n, "function": {"name": "f"}} for n in range(calls)]}
+        choice = {"delta" if stream else "message": message, "finish_reason": "tool_calls"}
+        body = json.dumps({"choices": [choice]}).encode()
+        return b"data: " + body + b"\n\ndata: [DONE]\n\n" if stream else body
+
+    async with raw_server(answer(4)) as base_url:
+        _, done = await collect(OpenAIChat("raw", base_url, http), ask("m", stream=stream))
+    assert len(done.tool_calls) == 4
+    async with raw_server(answer(5)) as base_url:
+        failed = await failure(OpenAIChat("raw", base_url, http), ask("m", stream=stream))
+    assert (failed.kind, failed.retryable) == ("bad_response", False)
+    assert "more than 4 tool calls" in failed.message
 
 
 async def test_a_redirect_is_refused_and_the_key_stays_here(
