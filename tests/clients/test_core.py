@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from tertulia.attachments import Hold
 from tertulia.core import Core
 from tertulia.errors import ConnectionLost, Overloaded, RpcError, SessionNotFound
 from tertulia.records import Event
 from tertulia_protocol.framing import Body, Framer, encode_frame
+
+HOLD = Hold()
 
 
 class Kept:
@@ -134,8 +137,8 @@ def test_the_daemons_questions_are_refused_and_not_left_open() -> None:
 def test_events_reach_the_feeds_of_their_session_only() -> None:
     core = Core()
     mine, other = Kept(), Kept()
-    core.subscribe("mine", mine)
-    core.subscribe("other", other)
+    core.subscribe("mine", mine, HOLD)
+    core.subscribe("other", other, HOLD)
     core.receive(event_frame("mine") + event_frame("nobody's"))
     core.receive(frame({"method": "from.the.future", "params": [1]}))
     assert [event.type for event in mine.events] == ["session.idle"]
@@ -145,7 +148,7 @@ def test_events_reach_the_feeds_of_their_session_only() -> None:
 def test_a_feed_that_nobody_holds_is_forgotten() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("s", feed)
+    core.subscribe("s", feed, HOLD)
     seen = feed.events
     del feed
     gc.collect()
@@ -156,7 +159,7 @@ def test_a_feed_that_nobody_holds_is_forgotten() -> None:
 def test_the_end_of_the_connection_ends_everything_that_waits_once() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("s", feed)
+    core.subscribe("s", feed, HOLD)
     future = core.request("ping", {})
     first = ConnectionLost("first")
     core.lose(first)
@@ -164,7 +167,7 @@ def test_the_end_of_the_connection_ends_everything_that_waits_once() -> None:
     assert future.exception(0) is first
     assert feed.ends == [first]
     late = Kept()
-    core.subscribe("s", late)
+    core.subscribe("s", late, HOLD)
     assert late.ends == [first]
     with pytest.raises(ConnectionLost, match="first"):
         core.request("ping", {})
@@ -173,7 +176,7 @@ def test_the_end_of_the_connection_ends_everything_that_waits_once() -> None:
 def test_a_deleted_sessions_feeds_end_with_an_error() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("gone", feed)
+    core.subscribe("gone", feed, HOLD)
     notice = {"type": "session.deleted", "sessionId": "gone"}
     core.receive(frame({"method": "session.lifecycle", "params": notice}))
     assert isinstance(feed.ends[0], SessionNotFound)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from tertulia import limits
+from tertulia.attachments import Hold
+from tertulia.calls import Params
 from tertulia.core import Core
 from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout
 from tertulia.records import Event
@@ -95,22 +97,28 @@ class Link:
 
     def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
-        with self._turn_to_write(timeout):
-            with self._lock:
-                answer = self._core.request(method, params)
-            self._flush()
-        return self._wait(method, answer, timeout)
+        return self._ask(method, lambda: self._core.request(method, params), timeout)
 
-    def subscribe(self, session_id: str) -> EventQueue:
+    def attach(self, method: str, params: Params, timeout: float | None, hold: Hold) -> Any:
+        """As `request`, of what attaches to a session, which `hold` keeps attached."""
+        return self._ask(method, lambda: self._core.attach(method, params, hold), timeout)
+
+    def release(self, session_id: str, hold: Hold, timeout: float | None) -> None:
+        """End what `hold` is for: its feeds, and after the last one of the session the attachment.
+        That is asked for whatever is raised, unless the connection is lost."""
+        with self._lock:
+            answer = self._core.release(session_id, hold)
+        if answer is not None:
+            with self._turn_to_write(timeout):
+                self._flush()
+            self._wait("session.detach", answer, timeout)
+
+    def subscribe(self, session_id: str, hold: Hold) -> EventQueue:
         """The session's events from now on, for as long as the caller holds the queue."""
         feed = EventQueue()
         with self._lock:
-            self._core.subscribe(session_id, feed)
+            self._core.subscribe(session_id, feed, hold)
         return feed
-
-    def end_feeds(self, session_id: str) -> None:
-        with self._lock:
-            self._core.end_feeds(session_id, None)
 
     def close(self) -> None:
         """End the connection and whatever waits on it. Idempotent; safe in any thread but the
@@ -120,6 +128,13 @@ class Link:
         self._reader.join(timeout=limits.THREAD_JOIN_S)
         if not self._reader.is_alive():
             self.stream.release()
+
+    def _ask(self, method: str, ask: Callable[[], Future[Any]], timeout: float | None) -> Any:
+        with self._turn_to_write(timeout):
+            with self._lock:
+                answer = ask()
+            self._flush()
+        return self._wait(method, answer, timeout)
 
     def _wait(self, method: str, answer: Future[Any], timeout: float | None) -> Any:
         try:

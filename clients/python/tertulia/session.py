@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tertulia import calls, params
+from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, RpcError, Timeout
 from tertulia.link import EventQueue
 from tertulia.records import Answer, Event, SendOptions
@@ -29,9 +30,10 @@ class Session(Upkeep):
 
     _client: Client
 
-    def __init__(self, client: Client, session_id: str) -> None:
+    def __init__(self, client: Client, session_id: str, hold: Hold) -> None:
         self.id = session_id
         self._client = client
+        self._hold = hold
         self._closed = False
 
     def __repr__(self) -> str:
@@ -39,7 +41,8 @@ class Session(Upkeep):
 
     def attach(self) -> None:
         self._client.reconnect()
-        self._client.do(calls.resume(params.resumed_session(self.id, {**params.SILENT})))
+        settings = params.resumed_session(self.id, {**params.SILENT})
+        self._client.attach(calls.resume(settings), self._hold)
         self._closed = False
 
     def fork(
@@ -89,7 +92,7 @@ class Session(Upkeep):
     def events(self) -> Iterator[Event]:
         """The session's events from this call on, whoever caused them. Ends with `close`; raises
         `ConnectionLost` with the connection, `SessionNotFound` once the session is deleted."""
-        return _live(self._client.subscribe(self.id))
+        return _live(self._client.subscribe(self.id, self._hold))
 
     def messages(self) -> list[Event]:
         """The history: every stored event, in order."""
@@ -110,13 +113,13 @@ class Session(Upkeep):
         return self._client.do(calls.log(self.id, message, level, ephemeral))
 
     def close(self) -> None:
-        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
+        """Detach: the session and a turn that runs stay in the daemon. Idempotent. Other objects of
+        this client that stand for the same session go on; the last one that is closed detaches."""
         if self._closed:
             return
         self._closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
-            self._client.do(calls.detach(self.id))
-            self._client.end_feeds(self.id)
+            self._client.release(self.id, self._hold)
 
     def __enter__(self) -> Session:
         return self
@@ -132,7 +135,7 @@ class Session(Upkeep):
     def _begin(
         self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
     ) -> tuple[EventQueue, Turn]:
-        feed = self._client.subscribe(self.id)  # first, so that no event is missed
+        feed = self._client.subscribe(self.id, self._hold)  # first, so that no event is missed
         turn = Turn(self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(self._stored_since(turn))
