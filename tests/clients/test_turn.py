@@ -116,7 +116,13 @@ def test_an_idle_that_the_turn_has_not_come_to_is_another_ones() -> None:
 
 
 def test_an_error_fails_the_turn_once_it_is_over() -> None:
-    failed = event("session.error", errorType="rate_limit", message="slow down", statusCode=429)
+    failed = event(
+        "session.error",
+        errorType="rate_limit",
+        message="slow down",
+        statusCode=429,
+        originatingMessageId="m1",
+    )
     turn, _ = played(MINE, failed)
     assert not turn.over
     turn.take(IDLE)
@@ -125,10 +131,28 @@ def test_an_error_fails_the_turn_once_it_is_over() -> None:
     assert (raised.value.error_type, raised.value.status) == ("rate_limit", 429)
 
 
-def test_an_error_that_a_client_logged_fails_nothing() -> None:
-    logged = event("session.error", errorType="notification", message="a note")
-    turn, _ = played(MINE, logged, said("fine"), END, IDLE)
+@pytest.mark.parametrize("kind", ["turn_lost", "store"])
+def test_an_error_that_can_name_no_message_fails_the_turn_that_runs(kind: str) -> None:
+    turn, _ = played(MINE, event("session.error", errorType=kind, message="gone"), IDLE)
+    assert turn.over
+    with pytest.raises(TurnFailed, match="gone"):
+        turn.answer()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"errorType": "notification"},
+        {"errorType": "lint"},
+        {"errorType": "turn_lost", "originatingMessageId": "m0"},
+    ],
+)
+def test_an_error_that_is_not_the_turns_fails_nothing(more: dict[str, str]) -> None:
+    turn, taken = played(
+        MINE, event("session.error", message="a note", **more), said("fine"), END, IDLE
+    )
     assert turn.answer().text == "fine"
+    assert "session.error" in taken
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ A turn begins with the `user.message` that carries the id `session.send` answere
 before belongs to somebody else's turn. It ends with the `session.idle` behind its
 `assistant.turn_end`, its failure or its abort: another one is late. Where more messages are queued
 there is no idle between them, and the next turn's `user.message` ends this one. The last
-`assistant.message` is the answer; `session.error` makes the turn fail, except where a client merely
-logged it.
+`assistant.message` is the answer; `session.error` makes the turn fail where it names its message:
+others are lines that clients wrote.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ BEGINNINGS = ("user.message",)
 
 NEEDS_PROVIDER = "provider_needed"
 """The `warningType` of a queue that waits until a client gives the session's provider."""
-LOGGED = "notification"
-"""The `errorType` of an error that a client wrote with `session.log`: no fault of the turn."""
+UNNAMED = ("store", "turn_lost")
+"""The `errorType`s of a turn's failure that the daemon may tell without its message's id."""
 
 
 class Turn:
@@ -138,13 +138,19 @@ class Turn:
                 self._model = event.data.get("model")
             case "abort":
                 self._aborted = True
-            case "session.error" if event.data.get("errorType") != LOGGED:
+            case "session.error" if self._is_failed_by(event):
                 self._failure = _failure(event)
             case "assistant.turn_end":
                 self._said_all = True
             case "session.idle":
                 self._aborted = self._aborted or bool(event.data.get("aborted"))
                 self.over = True
+
+    def _is_failed_by(self, error: Event) -> bool:
+        named = error.data.get("originatingMessageId")
+        if named is None:
+            return error.data.get("errorType") in UNNAMED
+        return bool(named == self.message_id)
 
     def _is_early(self, event: Event) -> bool:
         """An idle that the turn has not come to: another daemon's turn ended before it began."""
