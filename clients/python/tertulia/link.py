@@ -156,7 +156,8 @@ class Link:
             self._writing.release()
 
     def _flush(self) -> None:
-        """Write what the core has to say."""
+        """Write what the core has to say. Whatever ends that before its end, Ctrl-C in a caller
+        among others, may leave half a frame on the stream, which is of no use then."""
         try:
             with self._lock:
                 data = self._core.outgoing()
@@ -166,6 +167,9 @@ class Link:
             self._lose(ConnectionLost(f"The daemon took no input for {limits.STALL_S:g} s."))
         except (OSError, ValueError):
             self._lose(self.stream.reason())
+        except BaseException:
+            self._lose(ConnectionLost("A request was interrupted while it was written."))
+            raise
 
     def _read(self) -> None:
         try:
