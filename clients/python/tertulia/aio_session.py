@@ -18,7 +18,7 @@ from tertulia.aio_upkeep import AsyncUpkeep
 from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, RpcError, Timeout
 from tertulia.records import Answer, Event, SendOptions
-from tertulia.turn import BEGINNINGS, Turn
+from tertulia.turn import BEGINNINGS, SENDING, Turn
 
 if TYPE_CHECKING:
     from tertulia.aio import AsyncClient
@@ -76,7 +76,7 @@ class AsyncSession(AsyncUpkeep):
             async for _ in self._play(feed, turn):
                 pass
             return turn.answer()
-        state = turn.state if turn is not None else "the message was being sent"
+        state = turn.state if turn is not None else SENDING
         raise Timeout(f"The turn did not end within {timeout:g} s", state)
 
     async def stream(

@@ -18,6 +18,7 @@ from tertulia import limits
 from tertulia.attachments import Hold
 from tertulia.calls import Params
 from tertulia.core import Core
+from tertulia.deadline import Deadline
 from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout
 from tertulia.records import Event
 
@@ -108,10 +109,11 @@ class Link:
         That is asked for whatever is raised, unless the connection is lost."""
         with self._lock:
             answer = self._core.release(session_id, hold)
+        deadline = Deadline(timeout)
         if answer is not None:
             with self._turn_to_write(timeout):
                 self._flush()
-            self._wait("session.detach", answer, timeout)
+            self._wait("session.detach", answer, timeout, deadline)
 
     def subscribe(self, session_id: str, hold: Hold) -> EventQueue:
         """The session's events from now on, for as long as the caller holds the queue."""
@@ -130,15 +132,18 @@ class Link:
             self.stream.release()
 
     def _ask(self, method: str, ask: Callable[[], Future[Any]], timeout: float | None) -> Any:
+        deadline = Deadline(timeout)
         with self._turn_to_write(timeout):
             with self._lock:
                 answer = ask()
             self._flush()
-        return self._wait(method, answer, timeout)
+        return self._wait(method, answer, timeout, deadline)
 
-    def _wait(self, method: str, answer: Future[Any], timeout: float | None) -> Any:
+    def _wait(
+        self, method: str, answer: Future[Any], timeout: float | None, deadline: Deadline
+    ) -> Any:
         try:
-            return answer.result(timeout)
+            return answer.result(deadline.left())
         except TimeoutError:
             if answer.done():
                 raise

@@ -19,6 +19,8 @@ from tertulia.records import Answer, Event, LogPage, Waiting
 BEGINNINGS = ("user.message",)
 """What `raise_if_removed` wants to see of a log's end."""
 
+SENDING = "the message was being sent"
+"""How far it is with a turn that is not known yet, for people."""
 NEEDS_PROVIDER = "provider_needed"
 """The `warningType` of a queue that waits until a client gives the session's provider."""
 UNNAMED = ("store", "turn_lost")
