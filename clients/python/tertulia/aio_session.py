@@ -39,10 +39,18 @@ class AsyncSession(AsyncUpkeep):
         return f"<AsyncSession {self.id}>"
 
     async def attach(self) -> None:
+        await self._resume()
+        self._closed = False
+
+    async def _attach_again(self) -> None:
+        await self._resume()
+        if self._closed:
+            await self._client.release(self.id, self._hold)
+
+    async def _resume(self) -> None:
         await self._client.reconnect()
         settings = params.resumed_session(self.id, {**params.SILENT})
         await self._client.attach(calls.resume(settings), self._hold)
-        self._closed = False
 
     async def fork(
         self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None

@@ -43,10 +43,18 @@ class Session(Upkeep):
         return f"<Session {self.id}>"
 
     def attach(self) -> None:
+        self._resume()
+        self._closed = False
+
+    def _attach_again(self) -> None:
+        self._resume()
+        if self._closed:
+            self._client.release(self.id, self._hold)
+
+    def _resume(self) -> None:
         self._client.reconnect()
         settings = params.resumed_session(self.id, {**params.SILENT})
         self._client.attach(calls.resume(settings), self._hold)
-        self._closed = False
 
     def fork(
         self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
