@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,7 +14,7 @@ import pytest
 
 from tertulia.attachments import Hold
 from tertulia.core import Core
-from tertulia.errors import ConnectionLost, Overloaded, RpcError, SessionNotFound
+from tertulia.errors import ConnectionLost, DaemonFailed, Overloaded, RpcError, SessionNotFound
 from tertulia.records import Event
 from tertulia_protocol.framing import Body, Framer, encode_frame
 
@@ -161,16 +164,36 @@ def test_the_end_of_the_connection_ends_everything_that_waits_once() -> None:
     feed = Kept()
     core.subscribe("s", feed, HOLD)
     future = core.request("ping", {})
-    first = ConnectionLost("first")
-    core.lose(first)
+    core.lose(ConnectionLost("first"))
     core.lose(ConnectionLost("second"))
-    assert future.exception(0) is first
-    assert feed.ends == [first]
     late = Kept()
     core.subscribe("s", late, HOLD)
-    assert late.ends == [first]
+    for error in (future.exception(0), *feed.ends, *late.ends):
+        assert isinstance(error, ConnectionLost)
+        assert str(error) == "first"
+    assert len(feed.ends) == len(late.ends) == 1
     with pytest.raises(ConnectionLost, match="first"):
         core.request("ping", {})
+
+
+def test_each_who_asks_behind_the_end_is_told_by_an_error_of_its_own() -> None:
+    core = Core()
+    waiting = [core.request("ping", {}) for _ in range(3)]
+    core.lose(DaemonFailed("gone", returncode=3, stderr="why"))
+
+    def told(ask: Callable[[], object]) -> tuple[Exception, int]:
+        with pytest.raises(DaemonFailed, match="gone\nwhy") as caught:
+            ask()
+        assert (caught.value.returncode, caught.value.stderr) == (3, "why")
+        return caught.value, len(traceback.extract_tb(caught.tb))
+
+    for asks in (
+        [future.result for future in waiting],
+        [partial(core.request, "ping", {})] * 3,
+    ):
+        errors, depths = zip(*map(told, asks), strict=True)
+        assert len({id(error) for error in errors}) == 3
+        assert len(set(depths)) == 1
 
 
 def test_a_deleted_sessions_feeds_end_with_an_error() -> None:

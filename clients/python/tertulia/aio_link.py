@@ -20,7 +20,7 @@ from tertulia import limits
 from tertulia.attachments import Hold
 from tertulia.calls import Params
 from tertulia.core import Core
-from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, TertuliaError, Timeout
+from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, TertuliaError, Timeout, again
 from tertulia.launch import Address, UnixAddress
 from tertulia.process import StderrTail, cannot_run, ended, unanswered
 from tertulia.records import Event
@@ -59,7 +59,7 @@ class AsyncEventQueue:
         while not self._events:
             if self._ended:
                 if self._error is not None:
-                    raise self._error
+                    raise again(self._error)
                 return None
             if self._more.is_set():
                 self._more = anyio.Event()

@@ -16,7 +16,7 @@ import msgspec
 
 from tertulia import calls
 from tertulia.attachments import Attachments, Hold
-from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, rpc_error
+from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, again, rpc_error
 from tertulia.records import Event
 from tertulia.rpc import Calls
 from tertulia_protocol import envelope
@@ -70,7 +70,7 @@ class Core:
         """
         encoded = msgspec.Raw(_encoded(params))
         if self._lost is not None:
-            raise self._lost
+            raise again(self._lost)
         return self._calls.ask(method, encoded)
 
     def attach(self, method: str, params: calls.Params, hold: Hold) -> Future[Any]:
@@ -119,10 +119,10 @@ class Core:
         """The stream is over: end whatever waits with `error`. The first reason stays."""
         if self._lost is not None:
             return
-        self._lost = error
+        self._lost = again(error)
         self._calls.fail(error)
         for session_id in list(self._feeds):
-            self._end_feeds(session_id, error)
+            self._end_feeds(session_id, self._lost)
 
     def subscribe(self, session_id: str, feed: Feed, hold: Hold) -> None:
         """Route the session's events to `feed`, for as long as its reader holds it, and until

@@ -19,7 +19,7 @@ from tertulia.attachments import Hold
 from tertulia.calls import Params
 from tertulia.core import Core
 from tertulia.deadline import Deadline
-from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout
+from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout, again
 from tertulia.records import Event
 
 
@@ -76,7 +76,7 @@ class EventQueue:
             return item
         self._queue.put(item)  # for whoever else waits, and for the next call
         if item is not None:
-            raise item
+            raise again(item)
         return None
 
 
