@@ -27,7 +27,7 @@ export class RpcError extends Error {
 
 /** Emits "event" (sessionId, event), "lifecycle" (notice) and "close" (reason). */
 export class Client extends EventEmitter {
-  #write; #child; #exited; #reason; #buffer = Buffer.alloc(0); #nextId = 1; #waiting = new Map();
+  #write; #child; #exited; #reason; #chunks = []; #missing = 0; #nextId = 1; #waiting = new Map();
 
   constructor(read, write, child) {
     super().setMaxListeners(0);
@@ -122,13 +122,13 @@ export class Client extends EventEmitter {
   }
 
   #receive(chunk) {
-    this.#buffer = Buffer.concat([this.#buffer, chunk]);
-    for (let end; (end = this.#buffer.indexOf("\r\n\r\n")) >= 0;) {
-      const [, length] = /content-length: *(\d+)/i.exec(this.#buffer.toString("latin1", 0, end));
-      const to = end + 4 + Number(length);
-      if (this.#buffer.length < to) return;
-      const { id, method, params, result, error } = JSON.parse(this.#buffer.subarray(end + 4, to));
-      this.#buffer = this.#buffer.subarray(to);
+    if ((this.#missing -= chunk.length) > 0) return void this.#chunks.push(chunk); // joined once
+    let [buffer] = this.#chunks = [Buffer.concat([...this.#chunks, chunk])];
+    for (let end; (end = buffer.indexOf("\r\n\r\n")) >= 0;) {
+      const to = end + 4 + Number(/length: *(\d+)/i.exec(buffer.toString("latin1", 0, end))[1]);
+      if ((this.#missing = to - buffer.length) > 0) return;
+      const { id, method, params, result, error } = JSON.parse(buffer.subarray(end + 4, to));
+      [buffer] = this.#chunks = [buffer.subarray(to)];
       if (method === "session.event") this.emit("event", params.sessionId, params.event);
       else if (method === "session.lifecycle") this.emit("lifecycle", params);
       else if (method && id !== undefined)

@@ -112,6 +112,19 @@ def test_a_failed_turn_says_why_and_the_next_one_works(home: Path, spec: str, st
         assert session.send_and_wait("[[say:fine]]", BOUND_S).text == "fine"
 
 
+def test_what_another_client_logs_as_an_error_does_not_fail_a_turn(served: Served) -> None:
+    with Client.connect(served.address) as client, Client.connect(served.address) as other:
+        session = client.create_session("s")
+        other.resume_session("s")
+        noted = {"sessionId": "s", "message": "bad", "level": "error", "type": "lint"}
+        seen: list[str] = []
+        for event in session.stream("[[fake-n20-d5]]", timeout=BOUND_S):
+            if event.type == "assistant.message_start":
+                other.request("session.log", noted)
+            seen.append(event.type)
+    assert {"session.error", "assistant.message"} <= set(seen)
+
+
 def test_an_aborted_turn_ends_and_the_next_one_works(home: Path) -> None:
     with Client.spawn(home=home) as client, client.create_session() as session:
         with pytest.raises(TurnAborted):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gc
 import logging
+import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
+from tertulia.attachments import Hold
 from tertulia.core import Core
-from tertulia.errors import ConnectionLost, Overloaded, RpcError, SessionNotFound
+from tertulia.errors import ConnectionLost, DaemonFailed, Overloaded, RpcError, SessionNotFound
 from tertulia.records import Event
 from tertulia_protocol.framing import Body, Framer, encode_frame
+
+HOLD = Hold()
 
 
 class Kept:
@@ -134,8 +140,8 @@ def test_the_daemons_questions_are_refused_and_not_left_open() -> None:
 def test_events_reach_the_feeds_of_their_session_only() -> None:
     core = Core()
     mine, other = Kept(), Kept()
-    core.subscribe("mine", mine)
-    core.subscribe("other", other)
+    core.subscribe("mine", mine, HOLD)
+    core.subscribe("other", other, HOLD)
     core.receive(event_frame("mine") + event_frame("nobody's"))
     core.receive(frame({"method": "from.the.future", "params": [1]}))
     assert [event.type for event in mine.events] == ["session.idle"]
@@ -145,7 +151,7 @@ def test_events_reach_the_feeds_of_their_session_only() -> None:
 def test_a_feed_that_nobody_holds_is_forgotten() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("s", feed)
+    core.subscribe("s", feed, HOLD)
     seen = feed.events
     del feed
     gc.collect()
@@ -156,24 +162,44 @@ def test_a_feed_that_nobody_holds_is_forgotten() -> None:
 def test_the_end_of_the_connection_ends_everything_that_waits_once() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("s", feed)
+    core.subscribe("s", feed, HOLD)
     future = core.request("ping", {})
-    first = ConnectionLost("first")
-    core.lose(first)
+    core.lose(ConnectionLost("first"))
     core.lose(ConnectionLost("second"))
-    assert future.exception(0) is first
-    assert feed.ends == [first]
     late = Kept()
-    core.subscribe("s", late)
-    assert late.ends == [first]
+    core.subscribe("s", late, HOLD)
+    for error in (future.exception(0), *feed.ends, *late.ends):
+        assert isinstance(error, ConnectionLost)
+        assert str(error) == "first"
+    assert len(feed.ends) == len(late.ends) == 1
     with pytest.raises(ConnectionLost, match="first"):
         core.request("ping", {})
+
+
+def test_each_who_asks_behind_the_end_is_told_by_an_error_of_its_own() -> None:
+    core = Core()
+    waiting = [core.request("ping", {}) for _ in range(3)]
+    core.lose(DaemonFailed("gone", returncode=3, stderr="why"))
+
+    def told(ask: Callable[[], object]) -> tuple[Exception, int]:
+        with pytest.raises(DaemonFailed, match="gone\nwhy") as caught:
+            ask()
+        assert (caught.value.returncode, caught.value.stderr) == (3, "why")
+        return caught.value, len(traceback.extract_tb(caught.tb))
+
+    for asks in (
+        [future.result for future in waiting],
+        [partial(core.request, "ping", {})] * 3,
+    ):
+        errors, depths = zip(*map(told, asks), strict=True)
+        assert len({id(error) for error in errors}) == 3
+        assert len(set(depths)) == 1
 
 
 def test_a_deleted_sessions_feeds_end_with_an_error() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("gone", feed)
+    core.subscribe("gone", feed, HOLD)
     notice = {"type": "session.deleted", "sessionId": "gone"}
     core.receive(frame({"method": "session.lifecycle", "params": notice}))
     assert isinstance(feed.ends[0], SessionNotFound)

@@ -29,9 +29,12 @@ def test_the_ends_error_is_raised_again_and_again() -> None:
     with pytest.raises(queue.Empty):
         feed.take(0)
     feed.end(RuntimeError("over"))
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="over"):
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="over") as raised:
             feed.take()
+        depths.add(len(raised.traceback))
+    assert len(depths) == 1
 
 
 def test_nobody_reads_and_the_bound_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +71,9 @@ async def test_the_async_queue_keeps_the_same_rules(monkeypatch: pytest.MonkeyPa
     quiet.end(None)
     quiet.push(EVENTS[1])
     assert [await quiet.take() for _ in range(3)] == [EVENTS[0], None, None]
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(FellBehind) as raised:
+            await feed.take()
+        depths.add(len(raised.traceback))
+    assert len(depths) == 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tertulia import (
+    AsyncClient,
     Client,
     ConnectionLost,
     CursorExpired,
@@ -157,6 +160,86 @@ def test_a_follower_of_a_client_that_is_closed_ends_at_once(served: Served) -> N
     client.close()
     assert ended.wait(BOUND_S)
     thread.join(BOUND_S)
+
+
+def ends(follower: Iterator[Event]) -> threading.Event:
+    """Set once it has ended, in a thread of its own, and has given nothing."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        assert list(follower) == []
+        ended.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    return ended
+
+
+def test_a_session_that_is_closed_while_its_daemon_is_away_is_followed_no_more(
+    served: Served,
+) -> None:
+    with Client.connect(served.address) as client:
+        session = client.create_session("s")
+        ended = ends(session.follow(session.tail().cursor, patience=10 * BOUND_S))
+        served.process.kill()
+        served.process.wait(BOUND_S)
+        session.close()
+        assert ended.wait(BOUND_S)
+
+
+def test_a_session_that_is_closed_while_it_is_attached_to_again_stays_closed(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client.spawn(home=home, command=counted.command) as client:
+        session = client.create_session("s")
+        follower = session.follow(session.tail().cursor)
+        reconnect = client.reconnect
+
+        def closing() -> None:
+            reconnect()
+            session.close()
+
+        monkeypatch.setattr(client, "reconnect", closing)
+        os.kill(counted.pids[0], signal.SIGKILL)
+        assert ends(follower).wait(BOUND_S)
+        with pytest.raises(SessionNotFound):
+            session.tail()
+        monkeypatch.undo()
+        session.attach()
+        noted = session.log("news")
+        assert next(follower).id == noted
+
+
+def test_a_session_that_is_closed_is_followed_no_more_though_another_one_goes_on(
+    home: Path,
+) -> None:
+    with Client.spawn(home=home) as client, client.create_session("s") as other:
+        session = client.resume_session("s")
+        follower = session.follow(session.tail().cursor)
+        session.close()
+        noted = other.log("news")
+        assert list(follower) == []
+        assert next(other.follow(follower.cursor)).id == noted
+
+
+@pytest.mark.anyio
+async def test_the_async_client_follows_no_closed_session_either(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncClient.spawn(home=home, command=counted.command) as client:
+        session = await client.create_session("s")
+        follower = session.follow((await session.tail()).cursor)
+        reconnect = client.reconnect
+
+        async def closing() -> None:
+            await reconnect()
+            await session.close()
+
+        monkeypatch.setattr(client, "reconnect", closing)
+        os.kill(counted.pids[0], signal.SIGKILL)
+        with anyio.fail_after(BOUND_S):
+            assert [event async for event in follower] == []
+        with pytest.raises(SessionNotFound):
+            await session.tail()
 
 
 def test_the_cursor_of_another_log_is_refused(home: Path) -> None:

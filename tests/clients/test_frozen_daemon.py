@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tertulia import AsyncClient, Client, limits
+from tertulia.calls import Call
 from tertulia.errors import Timeout
 from tests.clients.command import TERTULIA, run
 from tests.clients.conftest import BOUND_S, Served
@@ -70,6 +72,65 @@ async def test_an_async_client_waits_as_long_as_it_is_told(frozen: Served) -> No
     with pytest.raises(Timeout, match=f"process {frozen.process.pid}, .* within 0.2 s"):
         async with AsyncClient.connect(frozen.address, patience=PATIENCE_S):
             pytest.fail("it greets")
+
+
+def stop_behind(served: Served, client: Client, method: str, patch: pytest.MonkeyPatch) -> None:
+    """Let the daemon stop once it has answered that method."""
+    do = client.do
+
+    def stopping(call: Call[Any]) -> Any:
+        result = do(call)
+        if call.method == method:
+            os.kill(served.process.pid, signal.SIGSTOP)
+        return result
+
+    patch.setattr(client, "do", stopping)
+
+
+SENDING = r"did not end within 0.2 s \(the message was being sent\)"
+
+
+def test_a_turn_is_waited_for_no_longer_than_told_though_nothing_is_answered(
+    served: Served,
+) -> None:
+    with Client.connect(served.address) as client:
+        session = client.create_session("s")
+        os.kill(served.process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Timeout, match=SENDING):
+                session.send_and_wait("hello", PATIENCE_S)
+            with pytest.raises(Timeout, match=SENDING):
+                session.stream("hello", timeout=PATIENCE_S)
+        finally:
+            os.kill(served.process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("method", ["session.send", "session.eventLog.read"])
+def test_nor_where_it_is_asked_what_became_of_a_key(
+    served: Served, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client.connect(served.address) as client:
+        session = client.create_session("s", "fake-hang")
+        session.send("one")
+        session.send("two", idempotency_key="k")
+        stop_behind(served, client, method, monkeypatch)
+        try:
+            with pytest.raises(Timeout, match="The turn did not end within 1 s"):
+                session.send_and_wait("two", 1.0, idempotency_key="k")
+        finally:
+            os.kill(served.process.pid, signal.SIGCONT)
+
+
+@pytest.mark.anyio
+async def test_an_async_turn_is_waited_for_no_longer_than_told(served: Served) -> None:
+    async with AsyncClient.connect(served.address) as client:
+        session = await client.create_session("s")
+        os.kill(served.process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Timeout, match=SENDING):
+                await session.send_and_wait("hello", PATIENCE_S)
+        finally:
+            os.kill(served.process.pid, signal.SIGCONT)
 
 
 def test_behind_a_tcp_port_the_address_is_all_that_is_known() -> None:

@@ -80,6 +80,25 @@ def test_a_request_that_was_not_sent_is_not_sent_later(link: Link, pipe: Pipe) -
     assert b"the third" in pipe.written
 
 
+def test_a_write_that_is_interrupted_loses_the_connection(
+    link: Link, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(data: bytes) -> None:
+        pipe.written += data[: len(data) // 2]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipe, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        link.request("session.send", {"prompt": "the first"}, BOUND_S)
+    half = pipe.written
+    monkeypatch.undo()
+    pipe.free.set()
+    assert link.lost
+    with pytest.raises(ConnectionLost, match="interrupted"):
+        link.request("ping", {}, 0.01)
+    assert pipe.written == half
+
+
 def test_a_client_that_reconnects_keeps_nothing_of_what_it_had() -> None:
     links: list[weakref.ref[Link]] = []
 

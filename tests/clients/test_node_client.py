@@ -161,6 +161,48 @@ def test_where_no_daemon_is_it_says_what_to_do() -> None:
     assert "No daemon at unix:/nowhere/x.sock: run tertulia serve" in result["connected"]
 
 
+def test_a_large_answer_is_joined_a_few_times_and_not_with_each_chunk(served: Served) -> None:
+    result = play(
+        """
+        const [concat, size] = [Buffer.concat, 8_000_000];
+        let joined = 0;
+        Buffer.concat = (list) => {
+          joined += list.reduce((sum, each) => sum + each.length, 0);
+          return concat(list);
+        };
+        const client = await Client.connect(first);
+        const { message } = await client.request("ping", { message: "x".repeat(size) });
+        out({ whole: message.length > size, times: joined / size });
+        await client.close();
+        """,
+        served.address,
+    )
+    assert result["whole"]
+    assert result["times"] < 5
+
+
+def test_what_comes_may_be_cut_anywhere() -> None:
+    result = play(
+        """
+        const { PassThrough } = await import("node:stream");
+        const answers = [];
+        for (const step of [1, 2, 3, 7, 50, 1000]) {
+          const [read, write] = [new PassThrough(), new PassThrough()];
+          const client = new Client(read, write.resume());
+          const asked = Promise.all(["a", "b", "c"].map((method) => client.request(method)));
+          const bytes = Buffer.concat([1, 2, 3].map((id) => {
+            const body = JSON.stringify({ jsonrpc: "2.0", id, result: "x".repeat(40 * (id - 1)) });
+            return Buffer.from(`Content-Length: ${body.length}\\r\\n\\r\\n${body}`);
+          }));
+          for (let at = 0; at < bytes.length; at += step) read.write(bytes.subarray(at, at + step));
+          answers.push((await asked).map((each) => each.length));
+        }
+        out(answers);
+        """
+    )
+    assert result == [[0, 40, 80]] * 6
+
+
 def test_it_connects_and_sees_what_others_do(served: Served) -> None:
     result = play(
         """

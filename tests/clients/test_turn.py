@@ -17,6 +17,7 @@ def event(kind: str, **data: Any) -> Event:
 
 MINE = event("user.message", content="hi", messageId="m1")
 OTHER = event("user.message", content="yo", messageId="m2", delivery="queued")
+END = event("assistant.turn_end")
 IDLE = event("session.idle")
 
 
@@ -30,7 +31,7 @@ def played(*events: Event) -> tuple[Turn, list[str]]:
 
 
 def test_the_last_message_wins_and_idle_ends_it() -> None:
-    turn, taken = played(MINE, said("one"), said("two"), IDLE)
+    turn, taken = played(MINE, said("one"), said("two"), END, IDLE)
     answer = turn.answer()
     assert (turn.over, answer.text, answer.model, answer.message_id) == (True, "two", "fake", "m1")
     assert [each.type for each in answer.events] == taken
@@ -40,13 +41,13 @@ def test_the_last_message_wins_and_idle_ends_it() -> None:
 
 def test_what_comes_before_the_message_is_somebody_elses() -> None:
     error = event("session.error", errorType="timeout", message="theirs")
-    turn, taken = played(OTHER, said("theirs"), error, IDLE, MINE, said("mine"), IDLE)
-    assert taken == ["user.message", "assistant.message", "session.idle"]
+    turn, taken = played(OTHER, said("theirs"), error, IDLE, MINE, said("mine"), END, IDLE)
+    assert taken == ["user.message", "assistant.message", "assistant.turn_end", "session.idle"]
     assert turn.answer().text == "mine"
 
 
 def test_a_queued_message_that_begins_ends_the_turn_before_it() -> None:
-    turn, taken = played(MINE, said("mine"), event("assistant.turn_end"), OTHER, said("theirs"))
+    turn, taken = played(MINE, said("mine"), END, OTHER, said("theirs"))
     assert turn.over
     assert turn.answer().text == "mine"
     assert taken[-1] == "assistant.turn_end"
@@ -54,14 +55,14 @@ def test_a_queued_message_that_begins_ends_the_turn_before_it() -> None:
 
 def test_a_message_that_steers_joins_the_turn() -> None:
     steering = event("user.message", content="also", messageId="m3", delivery="steering")
-    turn, _ = played(MINE, steering, said("both"), IDLE)
+    turn, _ = played(MINE, steering, said("both"), END, IDLE)
     assert turn.answer().text == "both"
-    assert len(turn.answer().events) == 4
+    assert len(turn.answer().events) == 5
 
 
 def test_a_message_that_steers_behind_the_turns_end_has_a_turn_of_its_own() -> None:
     steering = event("user.message", content="also", messageId="m3", delivery="steering")
-    turn, _ = played(MINE, said("mine"), event("assistant.turn_end"), steering, said("theirs"))
+    turn, _ = played(MINE, said("mine"), END, steering, said("theirs"))
     assert turn.over
     assert turn.answer().text == "mine"
 
@@ -94,17 +95,34 @@ def test_what_comes_late_of_an_earlier_turn_is_not_the_recalled_ones() -> None:
     assert not turn.take(late("1", "assistant.usage"))
     assert not turn.take(late("2"))
     assert turn.take(Event("assistant.message", {"content": "mine"}, id="4", parent_id="3"))
-    assert turn.take(late("4"))
+    assert turn.take(Event("assistant.turn_end", {}, id="5", parent_id="4"))
+    assert turn.take(late("5"))
     assert turn.answer().text == "mine"
 
     at_a_pages_edge = Turn("m1", "hi")
     at_a_pages_edge.recall([mine])
     assert not at_a_pages_edge.take(late("2"))
-    assert at_a_pages_edge.take(Event("session.idle", {}, id="fresh"))
+    assert at_a_pages_edge.take(Event("session.idle", {"aborted": True}, id="fresh"))
+
+
+def test_an_idle_that_the_turn_has_not_come_to_is_another_ones() -> None:
+    turn, taken = played(MINE, IDLE, said("mine"), IDLE)
+    assert taken == ["user.message", "assistant.message"]
+    assert not turn.over
+    assert turn.is_missed_by(IDLE)
+    assert turn.take(END)
+    assert turn.take(IDLE)
+    assert turn.answer().text == "mine"
 
 
 def test_an_error_fails_the_turn_once_it_is_over() -> None:
-    failed = event("session.error", errorType="rate_limit", message="slow down", statusCode=429)
+    failed = event(
+        "session.error",
+        errorType="rate_limit",
+        message="slow down",
+        statusCode=429,
+        originatingMessageId="m1",
+    )
     turn, _ = played(MINE, failed)
     assert not turn.over
     turn.take(IDLE)
@@ -113,10 +131,28 @@ def test_an_error_fails_the_turn_once_it_is_over() -> None:
     assert (raised.value.error_type, raised.value.status) == ("rate_limit", 429)
 
 
-def test_an_error_that_a_client_logged_fails_nothing() -> None:
-    logged = event("session.error", errorType="notification", message="a note")
-    turn, _ = played(MINE, logged, said("fine"), IDLE)
+@pytest.mark.parametrize("kind", ["turn_lost", "store"])
+def test_an_error_that_can_name_no_message_fails_the_turn_that_runs(kind: str) -> None:
+    turn, _ = played(MINE, event("session.error", errorType=kind, message="gone"), IDLE)
+    assert turn.over
+    with pytest.raises(TurnFailed, match="gone"):
+        turn.answer()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"errorType": "notification"},
+        {"errorType": "lint"},
+        {"errorType": "turn_lost", "originatingMessageId": "m0"},
+    ],
+)
+def test_an_error_that_is_not_the_turns_fails_nothing(more: dict[str, str]) -> None:
+    turn, taken = played(
+        MINE, event("session.error", message="a note", **more), said("fine"), END, IDLE
+    )
     assert turn.answer().text == "fine"
+    assert "session.error" in taken
 
 
 @pytest.mark.parametrize(
@@ -136,9 +172,9 @@ def test_an_aborted_turn_says_so_and_keeps_what_was_said(end: tuple[Event, ...])
 
 def test_where_the_daemon_names_no_message_the_prompt_is_compared() -> None:
     theirs, mine = event("user.message", content="yo"), event("user.message", content="hi")
-    turn, taken = played(theirs, IDLE, mine, said("mine"), IDLE)
+    turn, taken = played(theirs, IDLE, mine, said("mine"), END, IDLE)
     assert turn.answer().text == "mine"
-    assert len(taken) == 3
+    assert len(taken) == 4
 
 
 def test_its_state_tells_how_far_it_is() -> None:
@@ -148,5 +184,6 @@ def test_its_state_tells_how_far_it_is() -> None:
     turn.take(event("assistant.message_delta", messageId="a", deltaContent="x"))
     assert "1 deltas" in turn.state
     assert "assistant.message_delta" in turn.state
+    turn.take(END)
     turn.take(IDLE)
     assert "over" in turn.state

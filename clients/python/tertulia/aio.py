@@ -28,6 +28,7 @@ from tertulia.aio_link import (
     spawned,
 )
 from tertulia.aio_session import AsyncSession
+from tertulia.attachments import Hold
 from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.params import Path
@@ -207,12 +208,14 @@ class AsyncClient(AsyncLibrary):
             tools=tools,
             more=more,
         )
-        return AsyncSession(self, await self.do(calls.create(given)))
+        hold = Hold()
+        return AsyncSession(self, await self.attach(calls.create(given), hold), hold)
 
     async def resume_session(self, session_id: str, **given: Any) -> AsyncSession:
         """As `Client.resume_session`."""
         settings = params.resumed_session(session_id, given)
-        return AsyncSession(self, await self.do(calls.resume(settings)))
+        hold = Hold()
+        return AsyncSession(self, await self.attach(calls.resume(settings), hold), hold)
 
     async def delete_session(self, session_id: str) -> None:
         """As `Client.delete_session`."""
@@ -234,10 +237,17 @@ class AsyncClient(AsyncLibrary):
         """As `Client.status`."""
         return await self.do(calls.status())
 
-    async def subscribe(self, session_id: str) -> AsyncEventQueue:
-        """For `AsyncSession`: a feed of the session's events from now on."""
-        return (await self._started()).subscribe(session_id)
+    async def attach(self, call: Call[str], hold: Hold) -> str:
+        """As `Client.attach`."""
+        link = await self._started()
+        return call.read(await link.attach(call.method, call.params, call.timeout, hold))
 
-    async def end_feeds(self, session_id: str) -> None:
-        """For `AsyncSession`: end its iterators."""
-        (await self._started()).end_feeds(session_id)
+    async def release(self, session_id: str, hold: Hold) -> None:
+        """As `Client.release`."""
+        link = self._link
+        if link is not None:
+            await link.release(session_id, hold, limits.REQUEST_TIMEOUT_S)
+
+    async def subscribe(self, session_id: str, hold: Hold) -> AsyncEventQueue:
+        """As `Client.subscribe`."""
+        return (await self._started()).subscribe(session_id, hold)

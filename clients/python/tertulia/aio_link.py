@@ -17,8 +17,10 @@ import anyio
 import anyio.abc
 
 from tertulia import limits
+from tertulia.attachments import Hold
+from tertulia.calls import Params
 from tertulia.core import Core
-from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, TertuliaError, Timeout
+from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, TertuliaError, Timeout, again
 from tertulia.launch import Address, UnixAddress
 from tertulia.process import StderrTail, cannot_run, ended, unanswered
 from tertulia.records import Event
@@ -57,7 +59,7 @@ class AsyncEventQueue:
         while not self._events:
             if self._ended:
                 if self._error is not None:
-                    raise self._error
+                    raise again(self._error)
                 return None
             if self._more.is_set():
                 self._more = anyio.Event()
@@ -101,7 +103,19 @@ class AsyncLink:
 
     async def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
-        answer = self._core.request(method, params)
+        return await self._settled(method, self._core.request(method, params), timeout)
+
+    async def attach(self, method: str, params: Params, timeout: float | None, hold: Hold) -> Any:
+        """As `Link.attach`."""
+        return await self._settled(method, self._core.attach(method, params, hold), timeout)
+
+    async def release(self, session_id: str, hold: Hold, timeout: float | None) -> None:
+        """As `Link.release`."""
+        answer = self._core.release(session_id, hold)
+        if answer is not None:
+            await self._settled("session.detach", answer, timeout)
+
+    async def _settled(self, method: str, answer: Future[Any], timeout: float | None) -> Any:
         self._to_write.set()
         with anyio.move_on_after(timeout):
             await _settled(answer)
@@ -109,14 +123,11 @@ class AsyncLink:
             raise Timeout(f"No answer to {method} within {timeout:g} s", "it was sent")
         return answer.result()
 
-    def subscribe(self, session_id: str) -> AsyncEventQueue:
+    def subscribe(self, session_id: str, hold: Hold) -> AsyncEventQueue:
         """The session's events from now on, for as long as the caller holds the queue."""
         feed = AsyncEventQueue()
-        self._core.subscribe(session_id, feed)
+        self._core.subscribe(session_id, feed, hold)
         return feed
-
-    def end_feeds(self, session_id: str) -> None:
-        self._core.end_feeds(session_id, None)
 
     async def run(self) -> None:
         """Read and write until the stream ends or `aclose`. A cancellation around it does not

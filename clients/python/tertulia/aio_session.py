@@ -15,9 +15,10 @@ import anyio
 from tertulia import calls, params
 from tertulia.aio_link import AsyncEventQueue
 from tertulia.aio_upkeep import AsyncUpkeep
+from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, RpcError, Timeout
 from tertulia.records import Answer, Event, SendOptions
-from tertulia.turn import BEGINNINGS, Turn
+from tertulia.turn import BEGINNINGS, SENDING, Turn
 
 if TYPE_CHECKING:
     from tertulia.aio import AsyncClient
@@ -28,18 +29,28 @@ class AsyncSession(AsyncUpkeep):
 
     _client: AsyncClient
 
-    def __init__(self, client: AsyncClient, session_id: str) -> None:
+    def __init__(self, client: AsyncClient, session_id: str, hold: Hold) -> None:
         self.id = session_id
         self._client = client
+        self._hold = hold
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<AsyncSession {self.id}>"
 
     async def attach(self) -> None:
-        await self._client.reconnect()
-        await self._client.do(calls.resume(params.resumed_session(self.id, {**params.SILENT})))
+        await self._resume()
         self._closed = False
+
+    async def _attach_again(self) -> None:
+        await self._resume()
+        if self._closed:
+            await self._client.release(self.id, self._hold)
+
+    async def _resume(self) -> None:
+        await self._client.reconnect()
+        settings = params.resumed_session(self.id, {**params.SILENT})
+        await self._client.attach(calls.resume(settings), self._hold)
 
     async def fork(
         self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
@@ -73,7 +84,7 @@ class AsyncSession(AsyncUpkeep):
             async for _ in self._play(feed, turn):
                 pass
             return turn.answer()
-        state = turn.state if turn is not None else "the message was being sent"
+        state = turn.state if turn is not None else SENDING
         raise Timeout(f"The turn did not end within {timeout:g} s", state)
 
     async def stream(
@@ -90,7 +101,7 @@ class AsyncSession(AsyncUpkeep):
 
     async def events(self) -> AsyncIterator[Event]:
         """As `Session.events`; await it, then iterate."""
-        return _live(await self._client.subscribe(self.id))
+        return _live(await self._client.subscribe(self.id, self._hold))
 
     async def messages(self) -> list[Event]:
         """As `Session.messages`."""
@@ -114,8 +125,7 @@ class AsyncSession(AsyncUpkeep):
             return
         self._closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
-            await self._client.do(calls.detach(self.id))
-            await self._client.end_feeds(self.id)
+            await self._client.release(self.id, self._hold)
 
     async def __aenter__(self) -> AsyncSession:
         return self
@@ -132,7 +142,8 @@ class AsyncSession(AsyncUpkeep):
     async def _begin(
         self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
     ) -> tuple[AsyncEventQueue, Turn]:
-        feed = await self._client.subscribe(self.id)  # first, so that no event is missed
+        # First, so that no event is missed.
+        feed = await self._client.subscribe(self.id, self._hold)
         turn = Turn(await self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(await self._stored_since(turn))

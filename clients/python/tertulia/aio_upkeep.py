@@ -36,6 +36,10 @@ class AsyncUpkeep:
         """As `Session.attach`."""
         raise NotImplementedError
 
+    async def _attach_again(self) -> None:
+        """As `Upkeep._attach_again`."""
+        raise NotImplementedError
+
     @property
     def queue(self) -> AsyncMessageQueue:
         """The messages that wait for their turn."""
@@ -133,23 +137,31 @@ class AsyncEventLog(AsyncIterator[Event]):
         """What comes next; None: the session was closed."""
         session = self._session
         try:
-            return await session._client.do(self._reader.page())
+            page = None if session._closed else await self._read()
         except SessionNotFound:
-            if session._closed:
-                return None
-            return await self._page_again()  # somebody else has connected anew
-        except (ConnectionLost, Draining):
-            return await self._page_again()
+            if not session._closed:
+                raise
+            return None
+        return None if session._closed else page
 
-    async def _page_again(self) -> LogPage:
+    async def _read(self) -> LogPage | None:
+        try:
+            return await self._session._client.do(self._reader.page())
+        except (SessionNotFound, ConnectionLost, Draining):
+            # A session that is not found may be there: somebody else has connected anew.
+            return await self._read_again()
+
+    async def _read_again(self) -> LogPage | None:
         session = self._session
         backoff = Backoff(anyio.current_time() + self._patience)
-        while True:
+        while not session._closed:
             try:
-                await session.attach()
+                await session._attach_again()
                 return await session._client.do(self._reader.page())
             except (ConnectionLost, DaemonFailed, Draining):
                 wait = backoff.wait(anyio.current_time())
                 if wait is None or session._client.closed:
                     raise
-                await anyio.sleep(wait)
+                if not session._closed:
+                    await anyio.sleep(wait)
+        return None

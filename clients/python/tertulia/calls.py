@@ -324,11 +324,11 @@ def set_title(session_id: str, title: str) -> Call[bool]:
 
 def read_log(
     session_id: str,
-    cursor: str | None,
-    limit: int | None,
-    wait_s: float,
-    types: Iterable[str] | None,
-    backward: bool,
+    cursor: str | None = None,
+    limit: int | None = None,
+    wait_s: float = 0.0,
+    types: Iterable[str] | None = None,
+    backward: bool = False,
 ) -> Call[LogPage]:
     given = of_session(
         session_id,

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tertulia import calls, launch, limits, params
+from tertulia.attachments import Hold
 from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.library import Library
@@ -186,13 +187,15 @@ class Client(Library):
             tools=tools,
             more=more,
         )
-        return Session(self, self.do(calls.create(given)))
+        hold = Hold()
+        return Session(self, self.attach(calls.create(given), hold), hold)
 
     def resume_session(self, session_id: str, **given: Any) -> Session:
         """Attach to a stored session; what is given, by the names of `create_session`, replaces
         what it has. Raises `SessionNotFound`."""
         settings = params.resumed_session(session_id, given)
-        return Session(self, self.do(calls.resume(settings)))
+        hold = Hold()
+        return Session(self, self.attach(calls.resume(settings), hold), hold)
 
     def delete_session(self, session_id: str) -> None:
         """Delete it with its history. Raises `SessionNotFound`."""
@@ -214,13 +217,19 @@ class Client(Library):
         """The daemon's `version` and `protocolVersion`."""
         return self.do(calls.status())
 
-    def subscribe(self, session_id: str) -> EventQueue:
-        """For `Session`: a feed of the session's events from now on."""
-        return self._started().subscribe(session_id)
+    def attach(self, call: Call[str], hold: Hold) -> str:
+        """For `Session`: make a call that attaches to it."""
+        return call.read(self._started().attach(call.method, call.params, call.timeout, hold))
 
-    def end_feeds(self, session_id: str) -> None:
-        """For `Session`: end its iterators."""
-        self._started().end_feeds(session_id)
+    def release(self, session_id: str, hold: Hold) -> None:
+        """For `Session`: end its iterators, and detach where no other one of its id is open."""
+        link = self._link
+        if link is not None:
+            link.release(session_id, hold, limits.REQUEST_TIMEOUT_S)
+
+    def subscribe(self, session_id: str, hold: Hold) -> EventQueue:
+        """For `Session`: a feed of the session's events from now on."""
+        return self._started().subscribe(session_id, hold)
 
 
 def _greeted(link: Link, token: str | None, patience: float = limits.START_TIMEOUT_S) -> Link:

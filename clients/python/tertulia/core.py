@@ -8,12 +8,15 @@ so that the driver's reader never stops reading.
 from __future__ import annotations
 
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol, TypeVar
-from weakref import WeakSet
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import msgspec
 
-from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, rpc_error
+from tertulia import calls
+from tertulia.attachments import Attachments, Hold
+from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, again, rpc_error
 from tertulia.records import Event
 from tertulia.rpc import Calls
 from tertulia_protocol import envelope
@@ -55,7 +58,8 @@ class Core:
         self._framer = Framer(SENSELESS_BODY_BYTES)
         self._out: list[bytes] = []
         self._calls = Calls(lambda message: self._out.append(encode_frame(_encode(message))))
-        self._feeds: dict[str, WeakSet[Feed]] = {}
+        self._attachments = Attachments()
+        self._feeds: dict[str, WeakKeyDictionary[Feed, Hold]] = {}
         self._lost: Exception | None = None
 
     def request(self, method: str, params: Any) -> Future[Any]:
@@ -66,8 +70,28 @@ class Core:
         """
         encoded = msgspec.Raw(_encoded(params))
         if self._lost is not None:
-            raise self._lost
+            raise again(self._lost)
         return self._calls.ask(method, encoded)
+
+    def attach(self, method: str, params: calls.Params, hold: Hold) -> Future[Any]:
+        """As `request`, of a method that attaches to the session which `params` name: that is
+        `hold`'s with the answer, if there is still anybody who has it."""
+        session_id = params["sessionId"]
+        answer = self.request(method, params)
+        self._attachments.ask(session_id)
+        answer.add_done_callback(partial(self._attached, session_id, ref(hold)))
+        return answer
+
+    def release(self, session_id: str, hold: Hold) -> Future[Any] | None:
+        """End the feeds of `hold`, and where nobody else holds the session, detach: the request."""
+        feeds = self._feeds.pop(session_id, WeakKeyDictionary())
+        for feed, holder in list(feeds.items()):
+            if holder is hold:
+                del feeds[feed]
+                feed.end(None)
+        if feeds:
+            self._feeds[session_id] = feeds
+        return self._detach(session_id) if self._attachments.release(session_id, hold) else None
 
     @property
     def lost(self) -> bool:
@@ -95,19 +119,30 @@ class Core:
         """The stream is over: end whatever waits with `error`. The first reason stays."""
         if self._lost is not None:
             return
-        self._lost = error
+        self._lost = again(error)
         self._calls.fail(error)
         for session_id in list(self._feeds):
-            self.end_feeds(session_id, error)
+            self._end_feeds(session_id, self._lost)
 
-    def subscribe(self, session_id: str, feed: Feed) -> None:
-        """Route the session's events to `feed`, for as long as its reader holds it."""
+    def subscribe(self, session_id: str, feed: Feed, hold: Hold) -> None:
+        """Route the session's events to `feed`, for as long as its reader holds it, and until
+        `hold` is released."""
         if self._lost is not None:
             feed.end(self._lost)
         else:
-            self._feeds.setdefault(session_id, WeakSet()).add(feed)
+            self._feeds.setdefault(session_id, WeakKeyDictionary())[feed] = hold
 
-    def end_feeds(self, session_id: str, error: Exception | None) -> None:
+    def _attached(self, session_id: str, hold: ReferenceType[Hold], answer: Future[Any]) -> None:
+        granted = answer.exception() is None
+        if self._attachments.answered(session_id, hold(), granted=granted):
+            self._detach(session_id)
+
+    def _detach(self, session_id: str) -> Future[Any] | None:
+        """What is asked for later to attach again is behind it on the stream."""
+        detach = calls.detach(session_id)
+        return None if self.lost else self.request(detach.method, detach.params)
+
+    def _end_feeds(self, session_id: str, error: Exception) -> None:
         """No more events of the session come to this client."""
         for feed in self._feeds.pop(session_id, ()):
             feed.end(error)
@@ -134,7 +169,8 @@ class Core:
     def _note_lifecycle(self, params: msgspec.Raw) -> None:
         notice = _decoded(_lifecycle_params, params)
         if notice.type == "session.deleted":
-            self.end_feeds(notice.session_id, SessionNotFound.of(notice.session_id))
+            self._attachments.forget(notice.session_id)
+            self._end_feeds(notice.session_id, SessionNotFound.of(notice.session_id))
 
 
 def _encoded(params: Any) -> bytes:

@@ -7,6 +7,8 @@ requests, rebuilt from the wire by `rpc_error`. No error's text or repr holds a 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from tertulia_protocol.errors import (
     Draining,
     InvalidParams,
@@ -49,6 +51,18 @@ __all__ = [
     "TurnFailed",
     "rpc_error",
 ]
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def again(error: E) -> E:
+    """The same for one more who is told. An exception that was raised keeps the frames that it
+    passed, with all that they hold, and more of them each time."""
+    kind = type(error)
+    fresh = kind.__new__(kind, *error.args)
+    fresh.__dict__.update(error.__dict__)
+    return fresh
 
 
 class TertuliaError(Exception):

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from tertulia import limits
+from tertulia.attachments import Hold
+from tertulia.calls import Params
 from tertulia.core import Core
-from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout
+from tertulia.deadline import Deadline
+from tertulia.errors import ConnectionLost, FellBehind, TertuliaError, Timeout, again
 from tertulia.records import Event
 
 
@@ -73,7 +76,7 @@ class EventQueue:
             return item
         self._queue.put(item)  # for whoever else waits, and for the next call
         if item is not None:
-            raise item
+            raise again(item)
         return None
 
 
@@ -95,22 +98,29 @@ class Link:
 
     def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
-        with self._turn_to_write(timeout):
-            with self._lock:
-                answer = self._core.request(method, params)
-            self._flush()
-        return self._wait(method, answer, timeout)
+        return self._ask(method, lambda: self._core.request(method, params), timeout)
 
-    def subscribe(self, session_id: str) -> EventQueue:
+    def attach(self, method: str, params: Params, timeout: float | None, hold: Hold) -> Any:
+        """As `request`, of what attaches to a session, which `hold` keeps attached."""
+        return self._ask(method, lambda: self._core.attach(method, params, hold), timeout)
+
+    def release(self, session_id: str, hold: Hold, timeout: float | None) -> None:
+        """End what `hold` is for: its feeds, and after the last one of the session the attachment.
+        That is asked for whatever is raised, unless the connection is lost."""
+        with self._lock:
+            answer = self._core.release(session_id, hold)
+        deadline = Deadline(timeout)
+        if answer is not None:
+            with self._turn_to_write(timeout):
+                self._flush()
+            self._wait("session.detach", answer, timeout, deadline)
+
+    def subscribe(self, session_id: str, hold: Hold) -> EventQueue:
         """The session's events from now on, for as long as the caller holds the queue."""
         feed = EventQueue()
         with self._lock:
-            self._core.subscribe(session_id, feed)
+            self._core.subscribe(session_id, feed, hold)
         return feed
-
-    def end_feeds(self, session_id: str) -> None:
-        with self._lock:
-            self._core.end_feeds(session_id, None)
 
     def close(self) -> None:
         """End the connection and whatever waits on it. Idempotent; safe in any thread but the
@@ -121,9 +131,19 @@ class Link:
         if not self._reader.is_alive():
             self.stream.release()
 
-    def _wait(self, method: str, answer: Future[Any], timeout: float | None) -> Any:
+    def _ask(self, method: str, ask: Callable[[], Future[Any]], timeout: float | None) -> Any:
+        deadline = Deadline(timeout)
+        with self._turn_to_write(timeout):
+            with self._lock:
+                answer = ask()
+            self._flush()
+        return self._wait(method, answer, timeout, deadline)
+
+    def _wait(
+        self, method: str, answer: Future[Any], timeout: float | None, deadline: Deadline
+    ) -> Any:
         try:
-            return answer.result(timeout)
+            return answer.result(deadline.left())
         except TimeoutError:
             if answer.done():
                 raise
@@ -141,7 +161,8 @@ class Link:
             self._writing.release()
 
     def _flush(self) -> None:
-        """Write what the core has to say."""
+        """Write what the core has to say. Whatever ends that before its end, Ctrl-C in a caller
+        among others, may leave half a frame on the stream, which is of no use then."""
         try:
             with self._lock:
                 data = self._core.outgoing()
@@ -151,6 +172,9 @@ class Link:
             self._lose(ConnectionLost(f"The daemon took no input for {limits.STALL_S:g} s."))
         except (OSError, ValueError):
             self._lose(self.stream.reason())
+        except BaseException:
+            self._lose(ConnectionLost("A request was interrupted while it was written."))
+            raise
 
     def _read(self) -> None:
         try:

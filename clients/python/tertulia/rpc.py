@@ -17,7 +17,7 @@ from typing import Any
 
 from pylsp_jsonrpc.endpoint import Endpoint
 
-from tertulia.errors import RpcError
+from tertulia.errors import RpcError, again
 
 for _name in ("", ".endpoint", ".exceptions", ".dispatchers", ".streams"):
     logging.getLogger("pylsp_jsonrpc" + _name).disabled = True
@@ -53,9 +53,9 @@ class Calls:
         self._endpoint.consume({"jsonrpc": "2.0", "id": request_id, "method": method})
 
     def fail(self, error: Exception) -> None:
-        """End every request that waits with `error`."""
+        """End every request that waits with `error`, each with one of its own."""
         for answer in list(self._waiting):
-            self._settle(answer, error)
+            self._settle(answer, again(error))
 
     def _settle(self, answer: Future[Any], outcome: Any) -> None:
         if answer not in self._waiting:

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import time
 from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from tertulia import calls, params
+from tertulia import calls, params, queue_calls
+from tertulia.attachments import Hold
+from tertulia.calls import Call
+from tertulia.deadline import Deadline
 from tertulia.errors import ConnectionLost, RpcError, Timeout
 from tertulia.link import EventQueue
 from tertulia.records import Answer, Event, SendOptions
-from tertulia.turn import BEGINNINGS, Turn
+from tertulia.turn import BEGINNINGS, SENDING, Turn
 from tertulia.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from tertulia.client import Client
+
+T = TypeVar("T")
 
 
 class Session(Upkeep):
@@ -29,18 +33,28 @@ class Session(Upkeep):
 
     _client: Client
 
-    def __init__(self, client: Client, session_id: str) -> None:
+    def __init__(self, client: Client, session_id: str, hold: Hold) -> None:
         self.id = session_id
         self._client = client
+        self._hold = hold
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
 
     def attach(self) -> None:
-        self._client.reconnect()
-        self._client.do(calls.resume(params.resumed_session(self.id, {**params.SILENT})))
+        self._resume()
         self._closed = False
+
+    def _attach_again(self) -> None:
+        self._resume()
+        if self._closed:
+            self._client.release(self.id, self._hold)
+
+    def _resume(self) -> None:
+        self._client.reconnect()
+        settings = params.resumed_session(self.id, {**params.SILENT})
+        self._client.attach(calls.resume(settings), self._hold)
 
     def fork(
         self, at: str | None = None, *, name: str | None = None, new_session_id: str | None = None
@@ -69,8 +83,9 @@ class Session(Upkeep):
     ) -> Answer:
         """The answer to a message. Raises `TurnFailed`, `TurnAborted`, `ConnectionLost`,
         `MessageRemoved`, or `Timeout` after `timeout` seconds."""
-        feed, turn = self._begin(prompt, attachments, options)
-        for _ in self._play(feed, turn, timeout):
+        deadline = Deadline(timeout)
+        feed, turn = self._begin(prompt, attachments, options, deadline)
+        for _ in self._play(feed, turn, deadline):
             pass
         return turn.answer()
 
@@ -82,14 +97,15 @@ class Session(Upkeep):
         **options: Unpack[SendOptions],
     ) -> TurnStream:
         """Send now; iterate over that turn's events up to `session.idle`. Raises at the end what
-        `send_and_wait` raises."""
-        feed, turn = self._begin(prompt, attachments, options)
-        return TurnStream(self, turn, self._play(feed, turn, timeout))
+        `send_and_wait` raises. The `timeout` counts from this call on."""
+        deadline = Deadline(timeout)
+        feed, turn = self._begin(prompt, attachments, options, deadline)
+        return TurnStream(self, turn, self._play(feed, turn, deadline))
 
     def events(self) -> Iterator[Event]:
         """The session's events from this call on, whoever caused them. Ends with `close`; raises
         `ConnectionLost` with the connection, `SessionNotFound` once the session is deleted."""
-        return _live(self._client.subscribe(self.id))
+        return _live(self._client.subscribe(self.id, self._hold))
 
     def messages(self) -> list[Event]:
         """The history: every stored event, in order."""
@@ -110,13 +126,13 @@ class Session(Upkeep):
         return self._client.do(calls.log(self.id, message, level, ephemeral))
 
     def close(self) -> None:
-        """Detach: the session and a turn that runs stay in the daemon. Idempotent."""
+        """Detach: the session and a turn that runs stay in the daemon. Idempotent. Other objects of
+        this client that stand for the same session go on; the last one that is closed detaches."""
         if self._closed:
             return
         self._closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
-            self._client.do(calls.detach(self.id))
-            self._client.end_feeds(self.id)
+            self._client.release(self.id, self._hold)
 
     def __enter__(self) -> Session:
         return self
@@ -130,40 +146,56 @@ class Session(Upkeep):
         self.close()
 
     def _begin(
-        self, prompt: str, attachments: Sequence[dict[str, Any]] | None, options: SendOptions
+        self,
+        prompt: str,
+        attachments: Sequence[dict[str, Any]] | None,
+        options: SendOptions,
+        deadline: Deadline,
     ) -> tuple[EventQueue, Turn]:
-        feed = self._client.subscribe(self.id)  # first, so that no event is missed
-        turn = Turn(self.send(prompt, attachments, **options), prompt)
+        given = params.message(self.id, prompt, attachments, {**options})
+        feed = self._client.subscribe(self.id, self._hold)  # first, so that no event is missed
+        turn = Turn(self._in_time(calls.send(given), deadline), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
-            turn.recall(self._stored_since(turn))
+            turn.recall(self._stored_since(turn, deadline))
             if not turn.has_begun:
-                self._check_waits(turn)
+                self._check_waits(turn, deadline)
         return feed, turn
 
-    def _stored_since(self, turn: Turn) -> list[Event]:
+    def _stored_since(self, turn: Turn, deadline: Deadline) -> list[Event]:
         """The log, from its end back to the message of `turn`, or to the beginning."""
-        page = self.read_log(backward=True)
+        page = self._in_time(calls.read_log(self.id, backward=True), deadline)
         found = list(page.events)
         while page.has_more and not turn.begins_in(page.events):
-            page = self.read_log(page.cursor)
+            page = self._in_time(calls.read_log(self.id, page.cursor), deadline)
             found[:0] = page.events
         return found
 
     def _play(
-        self, feed: EventQueue, turn: Turn, timeout: float | None
+        self, feed: EventQueue, turn: Turn, deadline: Deadline
     ) -> Generator[Event, None, None]:
-        deadline = None if timeout is None else time.monotonic() + timeout
         yield from turn.recalled
         while not turn.over:
-            event = _next(feed, turn, timeout, deadline)
+            event = _next(feed, turn, deadline)
             if turn.take(event):
                 yield event
             elif turn.is_missed_by(event):
-                self._check_waits(turn)
+                self._check_waits(turn, deadline)
         turn.answer()
 
-    def _check_waits(self, turn: Turn) -> None:
-        turn.raise_if_removed(self.queue.list(), self.read_log(types=BEGINNINGS, backward=True))
+    def _check_waits(self, turn: Turn, deadline: Deadline) -> None:
+        waiting = self._in_time(queue_calls.waiting(self.id), deadline, turn)
+        last = calls.read_log(self.id, types=BEGINNINGS, backward=True)
+        turn.raise_if_removed(waiting, self._in_time(last, deadline, turn))
+
+    def _in_time(self, call: Call[T], deadline: Deadline, turn: Turn | None = None) -> T:
+        """What a call comes to, in what is left of the time for `turn`, if that is known yet."""
+        bound = deadline.bound(call)
+        try:
+            return self._client.do(bound)
+        except Timeout:
+            if bound is call:
+                raise
+            raise deadline.missed(SENDING if turn is None else turn.state) from None
 
 
 class TurnStream(Iterator[Event]):
@@ -185,12 +217,11 @@ class TurnStream(Iterator[Event]):
         self._session.abort(self.message_id)
 
 
-def _next(feed: EventQueue, turn: Turn, timeout: float | None, deadline: float | None) -> Event:
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+def _next(feed: EventQueue, turn: Turn, deadline: Deadline) -> Event:
     try:
-        event = feed.take(left)
+        event = feed.take(deadline.left())
     except queue.Empty:
-        raise Timeout(f"The turn did not end within {timeout:g} s", turn.state) from None
+        raise deadline.missed(turn.state) from None
     if event is None:
         raise ConnectionLost("The session was closed while its turn ran.")
     return event

@@ -11,7 +11,9 @@ from tertulia.errors import SessionNotFound
 from tertulia.records import Event, SendOptions
 from tertulia.session import Session
 from tertulia.terminal import Progress, Voice, printable, stopping
-from tertulia.turn import LOGGED
+
+LOGGED = "notification"
+"""The `warningType` of a warning that a client wrote with `session.log`."""
 
 
 def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tuple[Session, bool]:

@@ -1,10 +1,11 @@
 """One turn, as a fold over its session's events. Pure.
 
 A turn begins with the `user.message` that carries the id `session.send` answered: what came
-before belongs to somebody else's turn. It ends with `session.idle`; where more messages are queued
+before belongs to somebody else's turn. It ends with the `session.idle` behind its
+`assistant.turn_end`, its failure or its abort: another one is late. Where more messages are queued
 there is no idle between them, and the next turn's `user.message` ends this one. The last
-`assistant.message` is the answer; `session.error` makes the turn fail, except where a client merely
-logged it.
+`assistant.message` is the answer; `session.error` makes the turn fail where it names its message:
+others are lines that clients wrote.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from tertulia.records import Answer, Event, LogPage, Waiting
 BEGINNINGS = ("user.message",)
 """What `raise_if_removed` wants to see of a log's end."""
 
+SENDING = "the message was being sent"
+"""How far it is with a turn that is not known yet, for people."""
 NEEDS_PROVIDER = "provider_needed"
 """The `warningType` of a queue that waits until a client gives the session's provider."""
-LOGGED = "notification"
-"""The `errorType` of an error that a client wrote with `session.log`: no fault of the turn."""
+UNNAMED = ("store", "turn_lost")
+"""The `errorType`s of a turn's failure that the daemon may tell without its message's id."""
 
 
 class Turn:
@@ -54,6 +57,8 @@ class Turn:
             return False
         if self._events and self._begins_another(event):
             self.over = True
+            return False
+        if self._is_early(event):
             return False
         self._events.append(event)
         self._fold(event)
@@ -89,13 +94,15 @@ class Turn:
         return bool(self._events)
 
     def is_missed_by(self, event: Event) -> bool:
-        """Whether the session is idle without having begun the turn, or the queue is another one
-        after the message was given up. Where that is no news of before the message, it was taken
-        out of the queue."""
+        """Of an event that was not taken: whether the session is idle before the turn's end, or the
+        queue is another one after the message was given up. Where that is no news of before the
+        turn, its message was taken out of the queue, or out of the log."""
         if event.type == "session.warning" and event.data.get("warningType") == NEEDS_PROVIDER:
             self._warning = str(event.data.get("message", ""))
+        if event.type == "session.idle":
+            return True
         changed = self.given_up and event.type == "pending_messages.modified"
-        return (changed or event.type == "session.idle") and not self.has_begun
+        return changed and not self.has_begun
 
     def raise_if_removed(self, waiting: Waiting, last_messages: LogPage) -> None:
         """Raise `MessageRemoved` where the message neither waits nor was taken up. Those that steer
@@ -133,13 +140,24 @@ class Turn:
                 self._model = event.data.get("model")
             case "abort":
                 self._aborted = True
-            case "session.error" if event.data.get("errorType") != LOGGED:
+            case "session.error" if self._is_failed_by(event):
                 self._failure = _failure(event)
             case "assistant.turn_end":
                 self._said_all = True
             case "session.idle":
                 self._aborted = self._aborted or bool(event.data.get("aborted"))
                 self.over = True
+
+    def _is_failed_by(self, error: Event) -> bool:
+        named = error.data.get("originatingMessageId")
+        if named is None:
+            return error.data.get("errorType") in UNNAMED
+        return bool(named == self.message_id)
+
+    def _is_early(self, event: Event) -> bool:
+        """An idle that the turn has not come to: another daemon's turn ended before it began."""
+        ended = self._said_all or self._failure is not None or bool(event.data.get("aborted"))
+        return event.type == "session.idle" and not ended
 
     def _begins_another(self, event: Event) -> bool:
         """A message that steers joins the turn that runs; any other one, and any one behind its

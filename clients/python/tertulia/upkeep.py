@@ -35,6 +35,10 @@ class Upkeep:
         """Attach again, connecting anew where the connection was lost. Writes no event."""
         raise NotImplementedError
 
+    def _attach_again(self) -> None:
+        """As `attach`, for who follows: a session that was closed meanwhile stays so."""
+        raise NotImplementedError
+
     @property
     def queue(self) -> MessageQueue:
         """The messages that wait for their turn."""
@@ -142,23 +146,31 @@ class EventLog(Iterator[Event]):
         """What comes next; None: the session was closed."""
         session = self._session
         try:
-            return session._client.do(self._reader.page())
+            page = None if session._closed else self._read()
         except SessionNotFound:
-            if session._closed:
-                return None
-            return self._page_again()  # somebody else has connected anew
-        except (ConnectionLost, Draining):
-            return self._page_again()
+            if not session._closed:
+                raise
+            return None
+        return None if session._closed else page
 
-    def _page_again(self) -> LogPage:
+    def _read(self) -> LogPage | None:
+        try:
+            return self._session._client.do(self._reader.page())
+        except (SessionNotFound, ConnectionLost, Draining):
+            # A session that is not found may be there: somebody else has connected anew.
+            return self._read_again()
+
+    def _read_again(self) -> LogPage | None:
         session = self._session
         backoff = Backoff(time.monotonic() + self._patience)
-        while True:
+        while not session._closed:
             try:
-                session.attach()
+                session._attach_again()
                 return session._client.do(self._reader.page())
             except (ConnectionLost, DaemonFailed, Draining):
                 wait = backoff.wait(time.monotonic())
                 if wait is None or session._client.closed:
                     raise
-                time.sleep(wait)
+                if not session._closed:
+                    time.sleep(wait)
+        return None
