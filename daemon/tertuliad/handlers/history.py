@@ -15,6 +15,7 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions import branching
 from tertuliad.sessions.decide import Decision, rewinding
+from tertuliad.sessions.loading import made_of
 from tertuliad.sessions.refusals import overtaken
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import Range, Record
@@ -103,12 +104,13 @@ async def rewind_points(
 ) -> methods.SessionHistoryListRewindPointsResult:
     ctx.need_attached(caller, params.session_id)
     busy = await ctx.sessions.running(params.session_id).settled()
-    wanted = Range(types=("user.message",))
-    records = await settled(ctx.world.store.read(params.session_id, wanted))
+    store = ctx.world.store
+    records = await settled(store.read(params.session_id, Range(types=("user.message",))))
+    points = made_of(store, records, lambda: [_point(record) for record in records])
     return methods.SessionHistoryListRewindPointsResult(
         file_change_tracking_enabled=False,
         unavailable_reason="session-busy" if busy else None,
-        points=[_point(record) for record in records],
+        points=await settled(points),
     )
 
 

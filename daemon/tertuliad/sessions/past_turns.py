@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from tertulia_protocol import events
 from tertulia_protocol.decoding import json_decoder
-from tertuliad.replies import Reply, mapped, then
+from tertuliad.replies import Reply, then
+from tertuliad.sessions.loading import made_of
 from tertuliad.sessions.refusals import runs_elsewhere
 from tertuliad.sessions.waits import TurnEnd
 from tertuliad.store.base import Range, Record, Row, Store
+
+T = TypeVar("T")
 
 _TURN_END = "assistant.turn_end"
 _TYPES = ("user.message", "assistant.message", "abort", "session.error", _TURN_END)
@@ -42,8 +47,7 @@ def end_of(
         return _end(turn, message_id)
 
     def found(row: Row | None) -> Reply:
-        records = store.read(session_id, Range(types=_TYPES))  # newer than the row
-        return mapped(records, partial(answer, row))
+        return _of_log(store, session_id, partial(answer, row))  # newer than the row
 
     return then(store.row(session_id), found)
 
@@ -60,7 +64,16 @@ def ends_of(store: Store, session_id: str, message_ids: set[str]) -> Reply:
             if turn is None or _is_over(turn)
         }
 
-    return mapped(store.read(session_id, Range(types=_TYPES)), answer)
+    return _of_log(store, session_id, answer)
+
+
+def _of_log(store: Store, session_id: str, answer: Callable[[list[Record]], T]) -> Reply:
+    """What `answer` makes of what the log has of turns."""
+
+    def made(records: list[Record]) -> Future[T]:
+        return made_of(store, records, partial(answer, records))
+
+    return then(store.read(session_id, Range(types=_TYPES)), made)
 
 
 def _is_over(turn: list[Record]) -> bool:
