@@ -15,7 +15,7 @@ const within = (wait, ms) => Promise.race([wait.then(() => 1), delay(ms, 0, { re
 async function tell(events, sessionId, messageId, onDelta) {
   let turn;
   for await (const [id, { type, data }] of events) if (id === sessionId) {
-    if (type === "user.message" && data.delivery !== "steering") turn = data.messageId;
+    if (type === "user.message") turn = data.messageId;
     if (type === "assistant.message_delta" && turn === messageId) onDelta(data.deltaContent);
   }
 }
@@ -83,7 +83,7 @@ export class Client extends EventEmitter {
 
   /** The answer's text; `onDelta` gets its pieces. Rejects where there will be none. */
   async sendAndWait(sessionId, prompt, { onDelta, ...more } = {}) {
-    const given = { idempotencyKey: randomUUID(), ...more }; // sent twice, it is one message
+    const given = { ...more, idempotencyKey: more.idempotencyKey ?? randomUUID() }; // sent twice
     const events = onDelta && on(this, "event"); // first, so that none is missed
     try {
       const told = events && tell(events, sessionId, await this.send(sessionId, prompt, given), onDelta);

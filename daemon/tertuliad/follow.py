@@ -92,15 +92,16 @@ class Follower:
 
 class _KeptBack:
     """A `session.idle` that is told a little later, unless a turn begins before: at the time of the
-    `timer`, or once none of the messages that are `coming` can begin one."""
+    `timer`, and not while one of the messages that are `coming` may begin one."""
 
-    __slots__ = ("coming", "idle", "timer")
+    __slots__ = ("_due", "coming", "idle", "timer")
 
     def __init__(self, idle: bytes, tell: Callable[[_KeptBack], object]) -> None:
         self.idle = idle
         self.coming = 0
         loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(limits.IDLE_AFTER_ERROR_S, tell, self)
+        self._due = loop.time() + limits.IDLE_AFTER_ERROR_S
+        self.timer = loop.call_at(self._due, tell, self)
 
     def wait_for(self, put: Future[object], tell: Callable[[_KeptBack], object]) -> None:
         """A message is on its way, until `put` is done."""
@@ -110,7 +111,7 @@ class _KeptBack:
         def done(_: Future[object]) -> None:
             self.coming -= 1
             if not self.coming:  # the turn that it begins is told in this round of the loop
-                self.timer = asyncio.get_running_loop().call_later(0, tell, self)
+                self.timer = asyncio.get_running_loop().call_at(self._due, tell, self)
 
         put.add_done_callback(done)
 
@@ -150,6 +151,8 @@ class Hub:
         self._by_outlet: dict[Outlet, dict[str, Follower]] = {}
         self._unread: set[Follower] = set()
         """Those for whom the log could not be read."""
+        self._failing = False
+        """The last read of a log has failed, and that was said."""
 
     def attach(self, outlet: Outlet, session_id: str, seq: int) -> None:
         """Follow the session from behind `seq` on; nothing to do the second time."""
@@ -354,6 +357,7 @@ class Hub:
         if (error := done.exception()) is not None:
             self._give_up_reading(follower, error)
             return
+        self._failing = False
         room = self._rooms[follower.session_id]
         for record in done.result():
             follower.owed = follower.owed or ends_turn(record.type)
@@ -374,8 +378,9 @@ class Hub:
             running.add_done_callback(partial(self._tell_idle, follower))
 
     def _give_up_reading(self, follower: Follower, error: BaseException) -> None:
-        if not self._unread:
+        if not self._failing:
             log.warning("a follower could not catch up: %s", error)
+        self._failing = True
         follower.pace = Pace.UNREAD
         self._unread.add(follower)
 

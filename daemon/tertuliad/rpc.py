@@ -204,7 +204,8 @@ class Gate:
             return errors.MethodNotFound(f"Unhandled method {request.method}")
         if self._caller.draining and request.method not in ENDING:
             return errors.Draining(_STOPPING)
-        if len(self._in_flight) >= limits.REQUESTS_IN_FLIGHT:
+        room = limits.REQUESTS_IN_FLIGHT + limits.URGENT_COMMANDS * (request.method in ENDING)
+        if len(self._in_flight) >= room:
             return errors.Overloaded(
                 f"More than {limits.REQUESTS_IN_FLIGHT} requests of this connection are"
                 " unanswered; wait for answers and send this one again.",

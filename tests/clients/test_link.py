@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tertulia import Client, Timeout
+from tertulia import Client, Timeout, limits
+from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, TertuliaError
 from tertulia.link import Link
 from tests.clients.conftest import Served
-from tests.support.wire import BOUND_S
+from tests.support.wire import BOUND_S, frame
 
 
 class Pipe:
-    """A daemon that takes what is written to it only when it is `free`, and says nothing."""
+    """A daemon that takes what is written to it only when it is `free`, and says what it is told to
+    say."""
 
     def __init__(self) -> None:
         self.written = b""
         self.entered = threading.Event()
         self.free = threading.Event()
-        self._over = threading.Event()
+        self._says: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read(self) -> bytes:
-        self._over.wait()
-        return b""
+        return self._says.get()
+
+    def say(self, **message: Any) -> None:
+        self._says.put(frame({"jsonrpc": "2.0", **message}))
 
     def write(self, data: bytes) -> None:
         self.entered.set()
@@ -42,7 +48,7 @@ class Pipe:
         return error
 
     def hang_up(self) -> None:
-        self._over.set()
+        self._says.put(b"")
 
     end = hang_up
 
@@ -141,3 +147,39 @@ def test_a_fork_that_ends_leaves_its_parent_the_connection(served: Served) -> No
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_session_is_closed_while_another_thread_writes_much_and_the_reader_reads_on(
+    link: Link, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "THREAD_JOIN_S", 0.01)
+    hold, others = Hold(), Hold()
+    feed = link.subscribe("another", others)
+    pipe.free.set()
+    attached = threading.Thread(
+        target=link.attach, args=("session.resume", {"sessionId": "s"}, BOUND_S, hold)
+    )
+    attached.start()
+    assert pipe.entered.wait(BOUND_S)
+    pipe.say(id=1, result={"sessionId": "s"})
+    attached.join(BOUND_S)
+    pipe.free.clear()
+    pipe.entered.clear()
+    asks = threading.Thread(target=link.request, args=("ping", {"message": "x" * 9999}, BOUND_S))
+    asks.start()
+    assert pipe.entered.wait(BOUND_S)
+    closes = threading.Thread(target=link.release, args=("s", hold, BOUND_S))
+    closes.start()
+    for number in range(3):
+        event = {"id": str(number), "timestamp": "t", "type": "x", "data": {}}
+        pipe.say(method="session.event", params={"sessionId": "another", "event": event})
+        told = feed.take(BOUND_S)
+        assert told is not None
+        assert told.id == str(number)
+    pipe.free.set()
+    pipe.say(id=2, result={})
+    pipe.say(id=3, result={"success": True})
+    asks.join(BOUND_S)
+    closes.join(BOUND_S)
+    assert not link.lost
+    assert b"session.d" in pipe.written.rpartition(b"ping")[2]

@@ -132,6 +132,30 @@ def test_a_message_without_a_turn_is_not_waited_for(home: Path, counted: Counted
     assert result["deleted"] == "session_not_found"
 
 
+def test_the_pieces_of_a_message_come_whatever_it_was_sent_with(
+    home: Path, counted: Counted
+) -> None:
+    result = play(
+        """
+        const client = await Client.spawn({ command: first, args: rest });
+        const session = await client.createSession();
+        const runs = client.sendAndWait(session, "[[fake-n20-d30]]");
+        await client.request("ping");
+        let pieces = "";
+        const more = { idempotencyKey: undefined, onDelta: (piece) => { pieces += piece; } };
+        const options = { ...more, mode: "immediate" };
+        const answer = await client.sendAndWait(session, "[[say:urgent]]", options);
+        await runs;
+        const log = await client.request("session.getMessages", { sessionId: session });
+        out({ answer, pieces, types: log.events.map((event) => event.type) });
+        await client.close();
+        """,
+        *counted.command,
+    )
+    assert result["answer"] == result["pieces"] == "urgent"
+    assert result["types"].count("user.message") == 2
+
+
 def test_what_hears_the_pieces_may_fail(home: Path, counted: Counted) -> None:
     result = play(
         """

@@ -658,3 +658,34 @@ async def test_an_idle_that_is_kept_back_waits_for_a_message_on_its_way(
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     assert outlet.seen == ["e1", "e2" if then == "begins" else "the idle"]
+
+
+def test_a_log_that_stays_unreadable_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.stored()
+    desk.drained(outlet)
+    for _ in range(3):
+        desk.store.carry_out(StoreFailed("the disk is away"))
+        desk.store.answer()
+        desk.hub.read_again()
+    assert len([line for line in caplog.records if "catch up" in line.getMessage()]) == 1
+
+
+@pytest.mark.anyio
+async def test_a_message_that_is_refused_does_not_cut_short_how_long_an_idle_is_kept_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_AFTER_ERROR_S", 1e6)
+    desk = Desk()
+    outlet = desk.join()
+    desk.end("the idle", failed=True)
+    put = Reply()
+    desk.hub.expect(ROOM, put)
+    put.fail(StoreFailed("The store is held."))
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert outlet.seen == ["e1"]
+    desk.hub.keep_nothing_back()
+    assert outlet.seen == ["e1", "the idle"]

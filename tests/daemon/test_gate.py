@@ -111,6 +111,20 @@ def test_a_number_and_its_text_are_two_ids() -> None:
     assert [(answer["id"], answer["result"]) for answer in gate.sent] == [("1", 2), (1, 1)]
 
 
+def test_what_ends_a_turn_is_taken_though_too_many_requests_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT", 1)
+    monkeypatch.setattr(limits, "URGENT_COMMANDS", 1)
+    waits = dict.fromkeys((AT_ONCE, "session.abort"), lambda caller, params: Reply())
+    gate = GateAlone(waits)
+    gate.ask(AT_ONCE, 1)
+    for number in (2, 3):
+        gate.ask("session.abort", number, {"sessionId": "s"})
+    (refused,) = gate.sent
+    assert refused["id"] == 3
+
+
 def test_too_many_unanswered_requests_are_refused_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.errors import SessionNotFound, StoreFailed
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.store.base import Append
@@ -111,6 +111,40 @@ async def test_a_turn_that_another_daemon_has_ended_meanwhile_is_over(
     await client.next_event("session.idle", "a")
     with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
         await call.ended.wait()
+
+
+async def test_a_turn_whose_session_another_daemon_has_deleted_meanwhile_is_over(
+    running: Running, tmp_path: Path
+) -> None:
+    client, room, call = running
+    async with pair(tmp_path) as (there, _):
+        await there.request("session.delete", {"sessionId": "a"})
+    with pytest.raises(SessionNotFound):
+        await client.request("session.metadata.isProcessing", {"sessionId": "a"})
+    await client.next_event("session.idle", "a")
+    with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
+        await call.ended.wait()
+    assert not room.world.running
+
+
+async def test_a_turn_is_not_taken_for_that_of_the_next_session_of_its_id(
+    running: Running, tmp_path: Path
+) -> None:
+    client, _, call = running
+    async with pair(tmp_path) as (there, other):
+        other.model.hold = True
+        await there.request("session.delete", {"sessionId": "a"})
+        await there.create("a")
+        await there.say("a", "another question")
+        theirs = await other.model.next_call()
+        await client.request("session.metadata.isProcessing", {"sessionId": "a"})
+        with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
+            await call.ended.wait()
+        theirs.finish("the new answer")
+        await there.next_event("session.idle", "a")
+        log = await there.request("session.getMessages", {"sessionId": "a"})
+    said = [event["data"].get("content") for event in log["events"]]
+    assert said.count("the new answer") == 1
 
 
 async def test_an_owner_that_wakes_while_its_turn_is_ended_elsewhere_costs_no_other_turn(

@@ -61,6 +61,7 @@ def again(error: E) -> E:
     passed, with all that they hold, and more of them each time."""
     kind = type(error)
     fresh = kind.__new__(kind, *error.args)
+    fresh.args = error.args  # an OSError's are its constructor's affair
     fresh.__dict__.update(error.__dict__)
     return fresh
 

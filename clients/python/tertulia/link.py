@@ -159,6 +159,15 @@ class Link:
             yield
         finally:
             self._writing.release()
+            self._flush_left()
+
+    def _flush_left(self) -> None:
+        """Write what nobody waits to write; while somebody writes, that one does it behind it."""
+        while self._core.has_outgoing and self._writing.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._writing.release()
 
     def _flush(self) -> None:
         """Write what the core has to say. Whatever ends that before its end, Ctrl-C in a caller
@@ -183,8 +192,7 @@ class Link:
                     self._core.receive(data)
                     answers = self._core.has_outgoing
                 if answers:
-                    with self._turn_to_write(limits.THREAD_JOIN_S):
-                        self._flush()
+                    self._flush_left()
         except (OSError, ValueError):
             self._lose(self.stream.reason())
         except TertuliaError as error:

@@ -415,7 +415,8 @@ class Session:
         self._stored = loaded.row
         self._telling.seq = loaded.state.seq
         turn = loaded.state.turn
-        if turn is None or turn.id != self._turn.id:
+        is_ours = loaded.row.owner == self._world.owners.me
+        if turn is None or turn.id != self._turn.id or not is_ours:
             self._turn.taken_over()
         if self._turn.lost:
             self._turn.lost = False
@@ -443,6 +444,7 @@ class Session:
     def _not_there(self) -> None:
         """There is no such session, or another process has deleted it."""
         self.gone = True
+        self._turn.taken_over()
         if self._turn.lost:
             self._telling.live(self._nowhere(), events.SessionIdle(aborted=True))
         self._telling.waits.fail(SessionNotFound.of(self.id))
