@@ -257,7 +257,7 @@ class Hub:
         the frames, and of the last one before or in them. Without frames, what was stored is not
         shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
         whole, until a turn `begins`: what clients join has no hole, whatever else is stored
-        meanwhile. `idle` is the last of the frames, where that says that the session is idle;
+        meanwhile. `idle` is the one of the frames that says that the session is idle;
         `failed`: its turn has, and it is kept back for a moment."""
         room = self._rooms.get(session_id)
         if room is None:
@@ -269,7 +269,7 @@ class Hub:
             room.drop_idle()
         if failed and idle is not None:
             self._keep_back(session_id, room, idle)
-            frames, idle = frames[:-1], None
+            frames, idle = [frame for frame in frames if frame is not idle], None
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
             if follower.pace is Pace.UNREAD:

@@ -228,3 +228,25 @@ async def test_a_client_that_lags_hears_of_the_idle_that_its_answer_names_and_on
     await client.request("session.name.get", {"sessionId": "a"})
     ids = [event["id"] for event in client.events("a") if event["type"] == "session.idle"]
     assert len(ids) == len({*ids}) == 2
+
+
+async def test_a_client_that_lags_hears_that_its_session_was_shut_down_in_the_middle_of_a_turn(
+    both: tuple[FramesClient, Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, room = both
+    other = room.connect()
+    await client.create("b", streaming=True)
+    await other.request("session.resume", {"sessionId": "b", "disableResume": True})
+    await client.say("b", "one")
+    call = await room.model.next_call()
+    await client.next_event("assistant.turn_start", "b")
+    monkeypatch.setattr(limits, "OUTBOX_HIGH_BYTES", 20_000)
+    monkeypatch.setattr(limits, "OUTBOX_LOW_BYTES", 5_000)
+    client.stop_reading()
+    for _ in range(100):
+        call.say("x" * 1000)
+        await call.taken()
+    await other.request("session.shutdown", {"sessionId": "b"})
+    client.read_on()
+    idle = await client.next_event("session.idle", "b")
+    assert idle["data"] == {"aborted": True}

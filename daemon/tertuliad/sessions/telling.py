@@ -58,7 +58,8 @@ class Telling:
         self.waits.see(sealed)
         self.seq = state.seq
         if sealed:
-            frames = event_frames(state.id, [item.body for item in sealed if item.shown])
+            shown = [item for item in sealed if item.shown]
+            frames = event_frames(state.id, [item.body for item in shown])
             before = next((item.seq - 1 for item in sealed if item.seq), state.seq)
             kinds = {item.type for item in sealed}
             self._world.publish(
@@ -68,7 +69,7 @@ class Telling:
                 state.seq,
                 pieces=kinds <= _PIECES,
                 begins=_BEGIN in kinds,
-                idle=frames[-1] if sealed[-1].type == _IDLE else None,
+                idle=_idle(shown, frames) if _IDLE in kinds else None,
                 failed=_ERROR in kinds and not self._world.draining(),
             )
 
@@ -103,3 +104,8 @@ class Telling:
         error = events.SessionError(error_type=STUCK, message=message)
         self.live(state, error, events.SessionIdle())
         self.waits.fail(StoreFailed(message))
+
+
+def _idle(shown: list[Sealed], frames: list[bytes]) -> bytes:
+    """The frame that says that the session is idle."""
+    return next(frame for item, frame in zip(shown, frames, strict=True) if item.type == _IDLE)

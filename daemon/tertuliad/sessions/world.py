@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Publish(Protocol):
     """Give frames to whoever follows the session; `before` and `seq` are of the last stored event
     before them, and of the last one before or in them. No frames: only the seq moves on. `pieces`:
-    they are of what will be told whole; `begins`: a turn does; `idle`: the last of them, where it
-    says that the session is; `failed`: its turn has. Never waits."""
+    they are of what will be told whole; `begins`: a turn does; `idle`: the one of them that says
+    that the session is; `failed`: its turn has. Never waits."""
 
     def __call__(
         self,
