@@ -12,6 +12,7 @@ import pytest
 from tertulia_protocol.layout import DATABASE_FILE
 from tertuliad import limits
 from tertuliad.replies import Reply
+from tertuliad.store.base import Row
 from tests.support.pair import Room, pair
 
 pytestmark = pytest.mark.anyio
@@ -126,12 +127,12 @@ def held_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
     """Deletions reach the disk once the event is set, as if they waited behind others."""
     delete, may_go = room.store.delete, anyio.Event()
 
-    def later(ids: list[str]) -> Reply:
+    def later(ids: list[str], known: Row | None) -> Reply:
         final = Reply()
 
         async def go() -> None:
             await may_go.wait()
-            delete(ids).add_done_callback(final.follow)
+            delete(ids, known).add_done_callback(final.follow)
 
         room.world.spawn(go)
         return final

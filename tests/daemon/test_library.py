@@ -20,7 +20,8 @@ from tertulia_protocol.errors import (
     TurnBusy,
 )
 from tertuliad import limits
-from tertuliad.replies import settled
+from tertuliad.replies import Reply, settled
+from tertuliad.store.base import Row
 from tertuliad.store.indexer import Indexer
 from tertuliad.store.schema import FILE_NAME
 from tests.support.frames_client import FramesClient
@@ -1121,17 +1122,60 @@ async def test_what_is_attached_to_while_others_are_pruned_stays(
     real = room.store.delete
     deleted: list[str] = []
 
-    def first(session_ids: list[str]) -> Any:
+    def first(session_ids: list[str], known: Row | None) -> Any:
         if not deleted:
             room.engine.hub.attach(next(iter(room.connections)), listed[-1], 0)
         deleted.extend(session_ids)
-        return real(session_ids)
+        return real(session_ids, known)
 
     monkeypatch.setattr(room.store, "delete", first)
     answer = await other.request("sessions.pruneOld", {"olderThanDays": 0})
     assert answer["reasons"] == {listed[-1]: "attached"}
     assert answer["skipped"] == [listed[-1]]
     assert sorted(answer["deleted"]) == sorted(deleted) == sorted(set(many) - {listed[-1]})
+
+
+@pytest.mark.parametrize("where", ["here", "in another daemon"])
+async def test_what_comes_into_use_while_others_are_pruned_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Here before its turn comes, and in another daemon at the last moment."""
+    monkeypatch.setattr(limits, "DELETED_AT_ONCE", 1)
+    async with pair(tmp_path) as (client, room), pair(tmp_path) as (there, _):
+        for each in ("a", "b"):
+            await client.create(each)
+            await client.request("session.detach", {"sessionId": each})
+        delete, may_go = room.store.delete, anyio.Event()
+        asked: list[str] = []
+
+        def later(session_ids: list[str], known: Row | None) -> Reply:
+            asked.extend(session_ids)
+            final = Reply()
+
+            async def go() -> None:
+                await may_go.wait()
+                delete(session_ids, known).add_done_callback(final.follow)
+
+            room.world.spawn(go)
+            return final
+
+        monkeypatch.setattr(room.store, "delete", later)
+        pruning = await client.ask("sessions.pruneOld", {"olderThanDays": 0})
+        with anyio.fail_after(PATIENCE_S):
+            while not asked:
+                await client.request("ping")
+        used, user = ({"a", "b"} - {*asked}).pop(), room.connect()
+        if where != "here":
+            used, user = asked[0], there
+        await user.request("session.resume", {"sessionId": used})
+        await user.request("session.name.set", {"sessionId": used, "name": "kept"})
+        await user.request("session.detach", {"sessionId": used})
+        may_go.set()
+        pruned = (await client.answer(pruning))["result"]
+        assert pruned["deleted"] == pruned["candidates"] == [({"a", "b"} - {used}).pop()]
+        assert pruned["recent"] == 1
+        await client.request("session.resume", {"sessionId": used})
+        assert await client.turn(used, "still there")
 
 
 @pytest.mark.parametrize("method", ["sessions.fork", "session.import"])

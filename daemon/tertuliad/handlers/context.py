@@ -22,6 +22,7 @@ from tertuliad.named_files import NamedFiles
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
+from tertuliad.store.base import Row
 
 
 def working_directory() -> str:
@@ -67,16 +68,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             created_ms = self.sessions.created_ms(session_id)
             self.world.credentials.keep(session_id, created_ms, given)
 
-    def delete(self, session_id: str) -> Reply:
-        """Remove a session with all that is kept in memory for it, and tell everybody; answers the
-        bytes it had, None: there was none."""
+    def delete(self, session_id: str, known: Row | None = None) -> Reply:
+        """Remove a session with all that is kept in memory for it, if it is as `known`, and tell
+        everybody; answers the bytes it had, None: there was none, or it stays."""
 
         def forget(freed: int | None) -> int | None:
             if freed is not None:
                 self.deleted(session_id)
             return freed
 
-        return mapped(self.sessions.delete(session_id), forget)
+        return mapped(self.sessions.delete(session_id, known), forget)
 
     def forget_another(self, session_id: str) -> None:
         """There is no session of that id, or a new one that nobody follows yet: whoever follows it

@@ -5,7 +5,7 @@ None of them needs an attached caller.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import anyio
@@ -188,16 +188,24 @@ async def bulk_delete(
     return methods.SessionsBulkDeleteResult(freed_bytes=freed)
 
 
+async def _all(session_ids: list[str]) -> dict[str, Row | None]:
+    return dict.fromkeys(session_ids)
+
+
 async def _deleted(
-    ctx: Context, session_ids: list[str], may_go: Callable[[str], bool] = lambda _: True
+    ctx: Context,
+    session_ids: list[str],
+    look: Callable[[list[str]], Awaitable[Mapping[str, Row | None]]] = _all,
 ) -> dict[str, int]:
     """Delete those that are there, some at once, so that what others store comes between; the
-    bytes that each has freed. Each is asked whether it `may_go` when its turn comes."""
+    bytes that each has freed. `look` tells of some, when their turn comes, which of them go, and
+    how they are known: one that is not so any more stays."""
     wanted = [each for each in dict.fromkeys(session_ids) if ids.is_valid(each)]
     freed = {}
     for start in range(0, len(wanted), limits.DELETED_AT_ONCE):
         some = wanted[start : start + limits.DELETED_AT_ONCE]
-        replies = {each: ctx.delete(each) for each in some if may_go(each)}
+        going = await look(some)
+        replies = {each: ctx.delete(each, known) for each, known in going.items()}
         for session_id, reply in replies.items():
             size: int | None = await reply.settled()
             if size is not None:
@@ -214,14 +222,22 @@ async def prune(
     found = {row.id: row async for row in _unhurried(page.rows) if row.modified_ms < before}
     reasons: dict[str, methods.StaysFor] = {}
 
-    def may_go(session_id: str) -> bool:
-        reason = _stays_for(ctx, found[session_id], params, excluded=session_id in excluded)
+    def may_go(row: Row) -> bool:
+        reason = _stays_for(ctx, row, params, excluded=row.id in excluded)
         if reason is not None:
-            reasons[session_id] = reason
+            reasons[row.id] = reason
         return reason is None
 
-    going = [each async for each in _unhurried(list(found)) if may_go(each)]
-    freed = {} if params.dry_run else await _deleted(ctx, going, may_go)
+    async def look(session_ids: list[str]) -> dict[str, Row]:
+        rows = [await settled(ctx.world.store.row(each)) for each in session_ids]
+        old = [row for row in rows if row is not None and row.modified_ms < before]
+        return {row.id: row for row in old if may_go(row)}
+
+    going = [row.id async for row in _unhurried(list(found.values())) if may_go(row)]
+    freed: dict[str, int] = {}
+    if not params.dry_run:
+        freed = await _deleted(ctx, going, look)
+        found = {each: row for each, row in found.items() if each in freed or each in reasons}
     return methods.SessionsPruneOldResult(
         deleted=list(freed),
         candidates=list(found),

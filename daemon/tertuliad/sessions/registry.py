@@ -30,6 +30,7 @@ from tertuliad.sessions.refusals import exists
 from tertuliad.sessions.session import Session
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
+from tertuliad.store.base import Row
 
 
 class Sessions:
@@ -91,10 +92,11 @@ class Sessions:
 
         return self.post(session_id, command)
 
-    def delete(self, session_id: str) -> Reply:
-        """Remove a session, live or stored; answers the bytes it had, None: there was none."""
+    def delete(self, session_id: str, known: Row | None = None) -> Reply:
+        """Remove a session, live or stored, if it is as `known`; answers the bytes it had, None:
+        there was none, or it stays."""
         session = self._brought_back(session_id)
-        return self._watched(session, session.delete())
+        return self._watched(session, session.delete(known))
 
     def lose(self, session_id: str) -> bool:
         """Let go of a session that another process has deleted, with the turn that runs here.

@@ -182,9 +182,9 @@ class Session:
         waits = any(item.message_id == message_id for item in state.pending)
         return self._telling.waits.for_turn(message_id, None) if waits else None
 
-    def delete(self) -> Reply:
+    def delete(self, known: Row | None = None) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
-        where it was not there."""
+        where it was not there, or is not as `known` any more."""
         reply = Reply()
         if self.deletion is not None:
             self.deletion.add_done_callback(partial(_deleted_once, reply))
@@ -192,11 +192,13 @@ class Session:
         self.gone, self.deletion = True, reply
         ran = self._turn_id
         self._turn.stop()
-        deleted = self._world.store.delete([self.id])
-        deleted.add_done_callback(partial(self._deleted, reply, ran))
+        deleted = self._world.store.delete([self.id], known)
+        deleted.add_done_callback(partial(self._deleted, reply, ran, known is not None))
         return reply
 
-    def _deleted(self, reply: Reply, ran: str | None, done: Future[dict[str, int]]) -> None:
+    def _deleted(
+        self, reply: Reply, ran: str | None, may_stay: bool, done: Future[dict[str, int]]
+    ) -> None:
         """`ran` is the id of a turn that was open, and whose model was hung up on."""
         error = done.exception()
         self.deletion = None
@@ -205,6 +207,10 @@ class Session:
             reply.fail(error)
             if ran is not None:
                 self._end_lost(ran, turns.UNDELETED)
+            return
+        if may_stay and self.id not in done.result():
+            self.gone, self._state = False, None  # whether it is there, the next command finds out
+            reply.give(None)
             return
         self.gone = True
         if ran is not None:

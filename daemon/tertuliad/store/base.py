@@ -186,9 +186,9 @@ class Store(Protocol):
         where its log has no event `upto`, or is that of a session that was made since."""
         ...
 
-    def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
+    def delete(self, session_ids: list[str], known: Row | None = None) -> Future[dict[str, int]]:
         """Remove sessions, and what of their logs nobody else shares; the bytes that each of those
-        that were there has freed."""
+        that were there has freed. One that is not as `known` any more stays."""
         ...
 
     def load(self, session_id: str) -> Future[Log | None]: ...

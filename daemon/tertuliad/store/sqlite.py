@@ -86,8 +86,8 @@ class SqliteStore:
     def fork(self, fork: Fork) -> Future[None]:
         return self._writer.submit(lambda db: _fork(db, fork), heavy=True)
 
-    def delete(self, session_ids: list[str]) -> Future[dict[str, int]]:
-        deleted = self._writer.submit(lambda db: _delete(db, session_ids), heavy=True)
+    def delete(self, session_ids: list[str], known: Row | None = None) -> Future[dict[str, int]]:
+        deleted = self._writer.submit(lambda db: _delete(db, session_ids, known), heavy=True)
 
         def freed(outcome: tuple[dict[str, int], list[int]]) -> dict[str, int]:
             self._remover.take(outcome[1])
@@ -269,13 +269,18 @@ def _fork(db: sqlite3.Connection, fork: Fork) -> None:
     logs.insert(db, segment, fork.append.records)
 
 
-def _delete(db: sqlite3.Connection, session_ids: list[str]) -> tuple[dict[str, int], list[int]]:
+def _delete(
+    db: sqlite3.Connection, session_ids: list[str], known: Row | None = None
+) -> tuple[dict[str, int], list[int]]:
     """The bytes that each session has freed, and the segments that have to be removed."""
     freed: dict[str, int] = {}
     gone: list[int] = []
     for session_id in session_ids:
-        segment = rows.segment(db, session_id)
-        if segment is None:
+        found = rows.with_segment(db, session_id)
+        if found is None:
+            continue
+        row, segment = found
+        if known is not None and (row.head, row.created_ms) != (known.head, known.created_ms):
             continue
         db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
         given = logs.give_up(db, segment)
