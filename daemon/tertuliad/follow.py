@@ -322,6 +322,8 @@ class Hub:
         if room is None:
             return
         room.elsewhere = elsewhere
+        if elsewhere:
+            room.drop_idle()
         if head <= room.head:
             return
         room.head, room.idle = head, None

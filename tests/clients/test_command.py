@@ -309,6 +309,14 @@ def test_a_chat_whose_session_is_deleted_elsewhere_ends(served: Served) -> None:
     assert stderr == b"tertulia: This session was deleted by another client.\n"
 
 
+def test_a_chat_that_nobody_sits_before_tells_by_its_exit_code_that_a_message_failed(
+    begun: Path,
+) -> None:
+    said = run("chat", "s", stdin="[[fake-e401]]\n[[say:fine]]\n")
+    assert (said.returncode, said.stdout) == (1, "fine\n")
+    assert run("chat", "s", stdin="[[say:fine]]\n").returncode == 0
+
+
 def test_a_chat_that_nobody_used_leaves_no_session(begun: Path) -> None:
     assert ok("chat", stdin="") == ""
     assert json.loads(ok("list", "--json"))["sessions"] == []

@@ -29,7 +29,18 @@ def test_an_address_is_read(text: str, address: launch.Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "unix:", "host", "host:", "host:0", "host:65536", "host:x", "http://host:1"]
+    "text",
+    [
+        "",
+        "unix:",
+        "host",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "http://host:1",
+        "host:" + "9" * 5000,
+    ],
 )
 def test_what_is_no_address_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(TertuliaError, match="unix:/path"):

@@ -67,6 +67,12 @@ def test_what_sqlite_says_is_told_with_what_to_do(tmp_path: Path, work: str, adv
     assert (found.data or {}).get("retryMs") == (limits.STORE_RETRY_MS if work == "held" else None)
 
 
+def test_a_disk_without_room_for_the_logs_index_is_told_as_full() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert "Free some disk space" in told(error).message
+
+
 def test_what_is_no_failure_of_the_store_passes() -> None:
     error = ValueError("x")
     assert failure(error) is error

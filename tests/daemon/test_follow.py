@@ -604,7 +604,7 @@ def test_an_idle_that_comes_while_the_session_is_asked_for_it_is_not_told_again(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("meanwhile", ["nothing", "heard", "read", "lag", "begun"])
+@pytest.mark.parametrize("meanwhile", ["nothing", "heard", "read", "lag", "begun", "elsewhere"])
 async def test_an_idle_that_is_kept_back_is_told_once_unless_a_turn_begins(
     meanwhile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -622,13 +622,17 @@ async def test_an_idle_that_is_kept_back_is_told_once_unless_a_turn_begins(
         outlet.full = True
     elif meanwhile == "begun":
         desk.stored(begins=True)
+    elif meanwhile == "elsewhere":
+        desk.store.log.append(_record(2))
+        desk.hub.heard(ROOM, 2, elsewhere=True)
+        desk.store.do_all()
     before = outlet.seen
     desk.hub.keep_nothing_back()
     if meanwhile == "lag":
         desk.drained(outlet)
     desk.store.do_all()
     desk.hub.keep_nothing_back()
-    told = {"begun": []}.get(meanwhile, ["the idle"])
+    told = [] if meanwhile in ("begun", "elsewhere") else ["the idle"]
     read = ["e2"] if meanwhile == "heard" else []
     assert outlet.seen == [*before, *read, *told]
 

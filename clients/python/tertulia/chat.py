@@ -67,8 +67,9 @@ def _greet(session: Session, new: bool, style: Style) -> None:
 
 
 def _converse(lasting: LastingSession, style: Style) -> int:
-    """Prompt and answer until the end of the input; the exit code."""
-    interrupts = 0
+    """Prompt and answer until the end of the input; the exit code. Where nobody sits before it,
+    that tells of messages that failed."""
+    interrupts, failed = 0, False
     while interrupts < 2:
         try:
             prompt = _read()
@@ -79,10 +80,10 @@ def _converse(lasting: LastingSession, style: Style) -> int:
                 print(style("Ctrl-C again, or Ctrl-D, leaves.", "dim"), file=sys.stderr)
             continue
         if prompt is None:
-            return 0
+            return int(failed and not sys.stdin.isatty())
         interrupts = 0
         if prompt.strip():
-            _take_turn(lasting, prompt, style)
+            failed = not _take_turn(lasting, prompt, style) or failed
     return INTERRUPTED
 
 
@@ -114,8 +115,8 @@ def _mended(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> None:
-    """One turn; what goes wrong with it is told, and the conversation goes on.
+def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> bool:
+    """One turn; what goes wrong with it is told, and the conversation goes on. False: it failed.
 
     Raises `TertuliaError` where it cannot: the session is gone, or the daemon for good.
     """
@@ -129,8 +130,11 @@ def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> None:
     except TurnFailed as error:
         named = f"{_named(prompt)}: " if error.error_type == LOST else ""
         print(style(named + said(error), "red"), file=sys.stderr)
+        return False
     except RpcError as error:
         print(style(said(error), "red"), file=sys.stderr)
+        return False
+    return True
 
 
 def _speak_until_heard(lasting: LastingSession, prompt: str, style: Style) -> None:

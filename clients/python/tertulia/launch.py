@@ -77,7 +77,8 @@ def parse_address(text: str) -> Address:
             return UnixAddress(os.path.expanduser(path))
     else:
         host, _, port = text.removeprefix("tcp://").rpartition(":")
-        if "/" not in host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+        is_number = port.isascii() and port.isdigit() and len(port) <= 5
+        if "/" not in host and is_number and 0 < int(port) < 65536:
             return TcpAddress(host.strip("[]") or "localhost", int(port))
     raise TertuliaError(f"{text!r} is no address: write unix:/path, host:port or tcp://host:port.")
 

@@ -17,6 +17,7 @@ from tertuliad.doctor import files
 from tertuliad.doctor.findings import Finding, counted, finding
 from tertuliad.doctor.sessions import check, findings_of
 from tertuliad.store.examination import Database, Listed, NotOpened, Unreadable
+from tertuliad.store.failures import is_full
 from tertuliad.store.hold import Hold
 from tertuliad.store.owners import Owners
 from tertuliad.store.pages import lost_commits
@@ -57,10 +58,10 @@ def examine(home: Path, *, alone: bool = False) -> Examined:
     except StoreFailed as error:
         raise CannotCheck(str(error)) from error
     except (OSError, NotOpened) as error:
-        raise CannotCheck(
-            f"{home} cannot be looked at: {error}. Reading its database takes the right to write"
-            " into the folder, too."
-        ) from error
+        advice = "Reading its database takes the right to write into the folder, too."
+        if is_full(error) or is_full(error.__cause__):
+            advice = "Free some disk space and try again."
+        raise CannotCheck(f"{home} cannot be looked at: {error}. {advice}") from error
 
 
 def _lost(home: Path, *, alone: bool) -> list[Finding]:

@@ -36,6 +36,15 @@ def is_held(error: Exception) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether the disk has no room: that of the log's index is told as an error of the disk."""
+    import sqlite3
+
+    code = getattr(error, "sqlite_errorcode", None)
+    full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+    return code in full or getattr(error, "errno", None) in _FULL
+
+
 def _code(error: Exception) -> int | None:
     """SQLite's own, without what it says more closely; the module's own errors have none."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -53,7 +62,7 @@ def _advice(error: Exception) -> tuple[str, int | None]:
         return open_files.told(), limits.CONNECTIONS_RETRY_MS
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _UNREADABLE in str(error):
         return "The file is damaged; it was left as it is. `tertulia doctor` looks into it.", None
-    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
+    if is_full(error):
         return "Free some disk space and try again.", None
     return (
         "Check that the data folder exists and can be written; `tertulia doctor` looks into it.",

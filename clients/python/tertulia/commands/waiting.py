@@ -63,7 +63,8 @@ def _go_on(client: Client, session: Session) -> None:
 
 
 def _move(session: Session, message: str, place: str) -> None:
-    if not (place.isascii() and place.isdigit() and int(place) > 0):
+    is_number = place.isascii() and place.isdigit() and len(place) < 10
+    if not (is_number and int(place) > 0):
         raise TertuliaError(f"{place!r} is no place in the queue: 1 is the first.")
     waits = any(item.id == message for item in session.queue.list().items)
     _need(waits, session, message)
