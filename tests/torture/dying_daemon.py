@@ -100,11 +100,11 @@ def watch(death: Death) -> None:
     def around_write(name: str, kinds_of: Callable[[Any], list[str]]) -> None:
         original = getattr(SqliteStore, name)
 
-        def write(store: Any, given: Any) -> Any:
+        def write(store: Any, given: Any, *more: Any) -> Any:
             for kind in kinds_of(given):
                 death.at(f"{kind}.asked")
                 death.soon(f"{kind}.storing")
-            future = original(store, given)
+            future = original(store, given, *more)
 
             def stored(_: object) -> None:
                 for kind in kinds_of(given):
