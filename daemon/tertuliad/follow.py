@@ -94,16 +94,17 @@ class _KeptBack:
     """A `session.idle` that is told a little later, unless a turn begins before: at the time of the
     `timer`, and not while one of the messages that are `coming` may begin one."""
 
-    __slots__ = ("_due", "coming", "idle", "timer")
+    __slots__ = ("_due", "_tell", "coming", "idle", "timer")
 
     def __init__(self, idle: bytes, tell: Callable[[_KeptBack], object]) -> None:
         self.idle = idle
         self.coming = 0
+        self._tell = tell
         loop = asyncio.get_running_loop()
         self._due = loop.time() + limits.IDLE_AFTER_ERROR_S
         self.timer = loop.call_at(self._due, tell, self)
 
-    def wait_for(self, put: Future[object], tell: Callable[[_KeptBack], object]) -> None:
+    def wait_for(self, put: Future[object]) -> None:
         """A message is on its way, until `put` is done."""
         self.coming += 1
         self.timer.cancel()
@@ -111,7 +112,7 @@ class _KeptBack:
         def done(_: Future[object]) -> None:
             self.coming -= 1
             if not self.coming:  # the turn that it begins is told in this round of the loop
-                self.timer = asyncio.get_running_loop().call_at(self._due, tell, self)
+                self.timer = asyncio.get_running_loop().call_at(self._due, self._tell, self)
 
         put.add_done_callback(done)
 
@@ -307,7 +308,7 @@ class Hub:
         not."""
         room = self._rooms.get(session_id)
         if room is not None and room.kept_back is not None:
-            room.kept_back.wait_for(put, partial(self._tell_kept_back, session_id))
+            room.kept_back.wait_for(put)
 
     def keep_nothing_back(self) -> None:
         """The daemon is stopping: what is kept back is told now."""

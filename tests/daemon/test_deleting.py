@@ -11,9 +11,8 @@ import pytest
 
 from tertulia_protocol.layout import DATABASE_FILE
 from tertuliad import limits
-from tertuliad.replies import Reply
-from tertuliad.store.base import Row
-from tests.support.pair import Room, pair
+from tests.support.held_deletions import hold_deletions
+from tests.support.pair import pair
 
 pytestmark = pytest.mark.anyio
 
@@ -123,24 +122,6 @@ async def test_who_waits_for_a_session_to_be_idle_is_told_after_a_rewind(tmp_pat
             await waiting.settled()
 
 
-def held_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
-    """Deletions reach the disk once the event is set, as if they waited behind others."""
-    delete, may_go = room.store.delete, anyio.Event()
-
-    def later(ids: list[str], known: Row | None) -> Reply:
-        final = Reply()
-
-        async def go() -> None:
-            await may_go.wait()
-            delete(ids, known).add_done_callback(final.follow)
-
-        room.world.spawn(go)
-        return final
-
-    monkeypatch.setattr(room.store, "delete", later)
-    return may_go
-
-
 async def test_a_session_that_is_made_while_one_of_its_id_is_deleted_is_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,13 +129,13 @@ async def test_a_session_that_is_made_while_one_of_its_id_is_deleted_is_another_
         other = room.connect()
         await client.create("a")
         await client.say("a", "of the first")
-        may_go = held_back(room, monkeypatch)
+        held = hold_deletions(room, monkeypatch)
         await client.ask("session.delete", {"sessionId": "a"}, "delete")
         await client.request("ping")
         new = {"sessionId": "a", "ifExists": "resume"}
         await other.ask("session.create", new, "create")
         await other.request("ping")
-        may_go.set()
+        held.may_go.set()
         assert (await client.answer("delete"))["result"] == {"success": True}
         assert "result" in await other.answer("create")
         await other.say("a", "of the second")
@@ -171,12 +152,12 @@ async def test_of_two_who_delete_a_session_the_second_deletes_no_later_one(
     async with pair(tmp_path) as (client, room):
         other = room.connect()
         await client.create("a")
-        may_go = held_back(room, monkeypatch)
+        held = hold_deletions(room, monkeypatch)
         await client.ask("session.delete", {"sessionId": "a"}, "first")
         await other.ask("session.delete", {"sessionId": "a"}, "second")
         await other.ask("session.create", {"sessionId": "a"}, "create")
         await other.request("ping")
-        may_go.set()
+        held.may_go.set()
         assert (await client.answer("first"))["result"] == {"success": True}
         assert not (await other.answer("second"))["result"]["success"]
         assert "result" in await other.answer("create")

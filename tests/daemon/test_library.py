@@ -20,11 +20,12 @@ from tertulia_protocol.errors import (
     TurnBusy,
 )
 from tertuliad import limits
-from tertuliad.replies import Reply, settled
+from tertuliad.replies import settled
 from tertuliad.store.base import Row
 from tertuliad.store.indexer import Indexer
 from tertuliad.store.schema import FILE_NAME
 from tests.support.frames_client import FramesClient
+from tests.support.held_deletions import hold_deletions
 from tests.support.in_process_model import PATIENCE_S, Call, last_words
 from tests.support.pair import Room, pair
 
@@ -1145,32 +1146,18 @@ async def test_what_comes_into_use_while_others_are_pruned_stays(
         for each in ("a", "b"):
             await client.create(each)
             await client.request("session.detach", {"sessionId": each})
-        delete, may_go = room.store.delete, anyio.Event()
-        asked: list[str] = []
-
-        def later(session_ids: list[str], known: Row | None) -> Reply:
-            asked.extend(session_ids)
-            final = Reply()
-
-            async def go() -> None:
-                await may_go.wait()
-                delete(session_ids, known).add_done_callback(final.follow)
-
-            room.world.spawn(go)
-            return final
-
-        monkeypatch.setattr(room.store, "delete", later)
+        held = hold_deletions(room, monkeypatch)
         pruning = await client.ask("sessions.pruneOld", {"olderThanDays": 0})
         with anyio.fail_after(PATIENCE_S):
-            while not asked:
+            while not held.asked:
                 await client.request("ping")
-        used, user = ({"a", "b"} - {*asked}).pop(), room.connect()
+        used, user = ({"a", "b"} - {*held.asked}).pop(), room.connect()
         if where != "here":
-            used, user = asked[0], there
+            used, user = held.asked[0], there
         await user.request("session.resume", {"sessionId": used})
         await user.request("session.name.set", {"sessionId": used, "name": "kept"})
         await user.request("session.detach", {"sessionId": used})
-        may_go.set()
+        held.may_go.set()
         pruned = (await client.answer(pruning))["result"]
         assert pruned["deleted"] == pruned["candidates"] == [({"a", "b"} - {used}).pop()]
         assert pruned["recent"] == 1
