@@ -61,7 +61,7 @@ class Pace(enum.Enum):
 class Follower:
     """One connection's view of one session. Dies with either."""
 
-    __slots__ = ("missed", "news", "outlet", "owed", "pace", "seq", "session_id")
+    __slots__ = ("idle", "missed", "news", "outlet", "owed", "pace", "seq", "session_id")
 
     def __init__(self, outlet: Outlet, session_id: str, seq: int) -> None:
         self.outlet = outlet
@@ -73,6 +73,8 @@ class Follower:
         """It has missed a piece of the answer that comes."""
         self.owed = False
         """It has missed a `session.idle`, or may have."""
+        self.idle: bytes | None = None
+        """The one it has missed, while it is true."""
         self.news: anyio.Event | None = None
         """Set when there is something new in the log, or nothing more will come."""
 
@@ -119,22 +121,21 @@ class _KeptBack:
 
 class _Room:
     """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
-    the last stored seq that was published; `elsewhere`: another process runs a turn. `idle` is the
-    last `session.idle`, while somebody has missed it and no turn has begun since; `kept_back`: one
-    will be told soon."""
+    the last stored seq that was published; `elsewhere`: another process runs a turn; `kept_back`: a
+    `session.idle` will be told soon."""
 
-    __slots__ = ("elsewhere", "followers", "head", "idle", "kept_back")
+    __slots__ = ("elsewhere", "followers", "head", "kept_back")
 
     def __init__(self, head: int) -> None:
         self.followers: tuple[Follower, ...] = ()
         self.head = head
         self.elsewhere = False
-        self.idle: bytes | None = None
         self.kept_back: _KeptBack | None = None
 
     def drop_idle(self) -> None:
         """It is not true any more, or told otherwise."""
-        self.idle = None
+        for follower in self.followers:
+            follower.idle = None
         if self.kept_back is not None:
             self.kept_back.timer.cancel()
             self.kept_back = None
@@ -287,7 +288,7 @@ class Hub:
                 follower.seq = max(seq, follower.seq)
                 follower.owed = follower.owed and idle is None
             if idle is not None and follower.pace is not Pace.LIVE:
-                room.idle, follower.owed = idle, True
+                follower.idle, follower.owed = idle, True
             if pieces:
                 follower.missed = follower.pace is not Pace.LIVE
             elif begins:
@@ -327,8 +328,9 @@ class Hub:
             room.drop_idle()
         if head <= room.head:
             return
-        room.head, room.idle = head, None
+        room.head = head
         for follower in room.followers:
+            follower.idle = None
             if follower.pace in (Pace.LIVE, Pace.UNREAD) and follower.seq < head:
                 self._catch_up(follower)
             follower.tell_news()
@@ -406,10 +408,10 @@ class Hub:
                 self._give_up_reading(follower, error)
             return
         follower.owed = False
-        if not running.result():
-            room = self._rooms[follower.session_id]
-            if room.kept_back is None:
-                follower.offer(room.idle or idle_frame(follower.session_id, None))
+        if running.result() or self._rooms[follower.session_id].kept_back is not None:
+            return
+        if follower.offer(follower.idle or idle_frame(follower.session_id, None)):
+            follower.idle = None
 
     def _is_here(self, follower: Follower) -> bool:
         """Whether it was not detached meanwhile, nor another attached in its place."""

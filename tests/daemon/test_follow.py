@@ -579,6 +579,35 @@ def test_who_has_missed_an_idle_before_a_turn_began_is_not_told_of_it() -> None:
     assert outlet.seen == ["e1", "e2", "e3", "the next"]
 
 
+def test_who_had_the_idle_and_lagged_later_is_not_told_that_one_again_for_anothers_sake() -> None:
+    desk = Desk()
+    had, missed = desk.join(), desk.join()
+    missed.full = True
+    desk.end("the idle")
+    had.full = True
+    desk.stored()
+    desk.drained(had)
+    desk.store.do_all()
+    assert had.seen == ["e1", "the idle", "e2", IDLE]
+    desk.drained(missed)
+    desk.store.do_all()
+    assert missed.seen == ["e1", "e2", "the idle"]
+
+
+def test_an_idle_that_was_missed_and_finds_no_room_stays_the_one_that_was_missed() -> None:
+    desk = Desk()
+    outlet = desk.join()
+    outlet.full = True
+    desk.end("the idle")
+    desk.drained(outlet)
+    outlet.room_for = 1
+    desk.store.do_all()
+    assert outlet.seen == ["e1"]
+    desk.drained(outlet)
+    desk.store.do_all()
+    assert outlet.seen == ["e1", "the idle"]
+
+
 @pytest.mark.parametrize("missed", ["behind", "overtaken"])
 def test_an_idle_that_comes_while_the_session_is_asked_for_it_is_not_told_again(
     missed: str,
