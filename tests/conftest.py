@@ -34,3 +34,6 @@ def model() -> Iterator[ModelThread]:
 # it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# The machines' comparisons stand beside their tests: they too say where two lists differ.
+pytest.register_assert_rewrite("tests.machine")

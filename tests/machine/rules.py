@@ -34,7 +34,13 @@ def with_rules(
 
 def _rule(step: Callable[..., Any]) -> Callable[..., None]:
     def run(self: Any, who: int, which: int, how: int) -> None:
-        self.step(step, who, which, how)
+        taken: list[str] = self.__dict__.setdefault("taken", [])
+        taken.append(f"{step.__name__}(who={who}, which={which}, how={how})")
+        try:
+            self.step(step, who, which, how)
+        except Exception as error:
+            error.add_note("behind " + ", ".join(taken))  # also where it does not come again
+            raise
 
     run.__name__ = step.__name__
     made: Callable[..., None] = rule(who=WHO, which=WHICH, how=HOW)(run)
