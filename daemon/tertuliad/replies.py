@@ -150,28 +150,33 @@ async def settled(source: Future[T]) -> T:
         del source  # what is raised holds this frame
 
 
+def _made(source: Future[T], make: Callable[[T], Any]) -> Reply:
+    """A reply of what `make` makes of the result of `source`, which is done."""
+    error = source.exception()
+    if error is not None:
+        return Reply.failed(error)
+    try:
+        return Reply.of(make(source.result()))
+    except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for the reply
+        return Reply.failed(failure)
+
+
 def mapped(source: Future[T], change: Callable[[T], Any]) -> Reply:
     """A reply with `change(result)` once `source` has its result; failures pass through. What
     cancels it cancels `source`."""
+    if source.done():
+        return _made(source, change)
     reply = Reply(source.cancel)
-
-    def done(future: Future[T]) -> None:
-        error = future.exception()
-        if error is not None:
-            reply.fail(error)
-            return
-        try:
-            reply.give(change(future.result()))
-        except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for the reply
-            reply.fail(failure)
-
-    source.add_done_callback(done)
+    source.add_done_callback(lambda done: reply.follow(_made(done, change)))
     return reply
 
 
 def then(source: Future[T], go_on: Callable[[T], Future[Any]]) -> Reply:
     """A reply that follows `go_on(result)` once `source` has its result; failures pass through.
     What cancels it cancels what it waits for, or will wait for. Whoever asks now asks on then."""
+    if source.done():
+        made = _made(source, go_on)
+        return made if made.exception() is not None else _as_reply(made.result())
     who = asker.get()
     under_way: list[Future[Any]] = [source]
     is_cancelled = False
@@ -184,21 +189,22 @@ def then(source: Future[T], go_on: Callable[[T], Future[Any]]) -> Reply:
     reply = Reply(cancel)
 
     def done(first: Future[T]) -> None:
-        if first.exception() is not None:
-            reply.follow(first)
+        with asking(who):
+            made = _made(first, go_on)
+        if made.exception() is not None:
+            reply.follow(made)
             return
-        try:
-            with asking(who):
-                under_way[0] = following = go_on(first.result())
-        except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for the reply
-            reply.fail(failure)
-            return
+        under_way[0] = following = made.result()
         following.add_done_callback(reply.follow)
         if is_cancelled:
             following.cancel()
 
     source.add_done_callback(done)
     return reply
+
+
+def _as_reply(source: Future[Any]) -> Reply:
+    return source if isinstance(source, Reply) else mapped(source, lambda result: result)
 
 
 def all_settled(replies: list[Reply]) -> Reply:

@@ -433,6 +433,8 @@ class Session:
 
     def _settle_missed(self, state: SessionState) -> None:
         """Answer who waits for a message that another process has handled."""
+        if not self.waited_for:
+            return
         known: dict[str, str | None] = {item.message_id: None for item in state.pending}
         if state.turn is not None and state.turn.message_id is not None:
             known[state.turn.message_id] = state.turn.id

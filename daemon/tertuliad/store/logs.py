@@ -89,9 +89,26 @@ def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) ->
     return found
 
 
-def bytes_behind(db: sqlite3.Connection, parts: list[tuple[int, int]], after: int) -> int:
-    """The bytes of the events behind seq `after`."""
-    return sum(size(db, part, after, upto) for part, upto in parts)
+_SMALL = """
+SELECT id, type, CASE WHEN length(body) <= ? THEN body END
+FROM events WHERE id BETWEEN ? AND ? ORDER BY id
+"""
+
+
+def read_small(
+    db: sqlite3.Connection, parts: list[tuple[int, int]], after: int, most: int
+) -> list[Record] | None:
+    """The records behind seq `after`; None: they have more bytes than `most`, and what is large
+    among them was not read."""
+    found: list[Record] = []
+    for part, upto in parts:
+        wanted = (most, event_id(part, after + 1), event_id(part, upto))
+        for row_id, kind, body in db.execute(_SMALL, wanted):
+            if body is None or len(body) > most:
+                return None
+            most -= len(body)
+            found.append(Record(seq_of(row_id), kind, body))
+    return found
 
 
 def _read_part(
@@ -239,9 +256,10 @@ def snapshot(db: sqlite3.Connection, segment: int) -> bytes:
     return body
 
 
-def size(db: sqlite3.Connection, segment: int, after: int = -1, upto: int = MAX_SEQ) -> int:
+def size(db: sqlite3.Connection, segment: int) -> int:
+    """The bytes of the segment's own events."""
     row = db.execute(
         "SELECT coalesce(sum(length(body)), 0) FROM events WHERE id BETWEEN ? AND ?",
-        (event_id(segment, after + 1), event_id(segment, upto)),
+        (event_id(segment, 0), event_id(segment, MAX_SEQ)),
     ).fetchone()
     return int(row[0])

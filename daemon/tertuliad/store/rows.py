@@ -80,7 +80,8 @@ def update(
 def made(values: tuple[Any, ...]) -> Row:
     """The row of a result in the order of `LISTED`."""
     named = dict(zip(COLUMNS, values, strict=True))
-    named.update({flag: bool(named[flag]) for flag in _FLAGS})
+    for flag in _FLAGS:
+        named[flag] = bool(named[flag])
     return Row(**named)
 
 

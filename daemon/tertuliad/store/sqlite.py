@@ -306,24 +306,20 @@ def _load(
         parts = logs.chain(db, segment, limits.LIGHT_SEGMENTS + 1 if light else None)
         kept = logs.newest_snapshot(db, parts) if snapshots else None
         part, after, size = kept or (0, 0, 0)
-        if light and not _is_light(db, parts, row.head - after, after, size):
-            raise _NotLight
-        records = logs.read(db, parts, Range(after=after))
+        records: list[Record] | None
+        if light:
+            few = len(parts) <= limits.LIGHT_SEGMENTS and row.head - after <= limits.LIGHT_EVENTS
+            most = limits.LIGHT_BYTES - size
+            records = logs.read_small(db, parts, after, most) if few and most >= 0 else None
+            if records is None:
+                raise _NotLight
+        else:
+            records = logs.read(db, parts, Range(after=after))
         snapshot = None if kept is None else logs.snapshot(db, part)
         return Log(row, snapshot, records if snapshots else _sound(session_id, records))
     finally:
         if db.in_transaction:
             db.execute("COMMIT")
-
-
-def _is_light(
-    db: sqlite3.Connection, parts: list[tuple[int, int]], events: int, after: int, size: int
-) -> bool:
-    """Whether a log can be read in no time: its `parts`, as far as they were looked up, `events`
-    behind seq `after`, and a snapshot of `size` bytes before them."""
-    if len(parts) > limits.LIGHT_SEGMENTS or events > limits.LIGHT_EVENTS:
-        return False
-    return size + logs.bytes_behind(db, parts, after) <= limits.LIGHT_BYTES
 
 
 def _read(db: sqlite3.Connection, session_id: str, wanted: Range) -> list[Record]:
