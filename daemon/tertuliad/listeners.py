@@ -249,6 +249,10 @@ async def turn_away(stream: anyio.abc.SocketStream) -> None:
                     await stream.receive()
 
 
+PEER_GONE = (OSError, RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+"""What comes of a peer that resets; uvloop says with a `RuntimeError` that it has closed."""
+
+
 async def accept(
     listener: anyio.abc.Listener[anyio.abc.SocketStream],
     client: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
@@ -260,8 +264,10 @@ async def accept(
     async def guarded(stream: anyio.abc.SocketStream) -> None:
         try:
             await client(stream)
-        except Exception as error:  # noqa: BLE001 - of a peer that resets, uvloop raises what it likes
+        except PEER_GONE as error:
             log.info("a client was gone before it was served: %r", error)
+        except Exception:
+            log.exception("serving a client failed")
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(limits.CLOSE_S):
                 await stream.aclose()

@@ -211,6 +211,8 @@ class Gate:
                 " unanswered; wait for answers and send this one again.",
                 retry_ms=limits.IN_FLIGHT_RETRY_MS,
             )
+        if request.method in ENDING:
+            return None
         if self._in_flight and self._bytes_in_flight + len(request.params) > limits.BYTES_IN_FLIGHT:
             return errors.Overloaded(
                 f"The unanswered requests of this connection have {limits.BYTES_IN_FLIGHT} bytes"

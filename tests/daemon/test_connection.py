@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tertulia_protocol import errors, framing
 from tertulia_protocol.framing import encode_frame
 from tertuliad import limits
-from tertuliad.listeners import acknowledging
+from tertuliad.listeners import accept, acknowledging
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import pair
@@ -727,3 +727,24 @@ async def test_a_connection_that_has_ended_holds_nothing_of_what_was_on_its_way(
         assert not connection.outbox_bytes
         assert not connection._outbox
         assert not connection._framer.mid_frame
+
+
+async def test_a_bug_in_serving_a_client_ends_that_client_alone_and_is_logged_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(stream: anyio.abc.SocketStream) -> None:
+        raise KeyError(await stream.receive())
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(accept, listener, broken, tasks)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        for _ in range(2):
+            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                await stream.send(b"x")
+                with pytest.raises(anyio.EndOfStream):
+                    await stream.receive()
+        tasks.cancel_scope.cancel()
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tertulia_protocol.layout import DATABASE_FILE
 from tertuliad import limits
 from tests.support.held_deletions import hold_deletions
+from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import pair
 
 pytestmark = pytest.mark.anyio
@@ -188,3 +190,39 @@ async def test_who_follows_a_deleted_session_learns_it_though_its_outbox_is_full
         )
         call.finish("x")
         await client.next_event("session.idle", "busy")
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("session.resume", {}),
+        ("session.metadata.update", {"metadata": {"kept": True}}),
+        ("session.delete", {}),
+    ],
+)
+async def test_what_is_asked_of_a_session_while_a_deletion_leaves_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, more: dict[str, Any]
+) -> None:
+    """A prune finds at the last moment that the session has come into use elsewhere."""
+    async with pair(tmp_path) as (client, room), pair(tmp_path) as (there, _):
+        await client.create("a")
+        await client.request("session.detach", {"sessionId": "a"})
+        held = hold_deletions(room, monkeypatch)
+        pruning = await client.ask("sessions.pruneOld", {"olderThanDays": 0})
+        with anyio.fail_after(PATIENCE_S):
+            while not held.asked:
+                await client.request("ping")
+        for used, params in (("resume", {}), ("name.set", {"name": "kept"}), ("detach", {})):
+            await there.request(f"session.{used}", {"sessionId": "a", **params})
+        other = room.connect()
+        asked = await other.ask(method, {"sessionId": "a", **more})
+        await other.request("ping")
+        held.may_go.set()
+        answer = (await other.answer(asked))["result"]
+        assert (await client.answer(pruning))["result"]["deleted"] == []
+        left = (await other.request("session.list"))["sessions"]
+        if method == "session.delete":
+            assert answer == {"success": True}
+            assert left == []
+        else:
+            assert [row["sessionId"] for row in left] == ["a"]

@@ -125,6 +125,23 @@ def test_what_ends_a_turn_is_taken_though_too_many_requests_wait(
     assert refused["id"] == 3
 
 
+def test_what_ends_a_turn_is_taken_though_too_many_bytes_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BYTES_IN_FLIGHT", 1)
+    taken: list[Any] = []
+
+    def take(caller: Any, params: Any) -> Reply:
+        taken.append(params)
+        return Reply()
+
+    gate = GateAlone(dict.fromkeys((AT_ONCE, "session.abort"), take))
+    gate.ask(AT_ONCE, 1, {"message": "waits"})
+    gate.ask("session.abort", 2, {"sessionId": "s"})
+    assert len(taken) == 2
+    assert not gate.sent
+
+
 def test_too_many_unanswered_requests_are_refused_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

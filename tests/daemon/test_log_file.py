@@ -13,6 +13,7 @@ import pytest
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.store.file import DatabaseFile
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.pages import Image
 from tertuliad.store.schema import FILE_NAME
@@ -114,16 +115,25 @@ async def test_what_would_be_written_to_a_removed_file_is_refused(
     store.close()
 
 
+@pytest.mark.parametrize("first", ["done", "refused"])
 async def test_the_folder_of_a_new_log_is_synced_before_anything_is_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     synced: list[int] = []
+
+    def refuse(file: DatabaseFile) -> None:
+        raise StoreFailed("not now")
 
     def noted(fd: int) -> None:
         synced.append(os.fstat(fd).st_ino)
 
     monkeypatch.setattr(os, "fsync", noted)
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
+    if first == "refused":
+        with monkeypatch.context() as patch:
+            patch.setattr(DatabaseFile, "check", refuse)
+            with pytest.raises(StoreFailed):
+                await done(store.create(event("s", 1)))
     await done(store.create(event("s", 1)))
     assert tmp_path.stat().st_ino in synced
     store.close()

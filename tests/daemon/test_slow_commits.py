@@ -3,15 +3,18 @@ twice, and nobody waits for ever."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from tertuliad.replies import Reply
+from tertuliad import limits
+from tertuliad.replies import Reply, settled
 from tertuliad.store.base import Append
 from tertuliad.store.sqlite import SqliteStore
 from tests.support.in_process_model import PATIENCE_S
@@ -112,3 +115,34 @@ async def test_a_turn_that_is_over_has_no_call_open(tmp_path: Path, commits: Slo
         await client.next_event("session.idle", S)
         with anyio.fail_after(PATIENCE_S):
             await call.ended.wait()
+
+
+async def test_a_history_that_is_read_as_its_turn_is_aborted_is_not_the_next_turns(
+    tmp_path: Path, commits: SlowCommits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the turn and the next message are folded already, and not stored yet."""
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 4)
+    async with pair(tmp_path) as (client, room):
+        await client.create(S)
+        for prompt in ("a", "b"):
+            await client.turn(S, prompt)
+            await room.model.next_call()
+        room.sessions.let_go()
+        room.model.hold = True
+        free = threading.Event()
+        room.store.beside(partial(free.wait, PATIENCE_S))  # the reader has something else to do
+        for prompt in ("one", "two"):
+            await client.say(S, prompt)
+        commits.hold = True
+        aborted = await client.ask("session.abort", {"sessionId": S})
+        await client.request("ping")
+        free.set()
+        await settled(room.store.beside(list))  # behind the history
+        await client.request("ping")
+        await commits.release()
+        assert (await client.answer(aborted))["result"]["success"]
+        call = await room.model.next_call()
+        while call.ended.is_set():  # that of the turn that was aborted
+            call = await room.model.next_call()
+        said = [m.content for m in call.request.messages if m.role == "user"]
+        assert said == ["a", "b", "one", "two"]

@@ -14,7 +14,7 @@ from tertuliad import limits
 from tertuliad.providers.base import ProviderFailed
 from tertuliad.sessions.retry import Tried, TurnLimits, wait_before_retry
 from tests.support.frames_client import FramesClient, Message
-from tests.support.pair import ONE_TRY, Room, pair
+from tests.support.pair import ONE_TRY, Models, Room, pair
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +222,19 @@ async def test_a_turn_that_takes_too_long_in_all_ends_though_the_model_goes_on(
         assert error["data"]["errorType"] == "timeout"
         assert "longer than the 0.2 s" in error["data"]["message"]
         assert len(room.model.calls) == 1
+
+
+async def test_a_turn_whose_model_is_looked_for_without_end_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Models, "resolve", lambda *_: anyio.sleep_forever())
+    async with pair(tmp_path, turn_limits=TurnLimits(timeout_s=0.2)) as (client, _):
+        await client.create("s")
+        await client.say("s", "hello")
+        await client.next_event("session.idle", "s")
+        check_one_end(client)
+        (error,) = of(client, "session.error")
+        assert error["data"]["errorType"] == "timeout"
 
 
 # Aborts

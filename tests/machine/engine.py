@@ -84,9 +84,11 @@ class Engine:
             if paper.turn is not None:
                 paper.turn.orphan = True
         self.daemon.take_up()
-        for paper in self.book.papers.values():
-            if paper.waiting:
-                paper.go_on()
+        taken_up = [paper for paper in self.book.papers.values() if paper.waiting]
+        for paper in taken_up:
+            paper.go_on()
+        for paper in taken_up:
+            paper.modified = self.book.clock  # which of them is first is the daemon's affair
         self._settled = -1
 
     async def _found(self, states: list[dict[str, Paper]]) -> dict[str, Paper]:

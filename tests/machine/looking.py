@@ -50,7 +50,7 @@ async def list_pages(engine: Engine, who: int, which: int, how: int) -> None:
             assert newer["modifiedTime"] >= older["modifiedTime"]
             if newer["modifiedTime"] > older["modifiedTime"]:
                 first, second = papers[newer["sessionId"]], papers[older["sessionId"]]
-                assert first.modified > second.modified
+                assert first.modified >= second.modified
 
 
 async def search(engine: Engine, who: int, which: int, how: int) -> None:

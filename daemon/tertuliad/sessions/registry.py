@@ -18,12 +18,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 import anyio
 
 from tertulia_protocol.errors import SessionNotFound
 from tertuliad import limits
-from tertuliad.replies import Reply, then
+from tertuliad.replies import Reply, all_settled, then
 from tertuliad.sessions import past_turns
 from tertuliad.sessions.decide import Decide, Decision, turns
 from tertuliad.sessions.refusals import exists
@@ -60,7 +61,7 @@ class Sessions:
         its id is being deleted, that is waited for."""
         before = self._live.get(session_id)
         if before is not None and before.deletion is not None:
-            return _behind(before.deletion, lambda: self.create(session_id, command))
+            return _behind(before.deletion, partial(self.create, session_id, command))
         self._let_go_old()
         session = self._slot(session_id)
         if session is None:
@@ -81,8 +82,7 @@ class Sessions:
 
     def post(self, session_id: str, command: Decide, *, first: bool = False) -> Reply:
         """Have `command` done by a session, which is brought back if need be."""
-        session = self._brought_back(session_id)
-        return self._watched(session, session.post(command, first=first))
+        return self._asked(session_id, lambda session: session.post(command, first=first))
 
     def go_on(self, session_id: str) -> Reply:
         """Start the turn of a message that was left waiting, unless it waits for a key."""
@@ -95,8 +95,7 @@ class Sessions:
     def delete(self, session_id: str, known: Row | None = None) -> Reply:
         """Remove a session, live or stored, if it is as `known`; answers the bytes it had, None:
         there was none, or it stays."""
-        session = self._brought_back(session_id)
-        return self._watched(session, session.delete(known))
+        return self._asked(session_id, lambda session: session.delete(known))
 
     def lose(self, session_id: str) -> bool:
         """Let go of a session that another process has deleted, with the turn that runs here.
@@ -117,7 +116,6 @@ class Sessions:
 
     def turn_of(self, session_id: str, message_id: str) -> Reply:
         """Completed with the `TurnEnd` of a message that was accepted, now or before."""
-        session = self._brought_back(session_id)
         world = self._world
 
         def ended(waiting: Reply | None) -> Reply:
@@ -125,7 +123,8 @@ class Sessions:
                 world.store, world.owners.elsewhere, session_id, message_id
             )
 
-        return then(self._watched(session, session.turn_of(message_id)), ended)
+        asked = self._asked(session_id, lambda session: session.turn_of(message_id))
+        return then(asked, ended)
 
     def told(self, session_id: str) -> int:
         """The last stored seq that was published here, or read, of a session in memory."""
@@ -227,10 +226,18 @@ class Sessions:
                 else:
                     del self._live[session.id]
 
+    def _asked(self, session_id: str, ask: Callable[[Session], Reply]) -> Reply:
+        """What a session answers, which is brought back if need be; where it is being deleted, what
+        it answers then, if it stays."""
+        session = self._brought_back(session_id)
+        if session.deletion is not None:
+            return _behind(session.deletion, partial(self._asked, session_id, ask))
+        return self._watched(session, ask(session))
+
     def _brought_back(self, session_id: str) -> Session:
         self._let_go_old()
         session = self._live.get(session_id)
-        if session is None or (session.gone and not session.deleting):
+        if session is None or (session.gone and session.deletion is None):
             return self._taken_in(Session(session_id, self._world, is_new=False))
         session.used_s = time.monotonic()
         self._live.move_to_end(session_id)
@@ -241,7 +248,7 @@ class Sessions:
         that is about to go, and stay behind it."""
         session = self._live.get(session_id)
         if session is not None and session.gone:
-            if not session.deleting:
+            if session.deletion is None:
                 del self._live[session_id]
             return None
         return session
@@ -251,7 +258,7 @@ class Sessions:
         too many."""
 
         def check(_: Future[object]) -> None:
-            left = session.gone and not session.deleting
+            left = session.gone and session.deletion is None
             if left and self._live.get(session.id) is session:
                 del self._live[session.id]
             self._answered += 1
@@ -266,6 +273,4 @@ class Sessions:
 
 def _behind(first: Reply, ask: Callable[[], Reply]) -> Reply:
     """What `ask` answers, asked once `first` has come out, however."""
-    final = Reply()
-    first.add_done_callback(lambda _: ask().add_done_callback(final.follow))
-    return final
+    return then(all_settled([first]), lambda _: ask())

@@ -21,7 +21,7 @@ from tertuliad.sessions import history
 from tertuliad.sessions.decide import Decide, Decision, answering
 from tertuliad.sessions.decide.answering import Outcome, Progress
 from tertuliad.sessions.loading import made_of
-from tertuliad.sessions.state import SessionState, folded_history
+from tertuliad.sessions.state import OpenTurn, SessionState, folded_history
 from tertuliad.sessions.turn import Plan, Turn
 from tertuliad.sessions.world import World
 from tertuliad.store.base import Range, Store
@@ -87,7 +87,7 @@ class TurnHere:
             turn_id=state.turn.id,
             created_ms=state.created_ms,
             config=state.config,
-            history=partial(_history, world.store, state),
+            history=partial(_history, world.store, state, state.turn),
             headers=world.request_headers.of(state.id, state.turn.message_id),
         )
         progress = Progress(turn_id=state.turn.id, message_id=new_id())
@@ -123,14 +123,16 @@ class TurnHere:
         self.stop()
 
 
-async def _history(store: Store, state: SessionState) -> list[Message]:
-    """What the model reads, loaded where that was not needed until now."""
+async def _history(store: Store, state: SessionState, turn: OpenTurn) -> list[Message]:
+    """What the model reads, loaded where that was not needed until now. Where `turn` is over by
+    then, more was folded since: it is loaded again for the next one."""
     if state.history is None:
         wanted = Range(before=state.seq + 1, types=history.TYPES)
         records = await settled(store.read(state.id, wanted))
         messages = await settled(made_of(store, records, partial(folded_history, records)))
-        if state.history is None:
-            state.history = messages
+        if state.history is not None or state.turn is not turn:
+            return messages
+        state.history = messages
     return list(state.history)
 
 

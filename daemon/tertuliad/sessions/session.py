@@ -116,14 +116,9 @@ class Session:
         return self._turn.id or (None if turn is None else turn.id)
 
     @property
-    def deleting(self) -> bool:
-        """Whether it is being deleted."""
-        return self.deletion is not None
-
-    @property
     def in_use(self) -> bool:
         """Whether it runs, or somebody waits for what it will say."""
-        return self.running or self.deleting or self.waited_for
+        return self.running or self.deletion is not None or self.waited_for
 
     @property
     def waited_for(self) -> bool:
@@ -186,9 +181,6 @@ class Session:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
         where it was not there, or is not as `known` any more."""
         reply = Reply()
-        if self.deletion is not None:
-            self.deletion.add_done_callback(partial(_deleted_once, reply))
-            return reply
         self.gone, self.deletion = True, reply
         ran = self._turn_id
         self._turn.stop()
@@ -222,7 +214,7 @@ class Session:
 
     def lose(self) -> bool:
         """Another process has deleted it; False: a command is under way, which finds that out."""
-        if self._busy or self._inbox or self.deleting:
+        if self._busy or self._inbox or self.deletion is not None:
             return False
         self.gone = True
         self._turn.stop()
@@ -446,7 +438,7 @@ class Session:
     def forget(self) -> None:
         """What is in memory of it may be old, and somebody waits for it: the log is folded anew
         with the next command."""
-        if not (self.running or self.deleting):
+        if not self.running and self.deletion is None:
             self._state = None
 
     def _not_there(self) -> None:
@@ -550,12 +542,3 @@ class Session:
     def _nowhere(self) -> SessionState:
         """Stands for a state that was forgotten."""
         return SessionState(id=self.id, created_ms=self._modified_ms, seq=self._telling.seq)
-
-
-def _deleted_once(reply: Reply, done: Future[object]) -> None:
-    """The first who asked has deleted it; the next one finds nothing."""
-    error = done.exception()
-    if error is not None:
-        reply.fail(error)
-    else:
-        reply.give(None)

@@ -86,7 +86,7 @@ class Turn:
         target: Target | None = None
         outcome: Outcome | None = None
         try:
-            with anyio.CancelScope() as scope:
+            with anyio.CancelScope(deadline=last) as scope:
                 self._scope = scope
                 target = await self._target()
                 outcome = await self._call(target, last, scope)

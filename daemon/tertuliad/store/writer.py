@@ -75,6 +75,8 @@ class Writer:
         """The thread has the connection."""
         self._doubtful = False
         """A sync has failed."""
+        self._is_placed = False
+        """That the log is a file of its folder is durable, as far as that can be had."""
         self._closed = False
 
     @property
@@ -132,7 +134,7 @@ class Writer:
     def _made_here(self, group: list[Change]) -> list[Any] | None:
         """The outcomes of changes that were made at once; None: the thread makes them, or finds out
         why not, and has time to wait."""
-        if self._db is None:
+        if self._db is None or not self._is_placed:
             return None
         try:
             self._file.check()
@@ -218,7 +220,6 @@ class Writer:
 
     def _make_whole(self, works: list[Work]) -> list[Any]:
         """Make changes and make them durable, however long it takes."""
-        is_first = self._db is None
         if self._db is None:
             self._db = self._file.open()
         self._db.execute(f"PRAGMA busy_timeout = {int(limits.STORE_BUSY_TIMEOUT_S * 1000)}")
@@ -229,9 +230,10 @@ class Writer:
             outcomes = _each_made(self._db, works)
         finally:
             self._db.execute("PRAGMA busy_timeout = 0")  # the loop's thread never waits for a lock
-        if is_first:  # the log is a new file, and SQLite leaves its first sync to us
+        if not self._is_placed:  # the log is a new file, and SQLite leaves its first sync to us
             with contextlib.suppress(OSError):  # not every file system syncs folders
                 sync_folder(self._file.path.parent)
+            self._is_placed = True
         return self._sync(outcomes)
 
     def _do_bare(self, works: list[Work]) -> list[Any]:
