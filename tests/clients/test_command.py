@@ -86,6 +86,7 @@ READING = [
     ["archive", "s1"],
     ["delete", "s1"],
     ["prune", "--older-than", "30d"],
+    ["call", "ping"],
     ["doctor"],
 ]
 

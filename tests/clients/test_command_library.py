@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tertulia import Client, DaemonFailed, launch
+from tertulia_protocol.methods.registry import METHODS
 from tests.clients.command import TERTULIA, ok, run, running
 from tests.clients.conftest import BOUND_S, Model, Served
 
@@ -397,3 +398,31 @@ def test_the_readme_names_every_command(home: Path) -> None:
     offered = re.findall(r"^ {4}(\w+) ", ok("--help"), re.MULTILINE)
     assert len(offered) > 15
     assert sorted({*told}) == sorted(offered)
+
+
+def test_what_has_no_command_is_called_by_its_own_name(served: Served) -> None:
+    said("a", "one")
+    snapshot = json.loads(ok("call", "session.metadata.snapshot", '{"sessionId": "a"}'))
+    assert snapshot["sessionId"] == "a"
+    piped = ok("call", "session.name.get", "-", stdin='{"sessionId": "a"}')
+    assert json.loads(piped) == json.loads(ok("call", "session.name.get", '{"sessionId": "a"}'))
+    listed = json.loads(ok("call", "rpc.discover"))["methods"]
+    assert {each["name"] for each in listed} == {*METHODS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "reason"),
+    [
+        (["session.name.get", '{"sessionId": "a b"}'], "", 1, "$.sessionId: "),
+        (["session.nothing"], "", 1, "session.nothing"),
+        (["session.name.get", "-"], '{"sessionId"', 1, "not a JSON object"),
+        (["session.name.get", "[]"], "", 2, "not a JSON object"),
+        ([], "", 2, "METHOD"),
+    ],
+)
+def test_what_cannot_be_called_is_said_in_the_words_of_the_wire(
+    served: Served, arguments: list[str], stdin: str, code: int, reason: str
+) -> None:
+    done = run("call", *arguments, stdin=stdin)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert reason in done.stderr

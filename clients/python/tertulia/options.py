@@ -38,6 +38,10 @@ own counts those of its file; what was deleted is not counted any more."""
 PRUNE_EPILOG = """\
 AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
 attached to, or in which messages wait always stay."""
+CALL_EPILOG = """\
+spec/methods.md has the methods, and `tertulia call rpc.discover` their shapes. The result is
+printed as it came, in one line of JSON. Where no shared daemon runs, what was begun ends with the
+command."""
 DOCTOR_EPILOG = """\
 Exit code 0: nothing is wrong; 1: there are faults; 2: it cannot be checked."""
 SEND_HINT = (
@@ -236,6 +240,17 @@ def _running(add: Add) -> None:
     doctor = add("doctor", "commands.serving:doctor", "check the data folder")
     doctor.add_argument("--repair", action="store_true", help="mend what can be; no daemon may run")
     doctor.epilog = DOCTOR_EPILOG
+    call = add("call", "commands.calling:call", "ask for any method of the protocol")
+    call.add_argument("method", metavar="METHOD", help="such as session.metadata.snapshot")
+    call.add_argument(
+        "params",
+        nargs="?",
+        type=_params,
+        default={},
+        metavar="PARAMS",
+        help="a JSON object; - reads it from stdin",
+    )
+    call.epilog = CALL_EPILOG
     demo = add("demo", "demo:demo", "watch three conversations run at once")
     demo.add_argument("--model", help="instead of the embedded model")
     demo.epilog = DEMO_EPILOG
@@ -283,6 +298,16 @@ def _days(text: str) -> float:
     if days > MOST_DAYS:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {MOST_DAYS} days")
     return days
+
+
+def _params(text: str) -> str | dict[str, Any]:
+    if text == "-":
+        return text
+    try:
+        found: dict[str, Any] = json_decoder(dict[str, Any]).decode(_text(text))
+    except (msgspec.DecodeError, RecursionError) as fault:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object: {fault}") from None
+    return found
 
 
 class _Chosen(argparse.Action):
