@@ -21,6 +21,7 @@ STUCK = {
     "before the first byte": "[[fake-hang]]",
     "before the first delta": "[[fake-slowstart600000]]",
     "in the middle of the answer": "[[fake-n9-stall2]]",
+    "in the middle of a tool call": "[[fake-toollook-stall1]]",
 }
 
 

@@ -280,7 +280,9 @@ class Connection(asyncio.Protocol):
 
     def _start_stream(self, call: Call) -> None:
         tool = call.tool
-        if "empty" in call.script.flags or tool:
+        if tool and "stall" in call.script.numbers:
+            self.transport.write(STREAM_HEAD + http_chunk(call.tool_events(tool)[0]))
+        elif "empty" in call.script.flags or tool:
             events = b"".join(call.tool_events(tool)) if tool else b""
             self.finish(STREAM_HEAD + http_chunk(events + call.tail()) + b"0\r\n\r\n")
         elif "bytes1" in call.script.flags:

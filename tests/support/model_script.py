@@ -178,7 +178,7 @@ class Call:
     def tool_events(self, tool: str) -> list[bytes]:
         opening = {
             "role": "assistant",
-            "content": None,
+            "content": chunk_text(0, 5) if "stall" in self.script.numbers else None,
             "tool_calls": [
                 {
                     "index": 0,

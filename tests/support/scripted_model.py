@@ -13,7 +13,8 @@ wins: `fake` followed by words joined with `-`:
     toolNAME  call that tool first (arguments from `[[args:{...}]]`), answer after its result
     echo  `messages=<n> users=<n> bytes=<body bytes>`                 history  all user texts
     say  the text of `[[say:...]]`, which alone is enough             reasonN  N reasoning chunks
-    hang  never answer          stallN  N chunks, then silence        cutN  N chunks, then drop
+    hang  never answer          cutN  N chunks, then drop
+    stallN  N chunks, then silence; where a tool is called, a word and half of that call
     failN  N chunks, then an error object in the stream               nonsense  200, no SSE or JSON
     empty  no choices at all    nodone  end without finish or [DONE]   length  that finish reason
     choicesN  N choices (not streamed)     ndjson  the stream is answered with one JSON body

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=120.0, help="of random kills [%(default)g]"
     )
-    parser.add_argument("--kills", type=int, default=20, help="so many at least [%(default)s]")
+    parser.add_argument("--kills", type=int, default=200, help="so many at least [%(default)s]")
     parser.add_argument("--seed", type=int, help="repeats the commands of a run")
     parser.add_argument("--races", type=int, default=1000, help="between two daemons [%(default)s]")
     given = parser.parse_args()

@@ -10,6 +10,7 @@ knows nothing of this: the doors between its parts are watched from here.
 | `<write>.storing` | in the next 2 ms: while it waits, is made or is synced, on whatever thread |
 | `<write>.stored` | it is committed, and nobody was told |
 | `call.asked`, `call.told` | before and after a turn finds its model |
+| `tool.asked`, `tool.told` | before and after pieces of tool calls are put together |
 | `<event>.asked`, `<event>.told` | before and after followers get the event |
 | `evict.asked`, `evict.done` | before and after idle sessions are let go |
 """
@@ -37,6 +38,7 @@ if __name__ == "__main__":
 from tertuliad import entry
 from tertuliad.follow import Hub
 from tertuliad.models import Models
+from tertuliad.providers.openai_answer import ToolCalls
 from tertuliad.sessions.registry import Sessions
 from tertuliad.store.base import Append
 from tertuliad.store.sqlite import SqliteStore
@@ -49,6 +51,8 @@ STEPS = (
     *(f"{event}.{when}" for event in EVENTS for when in ("asked", "told")),
     "call.asked",
     "call.told",
+    "tool.asked",
+    "tool.told",
     "evict.asked",
     "evict.done",
 )
@@ -120,6 +124,7 @@ def watch(death: Death) -> None:
         around_write(name, lambda _, name=name: [name])  # type: ignore[misc]
     _around_publish(death)
     _around_resolve(death)
+    _around_tools(death)
     _around_let_go(death)
 
 
@@ -155,6 +160,18 @@ def _around_resolve(death: Death) -> None:
         return target
 
     setattr(Models, "resolve", resolve)  # noqa: B010
+
+
+def _around_tools(death: Death) -> None:
+    original = ToolCalls.add
+
+    def add(calls: ToolCalls, choice: int, pieces: Any) -> int:
+        death.at("tool.asked")
+        size = original(calls, choice, pieces)
+        death.at("tool.told")
+        return size
+
+    setattr(ToolCalls, "add", add)  # noqa: B010
 
 
 def _around_let_go(death: Death) -> None:

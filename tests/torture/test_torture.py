@@ -15,6 +15,7 @@ SHORT = (
     "user.message.asked",
     "assistant.turn_end.told",
     "call.asked",
+    "tool.told",
     "evict.asked",
 )
 """The steps of the suite: each write when it is durable and nobody was told, and one of each other

@@ -9,6 +9,7 @@ from tests.torture.client import Client
 
 SAY = "[[say:yes]]"
 SAY_HALF = "[[fake-n6-stall2]]"
+SAY_TOOL = "[[fake-toollook]]"
 TURNS = 4
 """With so many more than those of `_talk`, a snapshot is stored."""
 
@@ -38,8 +39,8 @@ class Walk(Client):
         self.wire.event(session, "assistant.message_delta")
         self._done(self.ask_to_say(session, SAY))
         self._done(self.wire.ask("session.abort", {"sessionId": session}))
-        for _ in range(TURNS):
-            self._done(self.ask_to_say(session, SAY, wait=True))
+        for prompt in (SAY_TOOL, *[SAY] * TURNS):
+            self._done(self.ask_to_say(session, prompt, wait=True))
 
     def _done(self, asked: int) -> None:
         answer = self.wire.answer(asked)
