@@ -1,4 +1,4 @@
-"""The process ends though nobody reads what it has to say."""
+"""The process ends with the one that it watches, and though nobody reads what it has to say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 
+import anyio
 import pytest
 
+from tertuliad import limits
+from tertuliad.lifetime import wait_for_death
 from tests.support.wire import BOUND_S
 
 ENDS = """
@@ -56,3 +59,39 @@ def test_a_stop_that_takes_too_long_is_ended_whatever_has_become_of_standard_err
             assert process.wait(BOUND_S) == 3
         finally:
             process.kill()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("platform", ["with a file for a process", "without one"])
+async def test_the_death_of_a_process_is_seen(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PARENT_POLL_S", 0.001)
+    if platform == "without one":
+        monkeypatch.delattr(os, "pidfd_open")
+    seen = anyio.Event()
+
+    async def watch(pid: int) -> None:
+        await wait_for_death(pid, is_parent=False)
+        seen.set()
+
+    async with anyio.create_task_group() as tasks:
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            tasks.start_soon(watch, process.pid)
+            await anyio.wait_all_tasks_blocked()
+            assert not seen.is_set()
+            process.kill()
+            process.wait(BOUND_S)
+            with anyio.fail_after(BOUND_S):
+                await seen.wait()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("platform", ["with a file for a process", "without one"])
+async def test_a_parent_that_is_another_one_by_now_is_gone(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform == "without one":
+        monkeypatch.delattr(os, "pidfd_open")
+    with anyio.fail_after(BOUND_S):
+        await wait_for_death(os.getpid(), is_parent=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon_process import SDK_FLAGS, TERTULIAD, DaemonProcess, stdio_daemon
+from tests.support.model_thread import ModelThread
+from tests.support.wire import BOUND_S, said
 
 
 def shell(before: str, behind: str = "") -> list[str]:
@@ -117,3 +120,22 @@ def test_no_other_file_gets_the_place_of_a_closed_standard_error(home: Path) -> 
         assert os.readlink(f"/proc/{daemon.pid}/fd/2") == os.devnull
         daemon.wire.close()
         assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("told", ["on the line", "in the file"])
+def test_an_idle_session_leaves_memory_after_the_time_that_the_daemon_was_told(
+    home: Path, model: ModelThread, told: str
+) -> None:
+    options = ["--log-level", "debug"]
+    if told == "on the line":
+        options += ["--session-idle-timeout", "0.05"]
+    else:
+        home.mkdir()
+        (home / "config.toml").write_text("session_idle_timeout = 0.05\n")
+    with stdio_daemon(home, *options) as daemon:
+        session = daemon.wire.create(model.provider())
+        given_up = time.monotonic() + BOUND_S
+        while f"{session} left memory" not in daemon.stderr:
+            daemon.wire.call("ping")
+            assert time.monotonic() < given_up
+        assert said(daemon.wire.turn(session, "[[say:back again]]")) == ["back again"]

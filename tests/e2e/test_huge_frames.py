@@ -3,13 +3,12 @@ they took is given back."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_process import DaemonProcess, tcp_daemon
+from tests.support.daemon_process import DaemonProcess, resident, tcp_daemon
 from tests.support.model_thread import ModelThread
 from tests.support.wire import Wire, frame, said
 
@@ -27,14 +26,6 @@ GIVEN_BACK = 96 * MIB
 def served(home: Path) -> Iterator[DaemonProcess]:
     with tcp_daemon(home, "--allow-anonymous", token=None) as daemon:
         yield daemon
-
-
-def resident(daemon: DaemonProcess) -> int:
-    """The bytes of memory that the daemon has."""
-    status = Path(f"/proc/{daemon.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def gives_back(daemon: DaemonProcess, wire: Wire, before: int, *, but: int = GIVEN_BACK) -> None:

@@ -163,6 +163,17 @@ def test_a_model_that_never_answers_is_given_up_after_the_time_that_the_daemon_w
         assert ["all is well"] in answers
 
 
+def test_a_model_that_never_ends_is_given_up_after_the_time_that_the_daemon_was_told(
+    home: Path, model: ModelThread
+) -> None:
+    with stdio_daemon(home, "--turn-retries", "0", "--turn-timeout", "0.3") as daemon:
+        session = daemon.wire.create(model.provider(), streaming=True)
+        events = daemon.wire.turn(session, "[[fake-n1000000-d20]]")
+        check_order(events)
+        assert error_of(events)["data"]["errorType"] == "timeout"
+        assert "0.3 s" in error_of(events)["data"]["message"]
+
+
 @pytest.mark.parametrize(
     "option",
     [("--turn-retries", "-1"), ("--turn-timeout", "nan"), ("--drain-grace", "soon")],

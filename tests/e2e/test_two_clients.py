@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
-from tests.support.daemon_process import DaemonProcess
+from tests.support.daemon_process import DaemonProcess, resident, tcp_daemon
 from tests.support.model_thread import ModelThread
 from tests.support.wire import BOUND_S, Wire, frame, said, types
+
+EVENTS, EVENT_BYTES = 150, 1_000_000
 
 
 def stored(wire: Wire, session: str) -> list[dict[str, Any]]:
@@ -92,6 +95,25 @@ def test_a_client_that_did_not_read_for_long_catches_up_without_gap_or_repeat(
         if types(late.events(session))[-1] != "session.idle":
             late.event(session, "session.idle", idles + 1)
         assert types(late.events(session))[-1] == "session.idle"
+
+
+def test_a_client_that_reads_nothing_costs_bounded_memory(home: Path, model: ModelThread) -> None:
+    """What it could not take would be twenty times as much."""
+    with (
+        tcp_daemon(home, "--allow-anonymous", token=None) as daemon,
+        socket.create_connection(("localhost", daemon.port), BOUND_S) as stream,
+    ):
+        speaks = daemon.connect()
+        session = speaks.create(model.provider())
+        stream.sendall(frame({"jsonrpc": "2.0", "id": 1, "method": "connect", "params": {}}))
+        resume = {"method": "session.resume", "params": {"sessionId": session}}
+        stream.sendall(frame({"jsonrpc": "2.0", "id": 2, **resume}))
+        speaks.event(session, "session.resume")
+        before = resident(daemon)
+        for number in range(EVENTS):
+            speaks.call("session.log", sessionId=session, message=f"{number} " + "x" * EVENT_BYTES)
+        speaks.event(session, "session.info", EVENTS)
+        assert resident(daemon) - before < EVENTS * EVENT_BYTES / 3
 
 
 def test_a_client_that_left_hears_no_more(shared: DaemonProcess, model: ModelThread) -> None:

@@ -175,6 +175,14 @@ class DaemonProcess:
         return wire
 
 
+def resident(daemon: DaemonProcess) -> int:
+    """The bytes of memory that the daemon has."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 @contextlib.contextmanager
 def stdio_daemon(
     home: Path,

@@ -14,6 +14,7 @@ has neither a task nor a timer of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from tertuliad.sessions.session import Session
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
 from tertuliad.store.base import Row
+
+log = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -194,6 +197,7 @@ class Sessions:
                 session.used_s = now
             elif now - session.used_s >= self._idle_s:
                 del self._live[session.id]
+                log.debug("session %s left memory", session.id)
 
     @property
     def in_memory(self) -> int:
