@@ -139,15 +139,18 @@ class Reply(Future[Any]):
 
 
 async def settled(source: Future[T]) -> T:
-    """Wait for the outcome of a future that is completed on the event loop's thread."""
-    if not source.done():
-        event = anyio.Event()
-        source.add_done_callback(lambda _: event.set())
-        await event.wait()
+    """Wait for the outcome of a future that is completed on the event loop's thread. Whoever leaves
+    meanwhile asks the work to stop."""
     try:
+        if not source.done():
+            event = anyio.Event()
+            source.add_done_callback(lambda _: event.set())
+            await event.wait()
         return source.result()
     finally:
-        del source  # what is raised holds this frame
+        if not source.done():
+            source.cancel()
+        del source  # what is raised holds this frame, and may do so until the collector comes
 
 
 def _made(source: Future[T], make: Callable[[T], Any]) -> Reply:

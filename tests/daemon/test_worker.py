@@ -5,18 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.errors import RpcError, StoreFailed
+from tertuliad.replies import Reply, mapped, settled
+from tertuliad.store.base import Log
+from tertuliad.store.sqlite import SqliteStore
 from tertuliad.store.worker import Worker
 from tests.support.in_process_model import PATIENCE_S
+from tests.support.pair import pair
 from tests.support.store_alone import done
 
 pytestmark = pytest.mark.anyio
@@ -130,3 +137,71 @@ async def test_a_thread_that_cannot_be_had_is_asked_for_again(
     assert raised.value.data["retryMs"]
     assert await done(worker.submit(lambda: 2)) == 2
     worker.close(lambda: None)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_done() -> None:
+    worker = Worker("tested", asyncio.get_running_loop())
+    begun, free = threading.Event(), threading.Event()
+    did: list[int] = []
+
+    def first() -> None:
+        begun.set()
+        free.wait(PATIENCE_S)
+        did.append(1)
+
+    running = worker.submit(first)
+    left, stays = (worker.submit(partial(did.append, number)) for number in (2, 3))
+    await anyio.to_thread.run_sync(begun.wait, PATIENCE_S)
+    for future in (running, left):
+        future.cancel()
+    free.set()
+    for future in (running, stays):  # what has begun is done
+        await done(future)
+    with pytest.raises(RpcError, match="cancelled"):
+        await done(left)
+    assert did == [1, 3]
+
+
+async def test_whoever_leaves_a_wait_asks_the_work_to_stop_and_keeps_nothing_of_it() -> None:
+    """The exception that ends a wait may live on in a cycle, with the frames that it has passed."""
+    stopped: list[bool] = []
+    reply = Reply(lambda: stopped.append(True))
+    kept = weakref.ref(reply)
+    waiting = asyncio.create_task(settled(reply))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError) as left:
+        await waiting
+    assert stopped
+    del reply
+    assert kept() is None, left
+
+
+async def test_nothing_is_read_for_a_client_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Log | None] = []
+    whole = SqliteStore.whole
+
+    def note(log: Log | None) -> Log | None:
+        read.append(log)
+        return log
+
+    def noted(store: SqliteStore, session_id: str) -> Future[Log | None]:
+        return mapped(whole(store, session_id), note)
+
+    monkeypatch.setattr(SqliteStore, "whole", noted)
+    async with pair(tmp_path) as (client, room):
+        await client.create("s")
+        leaving, free = room.connect(), threading.Event()
+        busy = room.store.beside(partial(free.wait, PATIENCE_S))
+        await leaving.request("session.resume", {"sessionId": "s"})
+        for _ in range(20):
+            await leaving.ask("session.export", {"sessionId": "s"})
+        await leaving.request("ping")
+        await leaving.aclose()
+        await room.gone(leaving)
+        free.set()
+        await settled(busy)
+        await client.request("session.export", {"sessionId": "s"})
+        assert len(read) == 1

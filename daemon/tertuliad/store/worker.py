@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
-from tertulia_protocol.errors import StoreFailed
+from tertulia_protocol.errors import StoreFailed, cancelled
 from tertuliad import limits
 from tertuliad.replies import Reply
 
@@ -21,7 +21,19 @@ T = TypeVar("T")
 
 
 CLOSED = "The store is closed: the daemon is stopping."
-Job = tuple[Callable[[], Any], Reply]
+
+
+class _Asked(Reply):
+    """What a job will answer. Whoever asked may leave: one that has not begun is not done then."""
+
+    given_up = False
+
+    def cancel(self) -> bool:
+        self.given_up = True
+        return False
+
+
+Job = tuple[Callable[[], Any], _Asked]
 
 
 class _Jobs:
@@ -85,7 +97,7 @@ class Worker:
         each has its turn; the jobs of one are done in their order."""
         if self._closed:
             return Reply.failed(StoreFailed(CLOSED))
-        reply = Reply()
+        reply = _Asked()
         try:
             self._start()
         except RuntimeError as error:
@@ -110,7 +122,7 @@ class Worker:
         is refused instead."""
         self._closed = True
         if self._thread is not None:
-            for _, reply in self._jobs.close((last, Reply()), drop=drop):
+            for _, reply in self._jobs.close((last, _Asked()), drop=drop):
                 reply.fail(StoreFailed(CLOSED))
             self._thread.join(limits.SHUTDOWN_GRACE_S)
 
@@ -126,6 +138,8 @@ class Worker:
             return False
         job, reply = item
         try:
+            if reply.given_up:
+                raise cancelled()
             result = job()
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits
             outcome = partial(reply.fail, error)
