@@ -72,4 +72,8 @@ def end_anyway(after_s: float, status: int = 1) -> None:
         finally:  # whatever has become of standard error
             os._exit(status)
 
-    threading.Thread(target=end, name="end-anyway", daemon=True).start()
+    try:
+        threading.Thread(target=end, name="end-anyway", daemon=True).start()
+    except RuntimeError:  # no thread is to be had: the kernel's timer ends the process, by a signal
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, after_s)

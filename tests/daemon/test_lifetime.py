@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -57,6 +58,20 @@ def test_a_stop_that_takes_too_long_is_ended_whatever_has_become_of_standard_err
         os.close(unread)
         try:
             assert process.wait(BOUND_S) == 3
+        finally:
+            process.kill()
+
+
+def test_a_stop_that_takes_too_long_is_ended_though_there_is_no_thread_for_it() -> None:
+    refuse = """
+import threading
+def refused(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refused
+"""
+    with subprocess.Popen([sys.executable, "-c", refuse + ENDS]) as process:
+        try:
+            assert process.wait(BOUND_S) == -signal.SIGALRM
         finally:
             process.kill()
 

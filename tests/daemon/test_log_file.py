@@ -13,6 +13,7 @@ import pytest
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.store.base import ListQuery
 from tertuliad.store.file import DatabaseFile
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.pages import Image
@@ -137,3 +138,36 @@ async def test_the_folder_of_a_new_log_is_synced_before_anything_is_answered(
     await done(store.create(event("s", 1)))
     assert tmp_path.stat().st_ino in synced
     store.close()
+
+
+@pytest.mark.parametrize("place", ["empty", "taken by another"])
+async def test_who_reads_first_while_the_folder_is_away_begins_nothing_in_its_place(
+    tmp_path: Path, place: str
+) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    store = SqliteStore(home, asyncio.get_running_loop())
+    await done(store.create(event("s", 1)))
+    home.rename(away)
+    if place == "taken by another":
+        other = SqliteStore(home, asyncio.get_running_loop())
+        await done(other.create(event("other", 1)))
+        other.close()
+    for _ in range(2):
+        with pytest.raises(StoreFailed, match="was moved, removed or replaced"):
+            await done(store.rows(ListQuery()))
+    assert home.exists() == (place == "taken by another")
+    shutil.rmtree(home, ignore_errors=True)
+    away.rename(home)
+    assert [row.id for row in (await done(store.rows(ListQuery()))).rows] == ["s"]
+    store.close()
+
+
+async def test_a_database_that_is_a_link_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    elsewhere = tmp_path / "elsewhere.db"
+    (tmp_path / "home" / FILE_NAME).symlink_to(elsewhere)
+    store = SqliteStore(tmp_path / "home", asyncio.get_running_loop())
+    with pytest.raises(StoreFailed, match="is a symbolic link"):
+        await done(store.create(event("s", 1)))
+    store.close()
+    assert not elsewhere.exists()

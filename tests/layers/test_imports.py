@@ -99,7 +99,13 @@ RULES = (
     ),
     Rule(
         "tertuliad.providers",
-        (PROTOCOL, "tertuliad.config", "tertuliad.limits", "tertuliad.open_files"),
+        (
+            PROTOCOL,
+            "tertuliad.config",
+            "tertuliad.limits",
+            "tertuliad.open_files",
+            "tertuliad.threads",
+        ),
         "a provider knows its own interface only: the engine is not its business",
     ),
     Rule(
@@ -223,6 +229,7 @@ RULES = (
     Rule("tertuliad.replies", (PROTOCOL, "tertuliad.askers"), "everybody completes replies"),
     Rule("tertuliad.garbage", (), "it is imported before everything else"),
     Rule("tertuliad.open_files", (), "everybody may meet the bound"),
+    Rule("tertuliad.threads", (), "everybody may meet the bound"),
     Rule("tertuliad.tasks", (), "everybody may be given a task"),
     Rule("tertuliad.limits", (), "every bound stands in one file that anybody may read"),
     Rule(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio.to_thread
 
 from tertulia_protocol.provider_config import is_http, is_loopback, public_url
-from tertuliad import limits, open_files
+from tertuliad import limits, open_files, threads
 from tertuliad.providers.base import FailureKind, ProviderFailed
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Http:
 
     def __init__(self) -> None:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by: is it this machine
+        self._has_threads = False
+        """Those that the first connection takes were there."""
 
     async def warm(self) -> None:
         """Import what the first call needs, in a thread. Does nothing when it is there."""
@@ -126,6 +128,9 @@ class Http:
         return Answer(response, url)
 
     async def _open(self, local: bool) -> aiohttp.ClientSession:
+        self._has_threads = self._has_threads or threads.pool_can_be_had()
+        if not self._has_threads:
+            raise ProviderFailed("unavailable", threads.TOLD, retryable=True)
         await self.warm()
         import aiohttp
 

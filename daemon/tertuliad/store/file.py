@@ -26,12 +26,24 @@ class DatabaseFile:
         their numbers are not given again."""
 
     def open(self) -> sqlite3.Connection:
-        """A connection of its own. Raises `StoreFailed`."""
+        """A connection of its own, to the file that the others have, if there are any: in the place
+        of one that was moved nothing is begun anew. Raises `StoreFailed`."""
+        self.check()
+        if self.path.is_symlink():
+            raise StoreFailed(
+                f"{self.path} is a symbolic link: SQLite would keep its log beside the file that it"
+                " leads to. Move the whole data folder there, and name that or link to it."
+            )
         try:
             self._hold.take()
             db = open_database(self.path)
         except OSError as error:
             raise failure(error, self.path) from error
+        try:
+            self.check()
+        except StoreFailed:
+            db.close()
+            raise
         names = (self._name, f"{self._name}-wal", f"{self._name}-shm")
         found = {name: known for name in names if (known := identity(name)) is not None}
         self._opened = found | self._opened

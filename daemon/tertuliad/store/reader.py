@@ -44,7 +44,7 @@ class Reader:
         except REFUSALS:
             raise
         except Exception as error:
-            raise failure(error) from error
+            raise failure(error, self._file.path) from error
 
     def _end(self) -> None:
         if self._db is not None:

@@ -25,6 +25,7 @@ import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tertulia_protocol.errors import StoreFailed
@@ -227,7 +228,7 @@ class Writer:
             self._file.check()
             if self._doubtful:
                 self._settle(self._db)
-            outcomes = _each_made(self._db, works)
+            outcomes = _each_made(self._db, works, self._file.path)
         finally:
             self._db.execute("PRAGMA busy_timeout = 0")  # the loop's thread never waits for a lock
         if not self._is_placed:  # the log is a new file, and SQLite leaves its first sync to us
@@ -247,7 +248,7 @@ class Writer:
         self.log.close()
 
 
-def _each_made(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
+def _each_made(db: sqlite3.Connection, works: list[Work], where: Path) -> list[Any]:
     """The outcomes of `works`: done together, or each alone where that fails."""
     outcomes: list[Any] = []
     for group in (works, *([work] for work in works)):
@@ -255,10 +256,10 @@ def _each_made(db: sqlite3.Connection, works: list[Work]) -> list[Any]:
             done = commit(db, group)
         except _Busy as busy:
             # Tried alone, each would wait as long again.
-            return outcomes + [failure(busy.error)] * (len(works) - len(outcomes))
+            return outcomes + [failure(busy.error, where)] * (len(works) - len(outcomes))
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits
             if len(group) == 1:
-                outcomes.append(failure(error))
+                outcomes.append(failure(error, where))
         else:
             outcomes += done
         if len(outcomes) == len(works):
