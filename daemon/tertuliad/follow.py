@@ -63,13 +63,13 @@ class Follower:
 
     __slots__ = ("idle", "missed", "news", "outlet", "owed", "pace", "seq", "session_id")
 
-    def __init__(self, outlet: Outlet, session_id: str, seq: int) -> None:
+    def __init__(self, outlet: Outlet, session_id: str, seq: int, *, missed: bool) -> None:
         self.outlet = outlet
         self.session_id = session_id
         self.seq = seq
         """What came before it was attached is read with getMessages."""
         self.pace = Pace.LIVE
-        self.missed = False
+        self.missed = missed
         """It has missed a piece of the answer that comes."""
         self.owed = False
         """It has missed a `session.idle`, or may have."""
@@ -156,11 +156,14 @@ class Hub:
         self._failing = False
         """The last read of a log has failed, and that was said."""
 
-    def attach(self, outlet: Outlet, session_id: str, seq: int) -> None:
-        """Follow the session from behind `seq` on; nothing to do the second time."""
+    def attach(
+        self, outlet: Outlet, session_id: str, seq: int, *, mid_answer: bool = False
+    ) -> None:
+        """Follow the session from behind `seq` on; nothing to do the second time. `mid_answer`:
+        pieces of an answer have been told already, which this one has missed."""
         followed = self._by_outlet.setdefault(outlet, {})
         if session_id not in followed:
-            follower = followed[session_id] = Follower(outlet, session_id, seq)
+            follower = followed[session_id] = Follower(outlet, session_id, seq, missed=mid_answer)
             room = self._rooms.setdefault(session_id, _Room(seq))
             room.followers = (*room.followers, follower)
 

@@ -484,3 +484,26 @@ async def test_a_key_is_used_for_its_session_alone(tmp_path: Path) -> None:
         assert [each in room.world.credentials for each in ("a", "b")] == [True, False]
         await client.request("session.delete", {"sessionId": "a"})
         assert "a" not in room.world.credentials
+
+
+async def test_who_attaches_in_the_middle_of_an_answer_gets_the_whole_and_then_pieces_again(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("a", streaming=True)
+        room.model.hold = True
+        await client.say("a", "first")
+        call = await room.model.next_call()
+        call.say("one ")
+        await client.next_event("assistant.message_delta")
+        late = room.connect()
+        await late.request("session.resume", {"sessionId": "a"})
+        call.finish("and the rest")
+        await late.next_event("session.idle")
+        await client.say("a", "second")
+        call = await room.model.next_call()
+        call.finish("all of it")
+        await late.until(lambda: types(late.events("a")).count("session.idle") == 2)
+        pieces = [e["data"]["deltaContent"] for e in late.events("a") if "delta" in e["type"]]
+        whole = [e["data"]["content"] for e in late.events("a") if e["type"] == "assistant.message"]
+        assert (pieces, whole) == (["all of it"], ["one and the rest", "all of it"])

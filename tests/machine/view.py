@@ -37,6 +37,8 @@ class View:
     def attach(self, paper: Paper, start: int) -> None:
         if self.paper is None:
             self.paper, self.start, self._missed = paper, start, False
+            for event in paper.told[:start]:
+                self._missed = missed_after(event, self._missed, taken=False)
 
     def detach(self) -> None:
         self.before, self.paper, self._stopped_at = self.expected(), None, None

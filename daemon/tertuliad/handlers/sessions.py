@@ -133,7 +133,8 @@ def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
     ctx.keep_providers(session_id, config)
     # The command is done and nothing of it is published yet: it is the first that is heard of.
-    ctx.hub.attach(caller, session_id, ctx.sessions.told(session_id))
+    told, mid_answer = ctx.sessions.told(session_id), ctx.sessions.answers(session_id)
+    ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer)
     ctx.opened()
 
 

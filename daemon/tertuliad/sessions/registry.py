@@ -134,6 +134,11 @@ class Sessions:
         session = self._slot(session_id)
         return 0 if session is None else session.told
 
+    def answers(self, session_id: str) -> bool:
+        """Whether pieces of an answer were told in the turn that runs here."""
+        session = self._slot(session_id)
+        return session is not None and session.answers
+
     def created_ms(self, session_id: str) -> int:
         """When a session that is in memory was made."""
         session = self._slot(session_id)

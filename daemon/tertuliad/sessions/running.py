@@ -70,6 +70,11 @@ class TurnHere:
         """None: there is none."""
         return None if self._turn is None else self._turn.id
 
+    @property
+    def answers(self) -> bool:
+        """Whether something of the answer was given on."""
+        return self._turn is not None and self._turn.answered
+
     def start(
         self,
         state: SessionState,

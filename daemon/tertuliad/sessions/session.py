@@ -151,6 +151,11 @@ class Session:
         """The last stored seq that was published here, or read."""
         return self._telling.seq
 
+    @property
+    def answers(self) -> bool:
+        """Whether pieces of an answer were told in the turn that runs here."""
+        return self._turn.answers
+
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
         reply = self._telling.waits.for_idle()

@@ -63,7 +63,7 @@ class Turn:
         self._scope: anyio.CancelScope | None = None
         """Of the try that is under way, or of the wait for the next."""
         self._stopped = False
-        self._answered = False
+        self.answered = False
         """Something of the answer was given on."""
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class Turn:
                 raise self._timed_out(last)
         except ProviderFailed as failure:
             name = target.display_name if target else None
-            tried = Tried(retries, time.monotonic() - started, self._answered)
+            tried = Tried(retries, time.monotonic() - started, self.answered)
             jitter = os.urandom(1)[0] / 255
             wait = wait_before_retry(failure, tried, self._world.turn_limits, jitter)
             if wait is not None:
@@ -158,7 +158,7 @@ class Turn:
             if piece.text or piece.reasoning:
                 if first is None:
                     first = time.monotonic()
-                self._answered = True
+                self.answered = True
                 self._events.delta(piece.text, piece.reasoning)
         if done is None:
             raise ProviderFailed("bad_response", "The model's answer has no end.")
