@@ -33,7 +33,7 @@ ACCEPT_TOLD_S = 60.0  # it is logged no more often, however long it goes on fail
 STRANGER_S = 10.0  # to say the token, where one is asked for; close
 CLOSE_S = 1.0  # a connection that is over, until its stream is; then it is left to itself
 STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
-STRANGER_BYTES = 1 * MIB  # one message before the token, and what may wait to be read; skip, close
+STRANGER_BYTES = 64 * KIB  # one message before the token, and what may wait to be read; skip, close
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
 CONNECTIONS_RETRY_MS = 1000  # a client comes and goes by its user's pace
 
