@@ -17,7 +17,8 @@ _encoder = msgspec.json.Encoder()
 
 
 class Audience:
-    """Outlives every connection. Whom it cannot tell because it lags will list anew anyway."""
+    """Outlives every connection. Whom it cannot tell because it lags will list anew anyway, and who
+    has said nothing yet has listed nothing."""
 
     def __init__(self, connections: set[Connection]) -> None:
         """`connections` are those that there are, whenever somebody looks."""
@@ -43,5 +44,5 @@ class Audience:
         for connection in self._connections:
             if connection in certainly:
                 connection.send(frame)
-            elif connection.authenticated:
+            elif connection.authenticated and connection.has_spoken:
                 connection.offer(frame)

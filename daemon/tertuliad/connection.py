@@ -48,6 +48,8 @@ class Connection:
     ) -> None:
         self._authenticated = authenticated
         self.is_socket = is_socket
+        self.has_spoken = not is_socket
+        """The peer has sent something; on stdio it has, to whom the handshake was answered."""
         self.on_low: Callable[[], None] | None = None
         """Called when the outbox has drained below its low mark after it was above the high."""
         self.on_end: Callable[[], None] | None = None
@@ -170,6 +172,7 @@ class Connection:
     async def _take(self, data: bytes) -> bool:
         """Act on what came; False: the stream cannot be read on. Nothing of a large message is kept
         by the reader once this has returned."""
+        self.has_spoken = True
         for number, frame in enumerate(self._framer.feed(data), 1):
             if number % limits.FRAMES_AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()

@@ -59,17 +59,20 @@ class Driven(asyncio.SubprocessProtocol):
 
     async def start(self) -> None:
         """Spawn it and shake hands."""
+        await self._spawn(*(() if "--stdio" in self._daemon.command else SDK_FLAGS))
+        assert self._transport is not None
+        self._stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+        await self.request("connect", supportedTaskKinds=[])
+
+    async def _spawn(self, *flags: str) -> None:
         loop = asyncio.get_running_loop()
         self._gone = loop.create_future()
-        flags = () if "--stdio" in self._daemon.command else SDK_FLAGS
         cwd = self._home / "cwd"
         cwd.mkdir(parents=True, exist_ok=True)
         transport, _ = await loop.subprocess_exec(
             lambda: self, *self._daemon.command, *flags, cwd=cwd, env=self._environment()
         )
         self._transport = transport
-        self._stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
-        await self.request("connect", supportedTaskKinds=[])
 
     def _environment(self) -> dict[str, str]:
         nowhere = "http://127.0.0.1:9"
@@ -100,7 +103,11 @@ class Driven(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 2:
             self._errors = (self._errors + data)[-4000:]
-            return
+        else:
+            self.received(data)
+
+    def received(self, data: bytes) -> None:
+        """What the daemon says."""
         self.bytes_received += len(data)
         rest = self._rest
         rest += data

@@ -124,6 +124,10 @@ def _long(sizes: Sizes) -> Iterator[Row]:
     yield Row("history.warm", "  where another one was opened before, ms")
     yield Row("history.read", "  read the history, ms")
     yield Row("history.turn", "  the next turn, ms")
+    yield Row("beside.alone", "turn in a shared daemon, p50, ms")
+    yield Row("beside.huge", "  beside frames of 60 MiB, one after the other: times as long")
+    yield Row("beside.half_open", f"  beside {sizes.half_open:,} clients that say nothing")
+    yield Row("beside.stuck", f"  beside {sizes.stuck} turns whose model is stuck")
 
 
 def machine_rows(sizes: Sizes) -> Iterator[Row]:

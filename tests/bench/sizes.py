@@ -32,6 +32,8 @@ class Sizes(msgspec.Struct, frozen=True):
     rows: int = 100_000
     pages: int = 20
     long_turns: int = 10_000
+    half_open: int = 1000
+    stuck: int = 50
 
 
 QUICK = Sizes(
@@ -59,4 +61,6 @@ QUICK = Sizes(
     rows=120,
     pages=2,
     long_turns=5,
+    half_open=5,
+    stuck=3,
 )

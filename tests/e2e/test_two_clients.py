@@ -144,3 +144,24 @@ def test_every_client_learns_of_sessions_that_come_change_and_go(
     assert kinds[0] == "session.created"
     assert "session.updated" in kinds
     assert kinds[-1] == "session.deleted"
+
+
+def test_a_client_that_has_said_nothing_is_told_nothing(
+    shared: DaemonProcess, model: ModelThread
+) -> None:
+    """A thousand of them would make each turn of the others a thousand writes longer."""
+    acts = shared.connect()
+    with socket.create_connection(("localhost", shared.port), BOUND_S) as stream:
+        stream.settimeout(None)
+        late = shared.adopt(Wire(lambda: stream.recv(1 << 20), stream.sendall, stream.close))
+        acts.turn(acts.create(model.provider()), "[[say:a change]]")
+        late.call("connect")
+        acts.turn(session := acts.create(model.provider()), "[[say:another one]]")
+        acts.call("session.delete", sessionId=session)
+
+        def told() -> set[str] | None:
+            notes = late.notes("session.lifecycle")
+            deleted = any(note["type"] == "session.deleted" for note in notes)
+            return {note["sessionId"] for note in notes} if deleted else None
+
+        assert late.until(told, "the deletion") == {session}
