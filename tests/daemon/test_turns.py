@@ -3,6 +3,9 @@ again while nobody has seen anything of its answer."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +243,33 @@ async def test_a_turn_whose_model_is_looked_for_without_end_ends_all_the_same(
 # Aborts
 
 
-async def aborted(client: FramesClient) -> None:
-    assert (await client.request("session.abort", {"sessionId": "s"}))["success"] is True
+@contextmanager
+def without_a_timer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is done inside waits for no clock, however slow the machine is: of the timers that are
+    set meanwhile none fires."""
+    loop = asyncio.get_running_loop()
+    set_timer, fired = loop.call_at, []
+
+    def noted(when: float, callback: Callable[..., object], *args: Any, **more: Any) -> Any:
+        delay = when - loop.time()
+
+        def fire(*given: Any) -> None:
+            if 0 < delay < limits.OTHERS_LOOK_S:
+                fired.append((delay, callback))
+            callback(*given)
+
+        return set_timer(when, fire, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_at", noted)
+        yield
+    assert not fired
+
+
+async def aborted(client: FramesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with without_a_timer(monkeypatch):
+        answer = await client.request("session.abort", {"sessionId": "s"})
+    assert answer["success"] is True
     idle = await client.next_event("session.idle", "s")
     assert idle["data"]["aborted"] is True
     check_one_end(client)
@@ -258,24 +286,28 @@ async def goes_on(client: FramesClient, room: Room) -> None:
     assert roles[-1] == "user"
 
 
-async def test_an_abort_before_the_first_byte(tmp_path: Path) -> None:
+async def test_an_abort_before_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with pair(tmp_path) as (client, room):
         await held(client, room)
         await client.say("s", "hello")
         call = await room.model.next_call()
-        await aborted(client)
+        await aborted(client, monkeypatch)
         await call.ended.wait()
         await goes_on(client, room)
 
 
-async def test_an_abort_in_the_middle_of_the_answer(tmp_path: Path) -> None:
+async def test_an_abort_in_the_middle_of_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with pair(tmp_path) as (client, room):
         await held(client, room)
         await client.say("s", "hello")
         call = await room.model.next_call()
         call.say("half an ans")
         await client.next_event("assistant.message_delta", "s")
-        await aborted(client)
+        await aborted(client, monkeypatch)
         await call.ended.wait()
         call.say("wer that nobody wants")
         await goes_on(client, room)
@@ -292,7 +324,7 @@ async def test_an_abort_while_a_failed_call_waits_for_its_next_try(
         await client.say("s", "hello")
         (await room.model.next_call()).fail("server_error", "it broke", retryable=True)
         await client.next_event("assistant.turn_retry", "s")
-        await aborted(client)
+        await aborted(client, monkeypatch)
         await goes_on(client, room)
         assert len(room.model.calls) == 2
 
