@@ -55,7 +55,7 @@ class Pace(enum.Enum):
     LIVE = "it takes frames as they come"
     BEHIND = "its outbox is full; once it has drained, the log is read"
     READING = "what it missed is being read from the log"
-    UNREAD = "the log could not be read, or is gone; the next event tries again, or the next look"
+    UNREAD = "the log could not be read, and the next look tries again; or it is gone"
 
 
 class Follower:
