@@ -415,6 +415,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "segment_orphaned",
         lambda h: change(h, "DELETE FROM sessions WHERE id = 'three'"),
     ),
+    "a segment behind itself": (
+        "database_damaged",
+        lambda h: change(h, f"UPDATE segments SET parent = id WHERE id << 31 = {OWN}"),
+    ),
     "a segment too few": (
         "segment_unknown",
         lambda h: change(h, "DELETE FROM segments WHERE id << 31 = " + OWN),
@@ -652,6 +656,19 @@ def test_damage_behind_a_fork_leaves_the_fork_alone(home: Path) -> None:
     assert {n: after[n] for n in after if n != "one"} == {
         n: before[n] for n in before if n != "one"
     }
+
+
+def test_pieces_of_logs_in_a_circle_are_put_in_order_and_lose_nothing(home: Path) -> None:
+    before = logs(home)
+    change(
+        home,
+        "UPDATE segments SET parent = (SELECT id FROM segments WHERE parent = s.segment),"
+        " parent_seq = 3 FROM sessions s WHERE s.segment = segments.id AND s.id = 'one'",
+        f"UPDATE segments SET parent = id, parent_seq = 3 WHERE id << 31 = {OWN}",
+    )
+    assert kinds(home) == ["database_damaged", "database_damaged"]
+    repaired(home)
+    assert logs(home) == before
 
 
 def test_sessions_whose_rows_are_lost_come_back_from_their_logs(home: Path) -> None:

@@ -1152,6 +1152,25 @@ async def refused(open_store: Open) -> str:
     return writing.value.message
 
 
+@pytest.mark.parametrize("parent", [1, 2, 99, "'x'"])
+async def test_a_piece_of_a_log_that_goes_on_from_none_that_is_older_holds_nobody_up(
+    open_store: Open, database: Path, parent: object
+) -> None:
+    store = open_store()
+    await filled(store, "a", 3)
+    await done(store.fork(Fork("a", 1000, 2, append("b", 3))))
+    logs = {name: await done(store.read(name, Range())) for name in ("a", "b")}
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute(f"UPDATE segments SET parent = {parent}, parent_seq = 3 WHERE id = 1")
+        db.commit()
+    assert {name: await done(store.read(name, Range())) for name in ("a", "b")} == logs
+    assert len(await listed(store, spoken_in=False)) == 2
+    assert (await done(store.sizes())).keys() == {"a", "b"}
+    assert (await done(store.delete(["b"]))).keys() == {"b"}
+    assert await done(store.delete(["a"])) == {"a": size(1, 3)}
+    await filled(store, "c")
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

@@ -44,7 +44,7 @@ ORPHANS = f"""
 WITH RECURSIVE used (id) AS (
     SELECT segment FROM sessions
     UNION
-    SELECT parent FROM segments JOIN used USING (id) WHERE parent IS NOT NULL
+    SELECT parent FROM segments JOIN used USING (id) WHERE parent < segments.id
 )
 SELECT id FROM segments WHERE head <> {GIVEN_UP} AND id NOT IN (SELECT id FROM used)
 """  # noqa: S608 - a constant
@@ -53,11 +53,12 @@ _EVENT_SEGMENTS = """
 WITH RECURSIVE found (segment) AS (
     SELECT min(id) >> ?1 FROM events
     UNION ALL
-    SELECT (SELECT min(id) >> ?1 FROM events WHERE id >= (found.segment + 1) << ?1)
+    SELECT (SELECT min(id) >> ?1 FROM events WHERE id > found.segment << ?1 | ?2)
     FROM found WHERE found.segment IS NOT NULL
 )
 SELECT segment FROM found WHERE segment IS NOT NULL AND segment NOT IN (SELECT id FROM segments)
 """
+_MISPLACED = "SELECT id FROM segments WHERE parent >= id LIMIT ?"
 _SURPLUS = (
     "SELECT (SELECT coalesce(sum(length(block)), 0) FROM said_data)"
     " - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE type IN (?, ?))"
@@ -147,10 +148,14 @@ class Database:
         return int(version)
 
     def faults(self) -> list[str]:
-        """What SQLite's own check finds, at most `FAULTS_TOLD` of it."""
+        """What SQLite's own check finds, at most `FAULTS_TOLD` of it, and what no daemon writes."""
         with explained():
             found = self._db.execute(f"PRAGMA integrity_check({FAULTS_TOLD})").fetchall()
-        return [str(text) for (text,) in found if text != "ok"]
+            misplaced = self._db.execute(_MISPLACED, (FAULTS_TOLD,)).fetchall()
+        faults = [str(text) for (text,) in found if text != "ok"]
+        return faults + [
+            f"segment {segment} goes on from one that is not older" for (segment,) in misplaced
+        ]
 
     def size(self) -> tuple[int, int]:
         """The bytes of the database, and how many of them nothing uses. What the index has beyond
@@ -237,7 +242,9 @@ class Database:
     def strays(self) -> list[int]:
         """Segments that events are of and that have no row."""
         with explained():
-            return [segment for (segment,) in self._db.execute(_EVENT_SEGMENTS, (SEQ_BITS,))]
+            return [
+                segment for (segment,) in self._db.execute(_EVENT_SEGMENTS, (SEQ_BITS, MAX_SEQ))
+            ]
 
     def to_index(self) -> int:
         """Segments whose newest words are not indexed yet."""

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 def chain_of(newest: str) -> str:
     """SQL of the segments that a log leads through, the one that `newest` stands for first, and up
-    to which seq each belongs to it: a fork of a fork ends where the first of them was made."""
+    to which seq each belongs to it: a fork of a fork ends where the first of them was made. What
+    it goes on from is older and has a lower id: any other is damage, and might lead in a circle."""
     return f"""
 WITH RECURSIVE chain (segment, upto) AS (
     SELECT {newest}, {MAX_SEQ}
     UNION ALL
     SELECT s.parent, min(chain.upto, s.parent_seq)
     FROM segments s JOIN chain ON s.id = chain.segment
-    WHERE s.parent IS NOT NULL
+    WHERE s.parent < s.id
 )
 SELECT chain.segment, chain.upto FROM chain
 """  # noqa: S608 - no value of anybody's
@@ -192,14 +193,16 @@ def _remove_some(db: sqlite3.Connection, segment: int, room: int) -> int:
 def _used(db: sqlite3.Connection, segment: int) -> bool:
     row = db.execute(
         "SELECT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
-        " OR EXISTS (SELECT 1 FROM segments WHERE parent = ?1 AND head <> ?2)",
+        " OR EXISTS (SELECT 1 FROM segments WHERE parent = ?1 AND id > ?1 AND head <> ?2)",
         (segment, GIVEN_UP),
     ).fetchone()
     return bool(row[0])
 
 
 def _parent(db: sqlite3.Connection, segment: int) -> int | None:
-    row = db.execute("SELECT parent FROM segments WHERE id = ?", (segment,)).fetchone()
+    row = db.execute(
+        "SELECT parent FROM segments WHERE id = ? AND parent < id", (segment,)
+    ).fetchone()
     return None if row is None else row[0]
 
 
@@ -228,7 +231,7 @@ def _continued_once(db: sqlite3.Connection, segment: int) -> bool:
     """Whether the segment only stands before one other, since a log was rewound."""
     row = db.execute(
         "SELECT NOT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
-        " AND (SELECT count(*) FROM segments WHERE parent = ?1 AND head <> ?2) = 1",
+        " AND (SELECT count(*) FROM segments WHERE parent = ?1 AND id > ?1 AND head <> ?2) = 1",
         (segment, GIVEN_UP),
     ).fetchone()
     return bool(row[0])
