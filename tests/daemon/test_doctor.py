@@ -435,6 +435,14 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "log_damaged",
         lambda h: change(h, f"UPDATE events SET body = 'text' WHERE id = {OWN} + 9"),
     ),
+    "an event that is a number": (
+        "log_damaged",
+        lambda h: change(h, f"UPDATE events SET body = 12345 WHERE id = {OWN} + 9"),
+    ),
+    "an event of a type that is no text": (
+        "log_damaged",
+        lambda h: change(h, f"UPDATE events SET type = CAST(x'ff' AS TEXT) WHERE id = {OWN} + 9"),
+    ),
     "an event that is no JSON": (
         "log_damaged",
         lambda h: change(h, f"UPDATE events SET body = x'7b' WHERE id = {OWN} + 9"),
@@ -494,6 +502,15 @@ def test_a_damage_is_found_and_repaired_and_not_found_again(
         assert kept == {name: kept.get(name) for name in damaged}
         assert kept.get(DATABASE) == damaged.get(DATABASE)
         assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("body", ["12345", "'text'", "x'00'"])
+def test_a_snapshot_that_is_none_is_passed_over(home: Path, body: str) -> None:
+    change(home, f"UPDATE snapshots SET body = {body}")
+    assert kinds(home) == []
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        daemon.wire.call("session.resume", sessionId="long", provider=model.provider())
+        assert said(daemon.wire.turn("long", "[[say:on]]")) == ["on"]
 
 
 def test_what_is_being_removed_is_no_fault_and_does_not_come_back(
@@ -604,11 +621,12 @@ def is_beginning(kept: dict[int, bytes], before: dict[int, bytes]) -> bool:
     return not cut_off & kept.keys() - own and all(seq > max(before, default=0) for seq in own)
 
 
+@pytest.mark.parametrize("damage", ["body = x'ff'", "body = 12345", "type = CAST(x'ff' AS TEXT)"])
 def test_a_log_is_cut_at_its_last_sound_event_and_the_session_says_so_and_goes_on(
-    home: Path,
+    home: Path, damage: str
 ) -> None:
     before = logs(home)
-    change(home, f"UPDATE events SET body = x'ff' WHERE id = {OWN} + 9")
+    change(home, f"UPDATE events SET {damage} WHERE id = {OWN} + 9")
     repaired(home)
     after = logs(home)
     assert {n: after[n] for n in after if n != "three"} == {

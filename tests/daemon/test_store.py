@@ -1171,6 +1171,24 @@ async def test_a_piece_of_a_log_that_goes_on_from_none_that_is_older_holds_nobod
     await filled(store, "c")
 
 
+@pytest.mark.parametrize("damage", ["body = 12345", "body = 'täxt'", "type = x'00'"])
+async def test_an_event_of_a_wrong_kind_is_told_and_the_others_are_read(
+    open_store: Open, database: Path, damage: str
+) -> None:
+    store = open_store()
+    await filled(store, "a", 3)
+    await filled(store, "b")
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute(f"UPDATE events SET {damage} WHERE id = 1 << 31 | 2")
+        db.commit()
+    asked: list[Future[Any]] = [store.load("a"), store.whole("a"), store.read("a", Range())]
+    for each in asked:
+        with pytest.raises(StoreFailed, match=r"Event 2 of session a is damaged.*doctor"):
+            await done(each)
+    assert await done(store.read("a", Range(after=2))) == list(records(3, 3))
+    assert (await loaded(store, "b")).row.head == 2
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import sqlite3
 
 SESSIONS_AT_ONCE = 200
-RECORDS_AT_ONCE = 32  # of at most 16 MiB each: what is in memory stays bounded
 FAULTS_TOLD = 20  # of SQLite's own check
 
 _KINDS = ", ".join(f"'{kind}'" for kind in SAID_TYPES)
@@ -209,28 +208,24 @@ class Database:
             return [Place(part, upto) for part, upto in logs.chain(self._db, segment)]
 
     def records(self, segment: int) -> Iterator[Record]:
-        """The log that ends in `segment`, from its beginning, few records in memory."""
-        after = 0
-        while True:
-            with explained():
-                wanted = Range(after=after, limit=RECORDS_AT_ONCE)
-                found = logs.read(self._db, logs.chain(self._db, segment), wanted)
-            for record in found:
-                if not isinstance(record.body, bytes) or not isinstance(record.type, str):
-                    raise Unreadable(f"event {record.seq} is no event")
-                yield record
-            if len(found) < RECORDS_AT_ONCE:
-                return
-            after = found[-1].seq
+        """The log that ends in `segment`, from its beginning, one record in memory. What is sound
+        comes before `Unreadable` is raised."""
+        with explained():
+            for part, upto in logs.chain(self._db, segment):
+                for record in logs.read_part(self._db, part, upto, Range()):
+                    if not logs.is_event(record):
+                        raise Unreadable(f"event {record.seq} is no event")
+                    yield record
 
     def snapshots(self, segment: int) -> list[Snapshot]:
         """Those that the log may be loaded from: one for each piece at most."""
         with explained():
             return [
-                Snapshot(part, seq, bytes(body))
+                Snapshot(part, seq, body)
                 for part, upto in logs.chain(self._db, segment)
                 for seq, body in self._db.execute(
-                    "SELECT seq, body FROM snapshots WHERE segment = ? AND seq <= ?", (part, upto)
+                    "SELECT seq, CAST(body AS BLOB) FROM snapshots WHERE segment = ? AND seq <= ?",
+                    (part, upto),
                 ).fetchall()
             ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.store import search
 from tertuliad.store.base import MAX_SEQ, Range, Record
@@ -75,14 +76,17 @@ def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) ->
 
 
 def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) -> list[Record]:
-    """The records of the log that leads through `parts`, a `chain`."""
+    """The records of the log that leads through `parts`, a `chain`. Raises `StoreFailed` for one
+    that no daemon has written."""
     found: list[Record] = []
     room = MAX_SEQ if wanted.max_bytes is None else wanted.max_bytes
     for part, upto in reversed(parts) if wanted.backward else parts:
         left = -1 if wanted.limit is None else wanted.limit - len(found)
         if left == 0 or room <= 0:
             break
-        for record in _read_part(db, part, upto, wanted, left):
+        for record in read_part(db, part, upto, wanted, left):
+            if not is_event(record):
+                raise _damaged(db, parts[-1][0], record)
             found.append(record)
             room -= len(record.body)
             if room <= 0:
@@ -100,21 +104,37 @@ def read_small(
     db: sqlite3.Connection, parts: list[tuple[int, int]], after: int, most: int
 ) -> list[Record] | None:
     """The records behind seq `after`; None: they have more bytes than `most`, and what is large
-    among them was not read."""
+    among them was not read, or one of them is damaged."""
     found: list[Record] = []
     for part, upto in parts:
         wanted = (most, event_id(part, after + 1), event_id(part, upto))
         for row_id, kind, body in db.execute(_SMALL, wanted):
-            if body is None or len(body) > most:
+            record = Record(seq_of(row_id), kind, body)
+            if not is_event(record) or len(body) > most:
                 return None
             most -= len(body)
-            found.append(Record(seq_of(row_id), kind, body))
+            found.append(record)
     return found
 
 
-def _read_part(
-    db: sqlite3.Connection, segment: int, upto: int, wanted: Range, limit: int
+def is_event(record: Record) -> bool:
+    """Whether it is made of what an event is made of: SQLite takes anything in any column."""
+    return isinstance(record.body, bytes) and isinstance(record.type, str)
+
+
+def _damaged(db: sqlite3.Connection, segment: int, record: Record) -> StoreFailed:
+    found = db.execute("SELECT id FROM sessions WHERE segment = ?", (segment,)).fetchone()
+    whose = "" if found is None else f" of session {found[0]}"
+    return StoreFailed(
+        f"Event {record.seq}{whose} is damaged. It was left as it is: `tertulia doctor` looks into"
+        " it."
+    )
+
+
+def read_part(
+    db: sqlite3.Connection, segment: int, upto: int, wanted: Range, limit: int = -1
 ) -> Iterator[Record]:
+    """The records of a segment up to a seq, one by one, whatever they are made of."""
     last = upto if wanted.before is None else min(upto, wanted.before - 1)
     arguments: list[object] = [event_id(segment, wanted.after + 1), event_id(segment, max(last, 0))]
     kinds = ""
@@ -253,9 +273,10 @@ def newest_snapshot(
 
 def snapshot(db: sqlite3.Connection, segment: int) -> bytes:
     """The body of the snapshot that `newest_snapshot` found."""
-    body: bytes = db.execute("SELECT body FROM snapshots WHERE segment = ?", (segment,)).fetchone()[
-        0
-    ]
+    body: bytes
+    (body,) = db.execute(
+        "SELECT CAST(body AS BLOB) FROM snapshots WHERE segment = ?", (segment,)
+    ).fetchone()
     return body
 
 
