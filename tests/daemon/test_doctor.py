@@ -157,6 +157,8 @@ def test_a_home_that_was_never_used_is_sound(tmp_path: Path) -> None:
     assert names(home) == set()
     (home / DATABASE).touch(0o600)
     assert kinds(home) == ["database_empty"]
+    change_header(home, "PRAGMA journal_mode = WAL")
+    assert kinds(home) == ["database_empty"]
     assert doctor(home)[0] == 0
 
 
@@ -294,8 +296,7 @@ def no_home(home: Path) -> None:
 
 def change_header(home: Path, statement: str) -> None:
     with closing(sqlite3.connect(home / DATABASE)) as db:
-        db.execute(statement)
-        db.commit()
+        db.executescript(statement)
 
 
 @pytest.mark.parametrize(
@@ -398,10 +399,39 @@ def unused_space(home: Path) -> None:
     change(home, f"CREATE TABLE much AS SELECT zeroblob({limits.UNUSED_BYTES})", "DROP TABLE much")
 
 
+def out_of_the_schema(home: Path, *gone: str) -> None:
+    """As if its row on the first page were damaged."""
+    with closing(sqlite3.connect(home / DATABASE)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        for name in gone:
+            assert db.execute("DELETE FROM sqlite_schema WHERE name = ?", (name,)).rowcount
+        db.commit()
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no database at all": ("database_damaged", lambda h: overwrite(h / DATABASE, 0, garbage(99))),
     "only its log": ("database_missing", no_database),
     "a cut file": ("database_damaged", lambda h: cut(h / DATABASE, 5 * PAGE + 77)),
+    "no format": ("database_damaged", lambda h: change_header(h, "PRAGMA user_version = 0")),
+    "a format that never was": (
+        "database_damaged",
+        lambda h: change_header(h, "PRAGMA user_version = -7"),
+    ),
+    "no index at all": ("database_damaged", lambda h: change_header(h, "DROP TABLE said")),
+    "half an index": ("database_damaged", lambda h: out_of_the_schema(h, "said_data")),
+    "an index without its view": (
+        "database_damaged",
+        lambda h: change_header(h, "DROP VIEW spoken"),
+    ),
+    "a view of something else": (
+        "database_damaged",
+        lambda h: change_header(h, "DROP VIEW spoken; CREATE VIEW spoken AS SELECT 1 AS id"),
+    ),
+    "no snapshots": ("database_damaged", lambda h: change_header(h, "DROP TABLE snapshots")),
+    "no events": ("database_damaged", lambda h: out_of_the_schema(h, "events")),
+    "no segments": ("database_damaged", lambda h: out_of_the_schema(h, "segments")),
+    "no sessions": ("database_damaged", lambda h: out_of_the_schema(h, "sessions")),
+    "no numbers": ("database_damaged", lambda h: out_of_the_schema(h, "sqlite_sequence")),
     "a title": ("row_differs", lambda h: change(h, "UPDATE sessions SET title = 'other'")),
     "a parent": ("row_differs", lambda h: change(h, "UPDATE sessions SET parent = 'x'")),
     "a snapshot": (
@@ -687,6 +717,44 @@ def test_pieces_of_logs_in_a_circle_are_put_in_order_and_lose_nothing(home: Path
     assert kinds(home) == ["database_damaged", "database_damaged"]
     repaired(home)
     assert logs(home) == before
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ["snapshots"],
+        ["spoken"],
+        ["said"],
+        ["said", "said_data", "said_idx", "said_docsize", "said_config"],
+        ["events"],
+        ["segments"],
+        ["sqlite_sequence"],
+    ],
+    ids=" ".join,
+)
+def test_a_table_that_is_gone_takes_no_session_along_and_is_there_again(
+    home: Path, gone: list[str]
+) -> None:
+    before = logs(home)
+    out_of_the_schema(home, *gone)
+    assert "log_lost" not in kinds(home)
+    repaired(home)
+    assert logs(home) == before
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        wire = daemon.wire
+        for name in before:
+            wire.call("session.resume", sessionId=name, provider=model.provider())
+            assert said(wire.turn(name, f"[[say:quux in {name}]]")) == [f"quux in {name}"]
+        assert len(wire.call("sessions.search", text="quux in")["hits"]) >= len(before)
+
+
+def test_a_format_that_is_lost_comes_back_and_all_sessions_stay(home: Path) -> None:
+    before = logs(home)
+    change_header(home, "PRAGMA user_version = 0")
+    repaired(home)
+    assert logs(home) == before
+    with stdio_daemon(home) as daemon:
+        assert len(daemon.wire.call("session.list")["sessions"]) == len(before)
 
 
 def test_sessions_whose_rows_are_lost_come_back_from_their_logs(home: Path) -> None:

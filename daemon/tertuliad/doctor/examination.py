@@ -120,11 +120,15 @@ def _of_database(home: Path) -> tuple[list[Finding], int]:
     if not path.exists():
         return [], 0
     if size <= EMPTY_BYTES:
-        return [finding("database_empty", "nothing is in it", where=FILE_NAME)], 0
+        return [_empty()], 0
     try:
         return _looked_into(home, Database.opened(path))
     except Unreadable as error:
         return [_damaged(str(error))], 0
+
+
+def _empty() -> Finding:
+    return finding("database_empty", "nothing is in it", where=FILE_NAME)
 
 
 def _damaged(words: str) -> Finding:
@@ -133,8 +137,18 @@ def _damaged(words: str) -> Finding:
 
 def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
     try:
-        _refuse_others(home / FILE_NAME, db.version())
+        version = _refuse_others(home / FILE_NAME, db.version())
         found = [_damaged(words) for words in db.faults()]
+        if version == 0 and db.is_empty():
+            return found or [_empty()], 0
+        if version < SCHEMA_VERSION:
+            found.append(_damaged(f"it is said to have the format {version}"))
+        if missing := db.missing():
+            return [*found, _damaged(", ".join(missing))], 0
+        found += [
+            _damaged(f"segment {segment} goes on from one that is not older")
+            for segment in db.misplaced()
+        ]
         sessions = 0
         try:
             for some in _of_sessions(home, db):
@@ -157,7 +171,7 @@ def _of_size(db: Database) -> Iterator[Finding]:
         yield finding("space_unused", words, where=FILE_NAME)
 
 
-def _refuse_others(path: Path, version: int | None) -> None:
+def _refuse_others(path: Path, version: int | None) -> int:
     if version is None:
         raise CannotCheck(f"{path} is a database of something else. It was left as it is.")
     if version > SCHEMA_VERSION:
@@ -165,6 +179,7 @@ def _refuse_others(path: Path, version: int | None) -> None:
             f"{path} was written by a newer version of Tertulia (format {version}, this one reads"
             f" {SCHEMA_VERSION}). Nothing was changed; update Tertulia."
         )
+    return version
 
 
 def _of_sessions(home: Path, db: Database) -> Iterator[list[Finding]]:

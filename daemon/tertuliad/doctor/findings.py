@@ -37,8 +37,8 @@ KINDS: dict[str, Kind] = {
     ),
     "database_damaged": Kind(
         "fault",
-        "The file is cut, overwritten or no database, SQLite's own check finds faults, or it has"
-        " what no daemon writes.",
+        "The file is cut, overwritten or no database, SQLite's own check finds faults, a table is"
+        " missing, or it has what no daemon writes.",
         f"What can be read is carried into a new database; {_ASIDE}.",
     ),
     "database_empty": Kind("note", "A new home, or one whose database was emptied."),

@@ -35,8 +35,8 @@ def check(db: Database, listed: Listed) -> Checked:
     """Read all of the log, few records in memory."""
     row = listed.row
     checked = Checked(listed, SessionState(id=row.id, created_ms=row.created_ms), last=row.head)
+    snapshots = _snapshots(db, listed)
     try:
-        snapshots = {kept.seq: kept for kept in db.snapshots(listed.segment)}
         for record in db.records(listed.segment):
             if not _take(checked, record):
                 break
@@ -47,6 +47,14 @@ def check(db: Database, listed: Listed) -> Checked:
     if checked.fault is None and (checked.sound < row.head or not checked.sound):
         checked.fault = f"it ends at event {checked.sound}, and had {row.head}"
     return checked
+
+
+def _snapshots(db: Database, listed: Listed) -> dict[int, Snapshot]:
+    """By their seq. None where they cannot be read: the log is enough."""
+    try:
+        return {kept.seq: kept for kept in db.snapshots(listed.segment)}
+    except Unreadable:
+        return {}
 
 
 def _take(checked: Checked, record: Record) -> bool:

@@ -57,6 +57,17 @@ WITH RECURSIVE found (segment) AS (
 )
 SELECT segment FROM found WHERE segment IS NOT NULL AND segment NOT IN (SELECT id FROM segments)
 """
+# All that a daemon reads and writes, by its columns.
+_COLUMNS = (
+    f"pk, segment, {rows.LISTED} FROM sessions",
+    "id, parent, parent_seq, head, indexed FROM segments",
+    "id, type, body FROM events",
+    "segment, seq, body FROM snapshots",
+    "id, text FROM spoken",
+    "text FROM said",
+    *(f"* FROM {table}" for table in ("said_data", "said_idx", "said_docsize", "said_config")),
+    "name, seq FROM sqlite_sequence",
+)
 _MISPLACED = "SELECT id FROM segments WHERE parent >= id LIMIT ?"
 _SURPLUS = (
     "SELECT (SELECT coalesce(sum(length(block)), 0) FROM said_data)"
@@ -135,26 +146,45 @@ class Database:
         self._db.close()
 
     def version(self) -> int | None:
-        """The format; None: this is no database of ours. 0: it is empty, as a new one."""
+        """The format; None: this is no database of ours. 0: it is empty, as a new one, or its
+        format is lost."""
         with explained():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             (application,) = self._db.execute("PRAGMA application_id").fetchone()
-            (things,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if version > SCHEMA_VERSION:
             return int(version)
         if application != APPLICATION_ID:
-            return None if things or version else 0
+            return None if version or not self.is_empty() else 0
         return int(version)
 
+    def is_empty(self) -> bool:
+        """Whether it has not even a table."""
+        with explained():
+            (things,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return not things
+
     def faults(self) -> list[str]:
-        """What SQLite's own check finds, at most `FAULTS_TOLD` of it, and what no daemon writes."""
+        """What SQLite's own check finds, at most `FAULTS_TOLD` of it."""
         with explained():
             found = self._db.execute(f"PRAGMA integrity_check({FAULTS_TOLD})").fetchall()
-            misplaced = self._db.execute(_MISPLACED, (FAULTS_TOLD,)).fetchall()
-        faults = [str(text) for (text,) in found if text != "ok"]
-        return faults + [
-            f"segment {segment} goes on from one that is not older" for (segment,) in misplaced
-        ]
+        return [str(text) for (text,) in found if text != "ok"]
+
+    def missing(self) -> list[str]:
+        """What of the tables is not there, or not as it has to be, in SQLite's words."""
+        words: list[str] = []
+        for columns in _COLUMNS:
+            try:
+                with explained():
+                    self._db.execute(f"SELECT {columns} LIMIT 0")
+            except Unreadable as error:
+                words.append(str(error))
+        return words
+
+    def misplaced(self) -> list[int]:
+        """Segments that are said to go on from one that is not older, `FAULTS_TOLD` at most."""
+        with explained():
+            found = self._db.execute(_MISPLACED, (FAULTS_TOLD,)).fetchall()
+        return [segment for (segment,) in found]
 
     def size(self) -> tuple[int, int]:
         """The bytes of the database, and how many of them nothing uses. What the index has beyond
