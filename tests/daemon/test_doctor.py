@@ -491,6 +491,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "index_damaged",
         lambda h: change(h, "UPDATE said_data SET block = x'00ff00ff' WHERE id > 99"),
     ),
+    "an index without its sums": (
+        "index_damaged",
+        lambda h: change(h, "DELETE FROM said_data WHERE id = 1"),
+    ),
     "an index that is behind": (
         "index_behind",
         lambda h: change(
@@ -541,6 +545,18 @@ def test_a_snapshot_that_is_none_is_passed_over(home: Path, body: str) -> None:
     with ModelThread() as model, stdio_daemon(home) as daemon:
         daemon.wire.call("session.resume", sessionId="long", provider=model.provider())
         assert said(daemon.wire.turn("long", "[[say:on]]")) == ["on"]
+
+
+def test_an_index_without_its_sums_is_made_anew_where_it_is_behind_too(home: Path) -> None:
+    change(
+        home,
+        "INSERT INTO said (said) VALUES ('delete-all')",
+        "UPDATE segments SET indexed = 0",
+        "DELETE FROM said_data WHERE id = 1",
+    )
+    assert repaired(home)
+    with stdio_daemon(home) as daemon:
+        assert daemon.wire.call("sessions.search", text="padding")["hits"]
 
 
 def test_what_is_being_removed_is_no_fault_and_does_not_come_back(

@@ -17,7 +17,7 @@ from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import fold_in, seal
 from tertuliad.store.base import Record, Row
-from tertuliad.store.examination import Listed
+from tertuliad.store.examination import Listed, Unreadable
 from tertuliad.store.mending import MendableDatabase
 
 Tell = Callable[[str], None]
@@ -131,17 +131,23 @@ def _ms(timestamp: str) -> int:
 
 
 def index(db: MendableDatabase, tell: Tell, *, anew: bool) -> None:
-    """Index what is not, or all that was said."""
+    """Index what is not, or all that was said; that, too, where the index takes nothing more."""
     if anew:
         with db.one_moment():
             db.index_anew()
     if not db.to_index():
         return
-    more = True
-    while more:
-        with db.one_moment():
-            more = db.index_some()
-    tell("What was said is indexed.")
+    try:
+        more = True
+        while more:
+            with db.one_moment():
+                more = db.index_some()
+    except Unreadable:
+        if anew:
+            raise
+        index(db, tell, anew=True)
+    else:
+        tell("What was said is indexed.")
 
 
 def remove_all(db: MendableDatabase) -> None:

@@ -74,6 +74,7 @@ _SURPLUS = (
     " - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE type IN (?, ?))"
 )
 _TEMPORARY_WORDS = "CREATE VIRTUAL TABLE temp.words USING fts5vocab ('main', 'said', 'row')"
+_RANKED = "SELECT rank FROM said WHERE said MATCH ? ORDER BY rank LIMIT 1"
 
 
 class Unreadable(Exception):
@@ -284,6 +285,8 @@ class Database:
             with explained():
                 self._db.execute(_TEMPORARY_WORDS)
                 self._db.execute("SELECT count(*), sum(doc) FROM temp.words").fetchone()
+                for (word,) in self._db.execute("SELECT term FROM temp.words LIMIT 1").fetchall():
+                    self._db.execute(_RANKED, (f'"{word}"',)).fetchone()  # as a search does
                 missing = f"SELECT EXISTS ({_TO_INDEX} EXCEPT {_INDEXED})"
                 more = f"SELECT EXISTS ({_INDEXED} EXCEPT {_TO_INDEX})"
                 if self._db.execute(missing, arguments).fetchone()[0]:
