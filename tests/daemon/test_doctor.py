@@ -764,6 +764,31 @@ def test_a_table_that_is_gone_takes_no_session_along_and_is_there_again(
         assert len(wire.call("sessions.search", text="quux in")["hits"]) >= len(before)
 
 
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_a_row_that_leads_nowhere_is_brought_together_with_its_log(home: Path, name: str) -> None:
+    before = logs(home)
+    change(home, f"UPDATE sessions SET segment = 4242 WHERE id = '{name}'")
+    assert "log_lost" in kinds(home)
+    done = repaired(home)
+    assert f"Session {name} has its log again." in done
+    assert logs(home) == before
+    assert repair(home, done.append).findings == []
+
+
+def test_a_row_that_leads_nowhere_gets_no_log_that_is_damaged_or_somebody_elses(
+    home: Path,
+) -> None:
+    before = logs(home)
+    change(
+        home,
+        f"UPDATE events SET body = 7 WHERE id = {OWN} + 1",
+        "UPDATE sessions SET segment = 4242 WHERE id = 'three'",
+        "UPDATE sessions SET segment = 4243 WHERE parent = 'one'",
+    )
+    repaired(home)
+    assert logs(home) == {name: before[name] for name in ("one", "two", "long")}
+
+
 def test_a_format_that_is_lost_comes_back_and_all_sessions_stay(home: Path) -> None:
     before = logs(home)
     change_header(home, "PRAGMA user_version = 0")

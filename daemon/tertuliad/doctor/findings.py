@@ -69,7 +69,8 @@ KINDS: dict[str, Kind] = {
     "log_lost": Kind(
         "fault",
         "Not even the first event can be read.",
-        f"The session is removed; {_ASIDE}.",
+        "It gets the log that names it, if there is one that no session has; else it is removed;"
+        f" {_ASIDE}.",
     ),
     "mode_too_open": Kind("fault", "Others may read or change it.", "Their rights are taken away."),
     "row_differs": Kind(

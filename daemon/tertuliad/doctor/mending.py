@@ -16,13 +16,14 @@ from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.store.base import Record, Row
+from tertuliad.store.base import Row
 from tertuliad.store.examination import Listed, Unreadable
 from tertuliad.store.mending import MendableDatabase
 
 Tell = Callable[[str], None]
 
 ERROR_TYPE = "log_damaged"
+_FORKED = facts.INTERNAL[facts.Forked]
 
 
 def mend(
@@ -33,6 +34,7 @@ def mend(
     for segment in db.strays():
         with db.one_moment():
             db.know(segment)
+    _rejoin(db, tell)
     if adopt:
         _adopt(db, tell)
     for listed in db.sessions():
@@ -97,14 +99,26 @@ class _First(msgspec.Struct):
     data: _Start
 
 
+def _rejoin(db: MendableDatabase, tell: Tell) -> None:
+    """Bring together a session whose row leads to nothing and its log, which names it and was begun
+    when the session was made; forks may go on from it. A fork's own log names another one."""
+    for segment, first in _begun(db, db.left_alone(_FORKED)):
+        with db.one_moment():
+            listed = db.again(first.data.session_id or "")
+            if listed is None or listed.row.created_ms != _ms(first.timestamp):
+                continue
+            found = check(db, Listed(listed.row, segment))
+            if found.state.parent is not None or check(db, listed).sound:
+                continue
+            db.forget(listed)
+            db.adopt(listed.row, segment)
+        tell(f"Session {listed.row.id} has its log again.")
+
+
 def _adopt(db: MendableDatabase, tell: Tell) -> None:
     """Give each log that nobody has its session again: under its own id, where the log names it
     and nobody else has it."""
-    for segment in db.ends_without_session(facts.INTERNAL[facts.Forked]):
-        record = next(iter(db.records(segment)), None)
-        first = None if record is None or record.seq != 1 else _first(record)
-        if first is None:
-            continue
+    for segment, first in _begun(db, db.ends_without_session(_FORKED)):
         with db.one_moment():
             session_id = first.data.session_id or ""
             row = Row(id=session_id, created_ms=_ms(first.timestamp), modified_ms=now_ms(), head=0)
@@ -116,11 +130,16 @@ def _adopt(db: MendableDatabase, tell: Tell) -> None:
         tell(f"Session {session_id} had lost its row and is listed again.")
 
 
-def _first(record: Record) -> _First | None:
-    try:
-        return json_decoder(_First).decode(record.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+def _begun(db: MendableDatabase, ends: list[int]) -> Iterator[tuple[int, _First]]:
+    """The logs that end in these segments, of those that have their first event, and that event."""
+    for segment in ends:
+        try:
+            record = next(db.records(segment), None)
+            first = None if record is None else json_decoder(_First).decode(record.body)
+        except (Unreadable, msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        if first is not None and record is not None and record.seq == 1:
+            yield segment, first
 
 
 def _ms(timestamp: str) -> int:

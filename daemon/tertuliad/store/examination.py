@@ -47,6 +47,16 @@ WITH RECURSIVE used (id) AS (
 )
 SELECT id FROM segments WHERE head <> {GIVEN_UP} AND id NOT IN (SELECT id FROM used)
 """  # noqa: S608 - a constant
+# Segments that end a log, by what goes on from them, and that no session's row names.
+_LEFT_ALONE = f"""
+SELECT id FROM segments WHERE head <> {GIVEN_UP} AND id NOT IN (SELECT segment FROM sessions)
+AND id NOT IN (
+    SELECT c.parent FROM segments c WHERE c.parent IS NOT NULL AND c.head <> {GIVEN_UP}
+    AND ?2 IS NOT (
+        SELECT type FROM events WHERE events.id > c.id << ?1 ORDER BY events.id LIMIT 1
+    )
+)
+"""  # noqa: S608 - a constant
 # A jump from segment to segment, without looking at each event.
 _EVENT_SEGMENTS = """
 WITH RECURSIVE found (segment) AS (
@@ -264,6 +274,13 @@ class Database:
         """Segments that no session's log leads through."""
         with explained():
             return [segment for (segment,) in self._db.execute(ORPHANS).fetchall()]
+
+    def left_alone(self, forked: str) -> list[int]:
+        """Segments that end a log and that no session's row names, though forks may go on from
+        them. `forked` is the type of the first event of a fork's own."""
+        with explained():
+            found = self._db.execute(_LEFT_ALONE, (SEQ_BITS, forked)).fetchall()
+        return [segment for (segment,) in found]
 
     def strays(self) -> list[int]:
         """Segments that events are of and that have no row."""
