@@ -408,6 +408,11 @@ def out_of_the_schema(home: Path, *gone: str) -> None:
         db.commit()
 
 
+def a_journal(home: Path) -> None:
+    (home / files.JOURNAL).touch(0o600)
+    (home / files.JOURNAL).write_bytes(garbage(3000))
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no database at all": ("database_damaged", lambda h: overwrite(h / DATABASE, 0, garbage(99))),
     "only its log": ("database_missing", no_database),
@@ -503,6 +508,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
             "UPDATE segments SET indexed = 0",
         ),
     ),
+    "a journal": ("journal_left", a_journal),
     "an owner's mark": ("dead_file", dead_owner),
     "a socket": ("dead_file", dead_socket),
     "a token": ("dead_file", dead_token),
@@ -512,7 +518,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a home that others may look into": ("home_visible", lambda h: h.chmod(0o755)),
     "what was deleted": ("space_unused", unused_space),
 }
-LOSES = {"database_damaged", "database_missing", "log_damaged", "log_lost"}
+LOSES = {"database_damaged", "database_missing", "journal_left", "log_damaged", "log_lost"}
 LOSES |= {"segment_orphaned", "segment_unknown"}
 
 
@@ -633,9 +639,50 @@ def test_a_disk_without_room_for_it_keeps_the_file_as_it_is(
     assert (home / DATABASE).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "sessions.db-wal",
+        "sessions.db-shm",
+        "sessions.db-journal",
+        "run/tertuliad.sock",
+        "run/tertuliad.sock.lock",
+        "run/0123.owner",
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_told_and_left(home: Path, place: str) -> None:
+    (home / place).mkdir(mode=0o700, parents=True)
+    for args in ((), ("--repair",)):
+        status, out, err = doctor(home, *args)
+        assert (status, err) == (1, "")
+        assert f"in_the_way {place}: it is no file" in out
+        assert "Move away" in out
+    (home / place).rmdir()
+    assert kinds(home) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_and_the_rest_is_repaired(home: Path) -> None:
+    shutil.rmtree(home / "run", ignore_errors=True)
+    (home / "run").write_text("x")
+    lost_words(home)
+    assert kinds(home) == ["in_the_way", "index_damaged"]
+    assert [found.kind for found in repair(home, lambda _: None).findings] == ["in_the_way"]
+    assert (home / "run").read_text() == "x"
+
+
+def test_what_a_journal_has_hidden_is_repaired_with_it(home: Path) -> None:
+    change(home, f"DELETE FROM events WHERE id = {OWN} + 9")
+    a_journal(home)
+    assert kinds(home) == ["journal_left"]
+    done = repaired(home)
+    assert any("three ends at event 8" in line for line in done)
+    folders = sorted((home / files.SET_ASIDE).iterdir())
+    assert (folders[0] / files.JOURNAL).read_bytes() == garbage(3000)
+
+
 def test_every_kind_of_finding_is_put_to_the_test() -> None:
     tested = {kind for kind, _ in DAMAGES.values()}
-    alone = {"changes_lost", "database_empty", "space_short", "turn_left_open"}
+    alone = {"changes_lost", "database_empty", "in_the_way", "space_short", "turn_left_open"}
     assert tested | alone == set(KINDS)
 
 

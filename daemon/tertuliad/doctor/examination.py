@@ -44,6 +44,8 @@ def examine(home: Path, *, alone: bool = False) -> Examined:
     try:
         if not home.is_dir():
             raise CannotCheck(f"There is no folder {home}. Name the right one with --home.")
+        if files.beside_the_database(home):
+            return Examined(sorted(files.findings(home)))
         left = set(files.database_files(home))
         lost = _lost(home, alone=alone)
         hold = Hold(home)
@@ -121,6 +123,8 @@ def _of_database(home: Path) -> tuple[list[Finding], int]:
         return [], 0
     if size <= EMPTY_BYTES:
         return [_empty()], 0
+    if files.has_journal(home):
+        return [finding("journal_left", "it may be half of a change", where=files.JOURNAL)], 0
     try:
         return _looked_into(home, Database.opened(path))
     except Unreadable as error:

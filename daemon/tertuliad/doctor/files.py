@@ -17,7 +17,8 @@ from tertuliad.store.schema import FILE_NAME
 SET_ASIDE = "set-aside"
 FRESH = f"{FILE_NAME}.new"
 """What a repair makes, until it is whole."""
-PARTS = ("", "-wal", "-shm")
+JOURNAL = f"{FILE_NAME}-journal"
+PARTS = ("", "-wal", "-shm", "-journal")
 """What SQLite puts behind the name of a database."""
 
 
@@ -28,7 +29,31 @@ def database_files(home: Path, name: str = FILE_NAME) -> list[Path]:
 
 def findings(home: Path) -> list[Finding]:
     """All that is to be said about the files; nothing is opened but locks."""
-    return [*_too_open(home), *_dead(home), *_space(home)]
+    return [*_obstacles(home), *_too_open(home), *_dead(home), *_space(home)]
+
+
+def _obstacles(home: Path) -> Iterator[Finding]:
+    run = layout.run_folder(home)
+    folders = [path for path in run.iterdir() if path.is_dir()] if run.is_dir() else []
+    if os.path.lexists(run) and not run.is_dir():
+        yield finding("in_the_way", "it is no folder", where=_under(home, run))
+    for path in sorted([*folders, *beside_the_database(home)]):
+        yield finding("in_the_way", "it is no file", where=_under(home, path))
+
+
+def beside_the_database(home: Path) -> list[Path]:
+    """What SQLite cannot open the database beside: in the places of its own files, and none."""
+    places = [home / (FILE_NAME + part) for part in PARTS if part]
+    return [path for path in places if os.path.lexists(path) and not path.is_file()]
+
+
+def has_journal(home: Path) -> bool:
+    """Whether SQLite will look into a rollback journal before it reads the database."""
+    path = home / JOURNAL
+    if not path.is_file():
+        return False
+    with path.open("rb") as journal:
+        return journal.read(1) not in (b"", b"\0")
 
 
 def _mine(home: Path) -> Iterator[Path]:
@@ -75,18 +100,21 @@ def _dead(home: Path) -> Iterator[Finding]:
 def dead_files(home: Path) -> list[Path]:
     """Marks, tokens and sockets whose lock nobody holds, and what a repair did not come to end."""
     run = layout.run_folder(home)
-    locked = [*run.glob(f"*{SUFFIX}"), *run.glob("*.token"), *run.glob("*.lock")]
-    dead = [path for path in locked if nobody_holds(path)]
-    dead += [path for path in run.glob("*.sock") if nobody_holds(_lock_of(path))]
+    dead = [path for path in _locked(run) if nobody_holds(path)]
+    sockets = [path for path in run.glob("*.sock") if not path.is_dir()]
+    dead += [path for path in sockets if nobody_holds(_lock_of(path))]
     return sorted(dead + database_files(home, FRESH))
 
 
 def someone_lives(home: Path) -> bool:
     """Whether a process holds a mark, a token or a socket of the home. Raises `OSError` where that
     cannot be told."""
-    run = layout.run_folder(home)
-    locked = (*run.glob(f"*{SUFFIX}"), *run.glob("*.token"), *run.glob("*.lock"))
-    return any(is_held(path) for path in locked)
+    return any(is_held(path) for path in _locked(layout.run_folder(home)))
+
+
+def _locked(run: Path) -> list[Path]:
+    found = (*run.glob(f"*{SUFFIX}"), *run.glob("*.token"), *run.glob("*.lock"))
+    return [path for path in found if not path.is_dir()]
 
 
 def _lock_of(socket: Path) -> Path:

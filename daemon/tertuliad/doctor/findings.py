@@ -55,12 +55,22 @@ KINDS: dict[str, Kind] = {
         "Others may see which files are in it, and read none that a daemon has made.",
         "Their rights are taken away.",
     ),
+    "in_the_way": Kind(
+        "fault", "A daemon needs this place for something else. Move away what lies there."
+    ),
     "index_behind": Kind(
         "note",
         "Some words cannot be searched for yet; the next search finds them.",
         "They are indexed.",
     ),
     "index_damaged": Kind("fault", "A search fails or misses something.", "It is made anew."),
+    "journal_left": Kind(
+        "fault",
+        "The database cannot be looked into beside it: a change that was cut has left it, or"
+        " somebody has put it there.",
+        "SQLite takes back what it is the journal of, if anything, and removes it; then the rest is"
+        f" looked for; {_ASIDE}.",
+    ),
     "log_damaged": Kind(
         "fault",
         "An event is missing, cannot be read, or does not follow on the one before it.",

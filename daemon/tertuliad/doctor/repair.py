@@ -40,10 +40,13 @@ def repair(home: Path, tell: Tell) -> Examined:
     """Repair what is found, say what was done, and look again. Raises `CannotCheck`."""
     with _alone(home):
         examined = examine(home, alone=True)
-        kinds = {found.kind for found in examined.findings}
-        if not kinds:
+        if not examined.findings:
             return examined
         try:
+            if files.has_journal(home):
+                _take_back(home, tell)
+                examined = examine(home, alone=True)
+            kinds = {found.kind for found in examined.findings}
             _repair_database(home, kinds, tell)
             _repair_files(home, tell)
             if "space_unused" in kinds:
@@ -76,6 +79,13 @@ def _is_worked_on(home: Path, hold: Hold) -> bool:
             f"Whether a daemon works on {home} cannot be told: {error}. Repair it as the user whose"
             " folder it is."
         ) from error
+
+
+def _take_back(home: Path, tell: Tell) -> None:
+    """Let SQLite do with the journal what it would do for a daemon."""
+    _copy_aside(home, "journal_left", tell)
+    MendableDatabase.opened(home / FILE_NAME).close()
+    tell(f"{files.JOURNAL} was removed.")
 
 
 def _repair_database(home: Path, kinds: set[str], tell: Tell) -> None:
