@@ -446,6 +446,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
             "UPDATE snapshots SET body = CAST(replace(CAST(body AS TEXT), 'fake', 'fakf') AS BLOB)",
         ),
     ),
+    "an id that is none": (
+        "id_unusable",
+        lambda h: change(h, "UPDATE sessions SET id = '../../x y' WHERE id = 'three'"),
+    ),
     "a segment too many": (
         "segment_orphaned",
         lambda h: change(h, "DELETE FROM sessions WHERE id = 'three'"),
@@ -519,7 +523,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "what was deleted": ("space_unused", unused_space),
 }
 LOSES = {"database_damaged", "database_missing", "journal_left", "log_damaged", "log_lost"}
-LOSES |= {"segment_orphaned", "segment_unknown"}
+LOSES |= {"id_unusable", "segment_orphaned", "segment_unknown"}
 
 
 @pytest.mark.parametrize(("kind", "damage"), DAMAGES.values(), ids=DAMAGES)
@@ -834,6 +838,23 @@ def test_a_row_that_leads_nowhere_gets_no_log_that_is_damaged_or_somebody_elses(
     )
     repaired(home)
     assert logs(home) == {name: before[name] for name in ("one", "two", "long")}
+
+
+def test_a_session_whose_id_is_none_is_named_by_its_log_or_anew(home: Path) -> None:
+    before = logs(home)
+    fork = next(name for name in before if name not in ("one", "two", "three", "long"))
+    change(
+        home,
+        "UPDATE sessions SET id = '../../x y' WHERE id = 'three'",
+        "UPDATE sessions SET id = x'ff' WHERE id = 'two'",
+        f"UPDATE sessions SET id = '' WHERE id = '{fork}'",
+    )
+    assert kinds(home) == ["id_unusable", "id_unusable", "id_unusable"]
+    repaired(home)
+    after = logs(home)
+    (new,) = after.keys() - before.keys()
+    assert new.startswith("recovered-")
+    assert after == {new if name == fork else name: log for name, log in before.items()}
 
 
 def test_a_format_that_is_lost_comes_back_and_all_sessions_stay(home: Path) -> None:

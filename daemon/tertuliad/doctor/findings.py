@@ -55,6 +55,11 @@ KINDS: dict[str, Kind] = {
         "Others may see which files are in it, and read none that a daemon has made.",
         "Their rights are taken away.",
     ),
+    "id_unusable": Kind(
+        "fault",
+        "It is no id of a session, and no request can name it.",
+        f"It gets the id that its log names, if nobody else has it, or a new one; {_ASIDE}.",
+    ),
     "in_the_way": Kind(
         "fault", "A daemon needs this place for something else. Move away what lies there."
     ),

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from tertulia_protocol import events
+from tertulia_protocol import session_id as ids
 from tertulia_protocol.decoding import json_decoder
 from tertuliad.clock import now_ms
 from tertuliad.doctor.findings import counted
-from tertuliad.doctor.sessions import Checked, check, differing
+from tertuliad.doctor.sessions import Checked, check, differing, is_named
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Draft, turns
 from tertuliad.sessions.listing import row_of
@@ -35,6 +36,7 @@ def mend(
         with db.one_moment():
             db.know(segment)
     _rejoin(db, tell)
+    _rename(db, tell)
     if adopt:
         _adopt(db, tell)
     for listed in db.sessions():
@@ -120,14 +122,30 @@ def _adopt(db: MendableDatabase, tell: Tell) -> None:
     and nobody else has it."""
     for segment, first in _begun(db, db.ends_without_session(_FORKED)):
         with db.one_moment():
-            session_id = first.data.session_id or ""
-            row = Row(id=session_id, created_ms=_ms(first.timestamp), modified_ms=now_ms(), head=0)
-            checked = check(db, Listed(row, segment))
-            is_fork = checked.state.parent is not None  # and begins with the log of another one
-            if not session_id or is_fork or db.again(session_id) is not None:
-                session_id = checked.state.id = f"recovered-{segment}"
-            db.adopt(checked.row, segment)
+            session_id = _listed_anew(db, segment, first)
         tell(f"Session {session_id} had lost its row and is listed again.")
+
+
+def _rename(db: MendableDatabase, tell: Tell) -> None:
+    """Give each session that no request can name an id."""
+    for listed in [each for each in db.sessions() if not is_named(each.row)]:
+        for segment, first in _begun(db, [listed.segment]):
+            with db.one_moment():
+                db.forget(listed)
+                session_id = _listed_anew(db, segment, first)
+            tell(f"Session {listed.row.id!r} is listed as {session_id} now.")
+
+
+def _listed_anew(db: MendableDatabase, segment: int, first: _First) -> str:
+    """A row for the log that ends in `segment`; the id that it has now."""
+    session_id = first.data.session_id or ""
+    row = Row(id=session_id, created_ms=_ms(first.timestamp), modified_ms=now_ms(), head=0)
+    checked = check(db, Listed(row, segment))
+    is_fork = checked.state.parent is not None  # and begins with the log of another one
+    if not ids.is_valid(session_id) or is_fork or db.again(session_id) is not None:
+        session_id = checked.state.id = f"recovered-{segment}"
+    db.adopt(checked.row, segment)
+    return session_id
 
 
 def _begun(db: MendableDatabase, ends: list[int]) -> Iterator[tuple[int, _First]]:

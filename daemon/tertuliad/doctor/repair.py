@@ -31,7 +31,15 @@ from tertuliad.store.schema import FILE_NAME
 Tell = Callable[[str], None]
 
 _ANEW = {"database_damaged", "database_missing"}
-_LOSES = {*_ANEW, "changes_lost", "log_damaged", "log_lost", "segment_orphaned", "segment_unknown"}
+_LOSES = {
+    *_ANEW,
+    "changes_lost",
+    "id_unusable",
+    "log_damaged",
+    "log_lost",
+    "segment_orphaned",
+    "segment_unknown",
+}
 """After these something is not in the database any more that was there before."""
 _IN_DATABASE = {*_LOSES, "row_differs", "snapshot_differs", "index_damaged", "index_behind"}
 

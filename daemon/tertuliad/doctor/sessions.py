@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tertulia_protocol import session_id
 from tertuliad.doctor.findings import Finding, finding
 from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
@@ -89,21 +90,29 @@ def _differs(checked: Checked, kept: Snapshot) -> bool:
     return snapshot(state) != snapshot(checked.state)
 
 
+def is_named(row: Row) -> bool:
+    """Whether a request can name it."""
+    return isinstance(row.id, str) and session_id.is_valid(row.id)
+
+
 def findings_of(checked: Checked, owner_is_gone: bool) -> list[Finding]:
     """What is to be said about one session."""
     row = checked.listed.row
+    whose = row.id if is_named(row) else repr(row.id)
     if checked.fault is not None:
         kind = "log_damaged" if checked.sound else "log_lost"
-        return [finding(kind, checked.fault, session=row.id)]
+        return [finding(kind, checked.fault, session=whose)]
     found = [
-        finding("snapshot_differs", f"the snapshot at event {kept.seq}", session=row.id)
+        finding("snapshot_differs", f"the snapshot at event {kept.seq}", session=whose)
         for kept in checked.wrong_snapshots
     ]
+    if not is_named(row):
+        found.append(finding("id_unusable", "it is none", session=whose))
     if wrong := differing(row, checked.row):
-        found.append(finding("row_differs", f"in {', '.join(wrong)}", session=row.id))
+        found.append(finding("row_differs", f"in {', '.join(wrong)}", session=whose))
     elif checked.state.turn is not None and owner_is_gone:
         detail = f"turn {checked.state.turn.id} has not ended"
-        found.append(finding("turn_left_open", detail, session=row.id))
+        found.append(finding("turn_left_open", detail, session=whose))
     return found
 
 
