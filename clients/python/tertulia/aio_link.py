@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -24,7 +26,7 @@ from tertulia.errors import ConnectionLost, DaemonFailed, FellBehind, TertuliaEr
 from tertulia.launch import Address, UnixAddress
 from tertulia.process import StderrTail, cannot_run, ended, unanswered
 from tertulia.records import Event
-from tertulia.streams import addressable, listener_of, no_answer, no_daemon
+from tertulia.streams import connected_now, listener_of, no_answer, no_daemon
 
 _ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 """What a stream raises once it is over, from either side."""
@@ -198,10 +200,12 @@ class SocketPeer:
 
 
 async def connected(address: Address) -> AsyncLink:
-    """A link to a daemon that runs. Raises `ConnectionLost` where none answers."""
+    """A link to a daemon that runs. Raises `ConnectionLost` where none answers, `Timeout` where one
+    takes no connection."""
     try:
-        with anyio.fail_after(limits.CONNECT_TIMEOUT_S):
-            stream = await _connect(address)
+        stream = await _connect(address)
+    except BlockingIOError:
+        raise no_answer(address, None, limits.CONNECT_TIMEOUT_S) from None
     except OSError as error:
         raise no_daemon(address, error) from None
     return AsyncLink(stream, stream, SocketPeer(address, stream))
@@ -209,9 +213,21 @@ async def connected(address: Address) -> AsyncLink:
 
 async def _connect(address: Address) -> anyio.abc.SocketStream:
     if isinstance(address, UnixAddress):
-        with addressable(address.path) as path:
-            return await anyio.connect_unix(path)
-    return await anyio.connect_tcp(address.host, address.port)
+        made = await _connected_unix(address.path)
+        return await anyio.abc.UNIXSocketStream.from_socket(made)
+    with anyio.fail_after(limits.CONNECT_TIMEOUT_S):
+        return await anyio.connect_tcp(address.host, address.port)
+
+
+async def _connected_unix(path: str) -> socket.socket:
+    until = time.monotonic() + limits.CONNECT_TIMEOUT_S
+    while True:
+        try:
+            return connected_now(path)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        await anyio.sleep(limits.CONNECT_AGAIN_S)
 
 
 class ProcessPeer:

@@ -3,6 +3,7 @@
 # Starting and ending. Each step of the end of a spawned daemon waits so long before the next.
 START_TIMEOUT_S = 30.0  # from spawn or connect to the end of the handshake
 CONNECT_TIMEOUT_S = 10.0
+CONNECT_AGAIN_S = 0.02  # between two tries at a socket where too many wait to be taken
 ANSWER_S = 5.0  # the command takes a running daemon that greets nobody for so long for frozen
 SHUTDOWN_TIMEOUT_S = 10.0  # the daemon's answer to runtime.shutdown
 EOF_GRACE_S = 5.0

@@ -12,6 +12,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -43,13 +44,16 @@ def _wait_writable(file: HasFileno) -> None:
 
 
 class SocketStream:
-    """A daemon on TCP or a unix socket. Raises `ConnectionLost` where none answers."""
+    """A daemon on TCP or a unix socket. Raises `ConnectionLost` where none answers, `Timeout` where
+    one takes no connection."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._owner = os.getpid()
         try:
             self._socket = _connected(address)
+        except BlockingIOError:
+            raise no_answer(address, None, limits.CONNECT_TIMEOUT_S) from None
         except OSError as error:
             raise no_daemon(address, error) from None
         self._pid = listener_of(self._socket)
@@ -82,18 +86,36 @@ class SocketStream:
 
 def _connected(address: Address) -> socket.socket:
     if isinstance(address, UnixAddress):
-        made = socket.socket(socket.AF_UNIX)
-        try:
-            made.settimeout(limits.CONNECT_TIMEOUT_S)
-            with addressable(address.path) as path:
-                made.connect(path)
-        except OSError:
-            made.close()
-            raise
+        made = _connected_unix(address.path)
     else:
         made = socket.create_connection((address.host, address.port), limits.CONNECT_TIMEOUT_S)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.settimeout(None)
+    return made
+
+
+def _connected_unix(path: str) -> socket.socket:
+    until = time.monotonic() + limits.CONNECT_TIMEOUT_S
+    while True:
+        try:
+            return connected_now(path)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(limits.CONNECT_AGAIN_S)
+
+
+def connected_now(path: str) -> socket.socket:
+    """A connection to a unix socket, which blocks nobody. Raises OSError; a BlockingIOError where
+    as many wait there already as may."""
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.setblocking(False)
+        with addressable(path) as near:
+            made.connect(near)
+    except BaseException:
+        made.close()
+        raise
     return made
 
 
@@ -112,8 +134,13 @@ def addressable(path: str) -> Iterator[str]:
         os.close(folder)
 
 
+class NobodyListens(ConnectionLost):
+    """At the address there is no daemon, or no more than the socket that one left."""
+
+
 def no_daemon(address: Address, error: OSError) -> ConnectionLost:
-    return ConnectionLost(
+    gone = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+    return (NobodyListens if gone else ConnectionLost)(
         f"No daemon answers at {address} ({error.strerror or error}): start one with"
         " `tertulia serve`, or check the address."
     )

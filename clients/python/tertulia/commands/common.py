@@ -18,6 +18,7 @@ from tertulia.calls import Call
 from tertulia.client import Client
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.session import Session
+from tertulia.streams import NobodyListens
 from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import said
 from tertulia_protocol import layout
@@ -50,15 +51,20 @@ def shared_client(options: argparse.Namespace) -> Client | None:
     if options.connect:
         return _client_at(options.connect, options)
     socket_path = layout.shared_socket(launch.home_folder(options.home))
-    if _is_socket(socket_path):
-        client = _client_at(f"unix:{socket_path}", options)
+    return _started_at(f"unix:{socket_path}", options) if _is_socket(socket_path) else None
+
+
+def _started_at(address: str, options: argparse.Namespace) -> Client | None:
+    """None: a dead daemon left this socket."""
+    client = _client_at(address, options)
+    try:
         try:
             client.start()
         except ConnectionLost:
-            client.close()  # a socket that a dead daemon left
-        else:
-            return client
-    return None
+            client.start()  # one that went while it greeted is gone by now
+    except NobodyListens:
+        return None
+    return client
 
 
 def _client_at(address: str, options: argparse.Namespace) -> Client:
