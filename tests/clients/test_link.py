@@ -126,26 +126,45 @@ def test_a_client_that_reconnects_keeps_nothing_of_what_it_had() -> None:
 
 FORKS = """
 import os, sys
-from tertulia import Client
-client = Client.connect(sys.argv[1], sys.argv[2])
-client.start()
-child = os.fork()
-if child == 0:
-    sys.exit(0)
-os.waitpid(child, 0)
-print(client.ping())
-client.close()
+from tertulia import Client, TertuliaError
+client = Client.connect(sys.argv[1], "") if sys.argv[1] else Client.spawn()
+with client, client.create_session("s") as session:
+    events = session.events()
+    child = os.fork()
+    if child == 0:
+        {then}
+        sys.exit(3)
+    _, status = os.waitpid(child, 0)
+    print(client.ping("x"), client.closed, os.waitstatus_to_exitcode(status))
+    session.log("a note")
+    print(next(events).data["message"])
+print(client.closed)
+"""
+REFUSED = """
+        for use in (client.ping, client.start, client.reconnect, session.messages, session.events):
+            try:
+                use()
+            except TertuliaError as error:
+                assert "a fork of the one" in str(error)
+            else:
+                sys.exit(4)
 """
 
 
-def test_a_fork_that_ends_leaves_its_parent_the_connection(served: Served) -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize(
+    "then", ["pass", "client.close()", "session.close(); client.close(); client.close()", REFUSED]
+)
+def test_a_fork_leaves_its_parent_the_connection(served: Served, then: str, shared: bool) -> None:
+    program, address = FORKS.replace("{then}", then.strip()), served.address if shared else ""
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKS, served.address, ""],
+        [sys.executable, "-W", "ignore", "-c", program, address],
         capture_output=True,
         text=True,
         timeout=BOUND_S,
         check=False,
     )
+    assert ran.stdout == "pong: x False 3\na note\nTrue\n", ran.stderr
     assert ran.returncode == 0, ran.stderr
 
 

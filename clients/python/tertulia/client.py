@@ -3,7 +3,7 @@
     with Client.spawn() as client, client.create_session() as session:
         print(session.send_and_wait("Hello").text)
 
-`Client` and `Session` may be used by many threads at once.
+`Client` and `Session` may be used by many threads at once. A fork of the process uses them no more.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Client(Library):
         self._started()
 
     def _started(self) -> Link:
+        self._refuse_in_fork()
         with self._starting:
             if self._closed:
                 raise ConnectionLost("The client was closed.")
@@ -106,6 +107,7 @@ class Client(Library):
     def reconnect(self) -> None:
         """Where the connection was lost, make another, and start the daemon anew if it was spawned.
         Sessions have to be attached to again: `Session.attach`. Raises what `start` raises."""
+        self._refuse_in_fork()
         with self._starting:
             lost = self._given_up() if self._link is not None and self._link.lost else None
         if lost is not None:
@@ -123,16 +125,30 @@ class Client(Library):
         return self._closed
 
     def close(self) -> None:
-        """End the connection, and the daemon if it was spawned. Idempotent, bounded."""
-        with self._starting:
+        """End the connection, and the daemon if it was spawned; a fork of the process that opened
+        them leaves both to it. Idempotent, bounded."""
+        with contextlib.nullcontext() if self._is_inherited else self._starting:
             link, self._closed = self._given_up(), True
         if link is None:
             return
-        if self._owns_daemon:
+        if self._owns_daemon and not link.is_inherited:
             with contextlib.suppress(TertuliaError, RpcError):
                 end = calls.shutdown()
                 link.request(end.method, end.params, end.timeout)
         link.close()
+
+    @property
+    def _is_inherited(self) -> bool:
+        """Asked without the lock, which a thread of the other process may have held."""
+        link = self._link
+        return link is not None and link.is_inherited
+
+    def _refuse_in_fork(self) -> None:
+        if self._is_inherited:
+            raise TertuliaError(
+                "This process is a fork of the one that opened the connection, which would miss"
+                " the answers: make a client of its own here."
+            )
 
     def _given_up(self) -> Link | None:
         """The link, which is the caller's to close now."""
@@ -224,7 +240,7 @@ class Client(Library):
     def release(self, session_id: str, hold: Hold) -> None:
         """For `Session`: end its iterators, and detach where no other one of its id is open."""
         link = self._link
-        if link is not None:
+        if link is not None and not link.is_inherited:
             link.release(session_id, hold, limits.REQUEST_TIMEOUT_S)
 
     def subscribe(self, session_id: str, hold: Hold) -> EventQueue:

@@ -8,6 +8,7 @@ connection ends.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -85,6 +86,7 @@ class Link:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
+        self._owner = os.getpid()
         self._core = Core()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -95,6 +97,11 @@ class Link:
     def lost(self) -> bool:
         """Whether the connection is over."""
         return self._core.lost
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that opened it, to which the answers go."""
+        return os.getpid() != self._owner
 
     def request(self, method: str, params: Any, timeout: float | None) -> Any:
         """The result. Raises an `RpcError`, `ConnectionLost`, or `Timeout` after `timeout` s."""
@@ -123,11 +130,14 @@ class Link:
         return feed
 
     def close(self) -> None:
-        """End the connection and whatever waits on it. Idempotent; safe in any thread but the
-        reader."""
-        self._lose(ConnectionLost("The client was closed."))
-        self.stream.end()
-        self._reader.join(timeout=limits.THREAD_JOIN_S)
+        """End the connection and whatever waits on it; in a fork, no more than its own copy of it.
+        Idempotent; safe in any thread but the reader."""
+        if self.is_inherited:
+            self.stream.hang_up()
+        else:
+            self._lose(ConnectionLost("The client was closed."))
+            self.stream.end()
+            self._reader.join(timeout=limits.THREAD_JOIN_S)
         if not self._reader.is_alive():
             self.stream.release()
 
