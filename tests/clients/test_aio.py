@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from tertulia import (
@@ -181,6 +184,60 @@ async def test_a_cancelled_body_leaves_no_process(home: Path, counted: Counted) 
                 scope.cancel()
     assert scope.cancelled_caught
     wait_until_gone(counted.pids[0])
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_asyncios_own_cancellation_of_the_leaving_leaves_nothing(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch, times: int, stopped: bool
+) -> None:
+    for name in ("SHUTDOWN_TIMEOUT_S", "EOF_GRACE_S", "TERM_GRACE_S"):
+        monkeypatch.setattr(limits, name, 0.1 if stopped else BOUND_S)
+    leaves = asyncio.Event()
+
+    async def life() -> None:
+        async with AsyncClient.spawn(home=home, command=counted.command):
+            if stopped:
+                os.kill(counted.pids[0], signal.SIGSTOP)
+            leaves.set()
+
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(life())
+    await leaves.wait()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, BOUND_S)
+    assert asyncio.all_tasks() == before
+    wait_until_gone(counted.pids[0])
+
+
+async def test_asyncios_own_cancellation_of_the_greeting_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "EOF_GRACE_S", 0.1)
+    os.mkfifo(said := tmp_path / "said")
+    program = (
+        "import os, signal, sys; print(os.getpid(), file=open(sys.argv[1], 'w')); signal.pause()"
+    )
+
+    async def life() -> None:
+        async with AsyncClient.spawn(command=[sys.executable, "-c", program, str(said)]):
+            pytest.fail("it greets")
+
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(life())
+    pid = int(await anyio.to_thread.run_sync(said.read_text))
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, BOUND_S)
+    assert asyncio.all_tasks() == before
+    wait_until_gone(pid)
 
 
 async def test_a_daemon_that_does_not_end_is_killed(

@@ -119,21 +119,25 @@ class AsyncClient(AsyncLibrary):
         self._depth -= 1
         if self._depth or self._tasks is None:
             return
-        with anyio.CancelScope(shield=True):
-            await self._close()
-        self._tasks.cancel_scope.cancel()
-        # The body's own error is not handed to the group, which would wrap it.
-        await self._tasks.__aexit__(None, None, None)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._close()
+        finally:  # asyncio's own cancellation passes every shield
+            self._tasks.cancel_scope.cancel()
+            # The body's own error is not handed to the group, which would wrap it.
+            await self._tasks.__aexit__(None, None, None)
 
     async def _close(self) -> None:
         link, self._link = self._link, None
         if link is None:
             return
-        if isinstance(link.peer, ProcessPeer):
-            with contextlib.suppress(TertuliaError, RpcError):
-                end = calls.shutdown()
-                await link.request(end.method, end.params, end.timeout)
-        await link.aclose()
+        try:
+            if isinstance(link.peer, ProcessPeer):
+                with contextlib.suppress(TertuliaError, RpcError):
+                    end = calls.shutdown()
+                    await link.request(end.method, end.params, end.timeout)
+        finally:
+            await link.aclose()
 
     async def _started(self) -> AsyncLink:
         if self._tasks is None:

@@ -96,7 +96,8 @@ class AsyncLink:
         self._send = send
         self._receive = receive
         self._to_write = anyio.Event()
-        self._life = anyio.CancelScope(shield=True)
+        self._to_end = anyio.Event()
+        self._ended = anyio.Event()
 
     @property
     def lost(self) -> bool:
@@ -132,14 +133,17 @@ class AsyncLink:
         return feed
 
     async def run(self) -> None:
-        """Read and write until the stream ends or `aclose`. A cancellation around it does not
-        end it: the daemon is still to be asked to stop, and to be read until it has."""
-        with self._life:
+        """Read and write until `aclose`, and end it then. A cancellation around it does not end it:
+        the daemon is still to be asked to stop, and to be read until it has."""
+        with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, name="tertulia reader")
                 tasks.start_soon(self._write, name="tertulia writer")
                 tasks.start_soon(self.peer.attend, name="tertulia attendant")
-                await self._read()
+                await self._to_end.wait()
+                await self.peer.aclose()
                 tasks.cancel_scope.cancel()
+        self._ended.set()
 
     async def _read(self) -> None:
         try:
@@ -162,10 +166,11 @@ class AsyncLink:
                     await self._send.send(data)
 
     async def aclose(self) -> None:
-        """End the connection and whatever waits on it. Idempotent."""
+        """End the connection and whatever waits on it. Idempotent. Who is cancelled meanwhile has
+        ended it all the same: that is done in `run`."""
         self._core.lose(ConnectionLost("The client was closed."))
-        await self.peer.aclose()
-        self._life.cancel()
+        self._to_end.set()
+        await self._ended.wait()
 
 
 async def _settled(answer: Future[Any]) -> None:
@@ -263,6 +268,15 @@ class ProcessPeer:
         return ConnectionLost(str(await self.failure()))
 
     async def aclose(self) -> None:
+        try:
+            await self._end()
+        finally:  # an event loop that ends cancels what runs in it
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+        await self._process.aclose()
+
+    async def _end(self) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(*_ENDS):
             await self._process.stdin.aclose()
@@ -271,7 +285,6 @@ class ProcessPeer:
             if not await self._ended_within(limits.TERM_GRACE_S):
                 self._process.kill()
                 await self._ended_within(limits.KILL_GRACE_S)
-        await self._process.aclose()
 
     async def _ended_within(self, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
