@@ -231,6 +231,47 @@ def test_a_reader_that_leaves_is_no_error_text(home: Path) -> None:
         process.wait(timeout=BOUND_S)
 
 
+@pytest.fixture(params=["left", "full"])
+def unwritable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A pipe that its reader has left, or a full disk; its file descriptor."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what is written is written at the end
+    if request.param == "left":
+        reading, fd = os.pipe()
+        os.close(reading)
+    else:
+        fd = os.open("/dev/full", os.O_WRONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["--version"]])
+def test_a_help_that_cannot_be_written_is_1(arguments: list[str], unwritable: int) -> None:
+    done = subprocess.run(
+        [*TERTULIA, *arguments],
+        stdout=unwritable,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr in ("", "tertulia: No space left on device\n")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["nonsense"], 2), (["show", "s1"], 1)])
+def test_what_cannot_be_told_has_its_exit_code_all_the_same(
+    arguments: list[str], code: int, unwritable: int
+) -> None:
+    done = subprocess.run(
+        [*TERTULIA, *arguments],
+        stdout=unwritable,
+        stderr=unwritable,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert done.returncode == code
+
+
 def test_a_shared_daemon_of_the_home_is_used_and_left_alone(served: Served) -> None:
     ok("send", "s1", "[[say:hi]]")
     assert "s1" in ok("list", "--connect", served.address)

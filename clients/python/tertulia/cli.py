@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
+    try:
+        return _main(argv)
+    finally:
+        for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+            try:
+                stream.flush()
+            except OSError:
+                _give_up(number)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     with ended_at_once():
         from tertulia.errors import RpcError, TertuliaError
         from tertulia.options import parse
@@ -32,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _take_any_text()
     try:
         with ended_at_once():
-            options = parse(sys.argv[1:] if argv is None else argv)
+            try:
+                options = parse(sys.argv[1:] if argv is None else argv)
+            finally:
+                sys.stdout.flush()  # a help ends the program
         run: Run = options.run
         code = run(options)
         sys.stdout.flush()
@@ -43,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(said(error))
         return 1
     except BrokenPipeError:
-        _give_stdout_up()  # whoever read it has left
+        _give_up(1)  # whoever read it has left
         return 1
     except OSError as error:
-        _give_stdout_up()
+        _give_up(1)
         _complain(error.strerror or str(error), error.filename)
         return 1
 
@@ -67,11 +81,13 @@ def _take_any_text() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")
 
 
-def _give_stdout_up() -> None:
-    """Python flushes it at exit, and would complain once more."""
+def _give_up(number: int) -> None:
+    """Of stdout or stderr. Python flushes it at exit, and would complain once more, with an exit
+    code of its own."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _complain(text: str, place: object = None) -> None:
-    print(f"tertulia: {text}" + (f": {place}" if place else ""), file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"tertulia: {text}" + (f": {place}" if place else ""), file=sys.stderr)
