@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,8 @@ import pytest
 from tertulia import AsyncClient, Client, limits
 from tertulia.calls import Call
 from tertulia.errors import Timeout
-from tests.clients.command import TERTULIA, run
-from tests.clients.conftest import BOUND_S, Served
+from tests.clients.command import TERTULIA, run, running
+from tests.clients.conftest import BOUND_S, Counted, Served, wait_until_gone
 
 PATIENCE_S = 0.2
 
@@ -51,6 +53,47 @@ def test_ctrl_c_leaves_a_daemon_that_froze_in_an_answer(served: Served) -> None:
         finally:
             os.kill(served.process.pid, signal.SIGCONT)
             send.kill()
+
+
+def test_ctrl_c_again_and_again_leaves_no_daemon_of_its_own_that_froze(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, said = tmp_path / "daemon", tmp_path / "pid"
+    program.write_text(f'#!/bin/sh\necho $$ > "{said}"\nexec {sys.executable} -m tertuliad "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("TERTULIAD", str(program))
+    with running("send", "s1", "[[fake-n100000-d20]]") as send:
+        assert send.stdout is not None
+        assert send.stderr is not None
+        assert send.stdout.read(2) == b"w0"
+        os.kill(pid := int(said.read_text()), signal.SIGSTOP)
+        assert _interrupted(send) == 130
+        assert send.stderr.read() == b""
+    wait_until_gone(pid)
+
+
+def test_nor_does_ctrl_c_while_the_program_ends(home: Path, counted: Counted) -> None:
+    """The daemon was left to be ended with it."""
+    program = f"""
+import os, signal
+from tertulia import Client, limits
+limits.EOF_GRACE_S = limits.TERM_GRACE_S = 1.0
+from tertulia.process import DaemonProcess
+client = Client.spawn(home={str(home)!r}, command={counted.command!r})
+client.start()
+os.kill(client._link.stream.pid, signal.SIGSTOP)
+hang_up = DaemonProcess.hang_up
+DaemonProcess.hang_up = lambda process: (print("ends", flush=True), hang_up(process))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ends:
+        assert ends.stdout is not None
+        assert ends.stderr is not None
+        assert ends.stdout.readline() == b"ends\n"
+        _interrupted(ends)
+        assert ends.stderr.read() == b""
+    wait_until_gone(counted.pids[0])
 
 
 def _interrupted(process: subprocess.Popen[bytes]) -> int:

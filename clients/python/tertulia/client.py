@@ -131,11 +131,13 @@ class Client(Library):
             link, self._closed = self._given_up(), True
         if link is None:
             return
-        if self._owns_daemon and not link.is_inherited:
-            with contextlib.suppress(TertuliaError, RpcError):
-                end = calls.shutdown()
-                link.request(end.method, end.params, end.timeout)
-        link.close()
+        try:
+            if self._owns_daemon and not link.is_inherited:
+                with contextlib.suppress(TertuliaError, RpcError):
+                    end = calls.shutdown()
+                    link.request(end.method, end.params, end.timeout)
+        finally:
+            link.close()
 
     @property
     def _is_inherited(self) -> bool:

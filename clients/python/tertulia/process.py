@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -87,11 +88,16 @@ class DaemonProcess:
             self._popen.stdin.close()
 
     def end(self) -> None:
-        """Leave no process. Idempotent; a fork of the owner does nothing."""
+        """Leave no process. Idempotent; a fork of the owner does nothing. Ctrl-C meanwhile ends the
+        patience with it."""
         if os.getpid() != self._owner:
             return
         with self._ending:
-            self._end()
+            try:
+                self._end()
+            except KeyboardInterrupt:
+                self._popen.kill()
+                raise
 
     def _end(self) -> None:
         self.hang_up()
@@ -119,6 +125,8 @@ class DaemonProcess:
 
 @atexit.register
 def _end_all() -> None:
+    if _RUNNING and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it would leave what is still to be ended
     for process in list(_RUNNING):
         process.end()
 
