@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -84,6 +85,24 @@ def test_a_request_that_was_not_sent_is_not_sent_later(link: Link, pipe: Pipe) -
     assert b"the first" in pipe.written
     assert b"the second" not in pipe.written
     assert b"the third" in pipe.written
+
+
+def test_an_answer_that_comes_with_the_time_out_is_the_answer(
+    link: Link, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = Future.result
+
+    def late(answer: Future[Any], timeout: float | None = None) -> Any:
+        """As if it came between the end of the wait and what follows."""
+        if timeout is None:
+            return result(answer)
+        pipe.say(id=1, result="here")
+        result(answer, BOUND_S)
+        raise TimeoutError
+
+    monkeypatch.setattr(Future, "result", late)
+    pipe.free.set()
+    assert link.request("ping", {}, 0.01) == "here"
 
 
 def test_a_write_that_is_interrupted_loses_the_connection(

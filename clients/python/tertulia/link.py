@@ -155,8 +155,8 @@ class Link:
         try:
             return answer.result(deadline.left())
         except TimeoutError:
-            if answer.done():
-                raise
+            if answer.done():  # it came in this moment, or it is an error of this kind
+                return answer.result()
             raise Timeout(f"No answer to {method} within {timeout:g} s", "it was sent") from None
 
     @contextlib.contextmanager
