@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -146,6 +147,33 @@ async def test_the_async_client_counts_them_as_well(home: Path) -> None:
             await session.tail()
         async with await client.resume_session("s") as again:
             assert (await again.send_and_wait("[[say:back]]", BOUND_S)).text == "back"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answered", [True, False])
+async def test_who_is_cancelled_before_having_the_session_does_not_stay_attached(
+    home: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """By asyncio's own cancellation, which comes even where the answer is there."""
+    async with AsyncClient.spawn(home=home) as client:
+        assert client._link is not None
+        core = client._link._core
+        step = core._attached if answered else core.attach
+
+        def cancelling(*given: Any) -> Any:
+            result = step(*given)
+            creating.cancel()
+            return result
+
+        monkeypatch.setattr(core, step.__name__, cancelling)
+        creating = asyncio.create_task(client.create_session("s"))
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await creating
+        monkeypatch.undo()
+        assert await client.ping("x") == "pong: x"
+        with pytest.raises(SessionNotFound):
+            await client.request("session.getMessages", {"sessionId": "s"})
+        del cancelled  # what it keeps of the call does not hold the session
 
 
 def test_those_that_attach_to_the_next_daemon_are_counted_there(

@@ -212,14 +212,17 @@ class AsyncClient(AsyncLibrary):
             tools=tools,
             more=more,
         )
-        hold = Hold()
-        return AsyncSession(self, await self.attach(calls.create(given), hold), hold)
+        return await self._attached(calls.create(given))
 
     async def resume_session(self, session_id: str, **given: Any) -> AsyncSession:
         """As `Client.resume_session`."""
         settings = params.resumed_session(session_id, given)
-        hold = Hold()
-        return AsyncSession(self, await self.attach(calls.resume(settings), hold), hold)
+        return await self._attached(calls.resume(settings))
+
+    async def _attached(self, call: Call[str]) -> AsyncSession:
+        link, hold = await self._started(), Hold()
+        result = await link.attach_first(call.method, call.params, call.timeout, hold)
+        return AsyncSession(self, call.read(result), hold)
 
     async def delete_session(self, session_id: str) -> None:
         """As `Client.delete_session`."""

@@ -112,6 +112,19 @@ class AsyncLink:
         """As `Link.attach`."""
         return await self._settled(method, self._core.attach(method, params, hold), timeout)
 
+    async def attach_first(
+        self, method: str, params: Params, timeout: float | None, hold: Hold
+    ) -> Any:
+        """As `attach`, of a hold that is the caller's only with the result: without one, because of
+        a cancellation among others, it is let go, now or with the answer."""
+        answer = self._core.attach(method, params, hold)
+        try:
+            return await self._settled(method, answer, timeout)
+        except BaseException:
+            answer.add_done_callback(lambda _: self._core.release(params["sessionId"], hold))
+            self._to_write.set()
+            raise
+
     async def release(self, session_id: str, hold: Hold, timeout: float | None) -> None:
         """As `Link.release`."""
         answer = self._core.release(session_id, hold)
