@@ -120,6 +120,7 @@ export class Client extends EventEmitter {
     const body = Buffer.from(JSON.stringify({ jsonrpc: "2.0", ...message }));
     this.#write.write(Buffer.concat([Buffer.from(`Content-Length: ${body.length}\r\n\r\n`), body]));
   }
+  #tell(...what) { try { this.emit(...what); } catch (e) { queueMicrotask(() => { throw e; }); } }
 
   #receive(chunk) {
     if ((this.#missing -= chunk.length) > 0) return void this.#chunks.push(chunk); // joined once
@@ -129,8 +130,8 @@ export class Client extends EventEmitter {
       if ((this.#missing = to - buffer.length) > 0) return;
       const { id, method, params, result, error } = JSON.parse(buffer.subarray(end + 4, to));
       [buffer] = this.#chunks = [buffer.subarray(to)];
-      if (method === "session.event") this.emit("event", params.sessionId, params.event);
-      else if (method === "session.lifecycle") this.emit("lifecycle", params);
+      if (method === "session.event") this.#tell("event", params.sessionId, params.event);
+      else if (method === "session.lifecycle") this.#tell("lifecycle", params);
       else if (method && id !== undefined)
         this.#send({ id, error: { code: -32601, message: `This client has no ${method}.` } });
       else if (error) this.#waiting.get(id)?.reject(new RpcError(error));
@@ -140,11 +141,10 @@ export class Client extends EventEmitter {
   }
 
   #lose(reason) {
-    if (this.#reason) return;
-    this.#reason = reason;
+    if (this.#reason) return; else this.#reason = reason;
     for (const { reject } of this.#waiting.values()) reject(reason);
     this.#waiting.clear();
     this.#write[this.#child ? "end" : "destroy"]();
-    this.emit("close", reason);
+    this.#tell("close", reason);
   }
 }

@@ -172,6 +172,28 @@ def test_what_hears_the_pieces_may_fail(home: Path, counted: Counted) -> None:
     assert result == {"failed": "full", "next": "fine"}
 
 
+def test_what_a_listener_throws_is_the_processes_and_ends_no_connection(
+    home: Path, counted: Counted
+) -> None:
+    result = play(
+        """
+        const thrown = [];
+        process.on("uncaughtException", (error) => thrown.push(error.message));
+        const client = await Client.spawn({ command: first, args: rest });
+        for (const name of ["event", "lifecycle", "close"])
+          client.once(name, () => { throw new Error(name); });
+        const session = await client.createSession();
+        const text = await client.sendAndWait(session, "[[say:fine]]");
+        await client.close();
+        await new Promise(setImmediate);
+        out({ text, thrown: thrown.sort() });
+        """,
+        *counted.command,
+    )
+    assert result == {"text": "fine", "thrown": ["close", "event", "lifecycle"]}
+    wait_until_gone(counted.pids[0])
+
+
 def test_where_no_daemon_is_it_says_what_to_do() -> None:
     result = play(
         """
