@@ -438,6 +438,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no sessions": ("database_damaged", lambda h: out_of_the_schema(h, "sessions")),
     "no numbers": ("database_damaged", lambda h: out_of_the_schema(h, "sqlite_sequence")),
     "a title": ("row_differs", lambda h: change(h, "UPDATE sessions SET title = 'other'")),
+    "a title that is no text": (
+        "row_differs",
+        lambda h: change(h, "UPDATE sessions SET title = x'00', pending = 1.5"),
+    ),
     "a parent": ("row_differs", lambda h: change(h, "UPDATE sessions SET parent = 'x'")),
     "a snapshot": (
         "snapshot_differs",
@@ -840,16 +844,28 @@ def test_a_row_that_leads_nowhere_gets_no_log_that_is_damaged_or_somebody_elses(
     assert logs(home) == {name: before[name] for name in ("one", "two", "long")}
 
 
+@pytest.mark.parametrize(
+    "value", ["head = 'x'", "id = x'ff'", "segment = 'x'", "modified_ms = 1.5"]
+)
+def test_a_row_with_a_value_of_a_wrong_kind_is_made_anew_from_its_log(
+    home: Path, value: str
+) -> None:
+    before = logs(home)
+    change_header(home, f"UPDATE sessions SET {value} WHERE id = 'three'")
+    assert kinds(home) == ["database_damaged"]
+    assert repaired(home)
+    assert logs(home) == before
+
+
 def test_a_session_whose_id_is_none_is_named_by_its_log_or_anew(home: Path) -> None:
     before = logs(home)
     fork = next(name for name in before if name not in ("one", "two", "three", "long"))
     change(
         home,
         "UPDATE sessions SET id = '../../x y' WHERE id = 'three'",
-        "UPDATE sessions SET id = x'ff' WHERE id = 'two'",
         f"UPDATE sessions SET id = '' WHERE id = '{fork}'",
     )
-    assert kinds(home) == ["id_unusable", "id_unusable", "id_unusable"]
+    assert kinds(home) == ["id_unusable", "id_unusable"]
     repaired(home)
     after = logs(home)
     (new,) = after.keys() - before.keys()

@@ -149,6 +149,8 @@ def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
             found.append(_damaged(f"it is said to have the format {version}"))
         if missing := db.missing():
             return [*found, _damaged(", ".join(missing))], 0
+        if mixed_up := db.mixed_up():
+            return [*found, _damaged(f"values of a wrong kind in {', '.join(mixed_up)}")], 0
         found += [
             _damaged(f"segment {segment} goes on from one that is not older")
             for segment in db.misplaced()

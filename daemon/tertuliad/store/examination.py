@@ -78,6 +78,10 @@ _COLUMNS = (
     *(f"* FROM {table}" for table in ("said_data", "said_idx", "said_docsize", "said_config")),
     "name, seq FROM sqlite_sequence",
 )
+_NOT_IN_LOGS = {
+    "sessions": ("id", "segment", "created_ms", "modified_ms", "head"),
+    "segments": ("parent", "parent_seq", "head", "indexed"),
+}
 _MISPLACED = "SELECT id FROM segments WHERE parent >= id LIMIT ?"
 _SURPLUS = (
     "SELECT (SELECT coalesce(sum(length(block)), 0) FROM said_data)"
@@ -190,6 +194,22 @@ class Database:
             except Unreadable as error:
                 words.append(str(error))
         return words
+
+    def mixed_up(self) -> list[str]:
+        """The columns in which something has another kind than they are declared for, of those that
+        no log has."""
+        with explained():
+            return [
+                f"{table}.{name}"
+                for table, names in _NOT_IN_LOGS.items()
+                for _, name, kind, needed, _, _ in self._db.execute(f"PRAGMA table_info({table})")
+                if name in names
+                and self._db.execute(
+                    f"SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({name}) <> ?"  # noqa: S608
+                    f" AND typeof({name}) <> ?)",
+                    (kind.lower(), kind.lower() if needed else "null"),
+                ).fetchone()[0]
+            ]
 
     def misplaced(self) -> list[int]:
         """Segments that are said to go on from one that is not older, `FAULTS_TOLD` at most."""
