@@ -240,6 +240,22 @@ async def test_asyncios_own_cancellation_of_the_greeting_leaves_nothing(
     wait_until_gone(pid)
 
 
+async def test_a_reader_that_fails_keeps_nobody_waiting(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SHUTDOWN_TIMEOUT_S", 0.1)
+
+    def failing(body: bytes) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup), anyio.fail_after(BOUND_S):
+        async with AsyncClient.spawn(home=home, command=counted.command) as client:
+            assert client._link is not None
+            monkeypatch.setattr(client._link._core, "_take", failing)
+            await client.ping()
+    wait_until_gone(counted.pids[0])
+
+
 async def test_a_daemon_that_does_not_end_is_killed(
     home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,15 +148,23 @@ class AsyncLink:
     async def run(self) -> None:
         """Read and write until `aclose`, and end it then. A cancellation around it does not end it:
         the daemon is still to be asked to stop, and to be read until it has."""
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, name="tertulia reader")
-                tasks.start_soon(self._write, name="tertulia writer")
-                tasks.start_soon(self.peer.attend, name="tertulia attendant")
-                await self._to_end.wait()
+        try:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._read, name="tertulia reader")
+                    tasks.start_soon(self._write, name="tertulia writer")
+                    tasks.start_soon(self.peer.attend, name="tertulia attendant")
+                    await self._until_ended()
+                    tasks.cancel_scope.cancel()
+        finally:  # whatever happened: nobody may wait for what is gone
+            self._ended.set()
+
+    async def _until_ended(self) -> None:
+        try:
+            await self._to_end.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
                 await self.peer.aclose()
-                tasks.cancel_scope.cancel()
-        self._ended.set()
 
     async def _read(self) -> None:
         try:
