@@ -887,3 +887,26 @@ async def test_however_many_are_answered_while_a_turn_runs_elsewhere_the_session
         for each in asked:
             assert (await here.answer(each))["result"] == accepted
         assert await here.request("session.name.get", {"sessionId": S}) == {"name": None}
+
+
+async def test_while_nobody_can_tell_what_others_wrote_what_is_asked_is_read_and_the_rest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as a thread has the connection that could."""
+    async with pair(tmp_path) as (client, room), pair(tmp_path) as (there, _):
+        for each in ("a", "b"):
+            await client.create(each)
+            await client.request("session.detach", {"sessionId": each})
+        for each in ("a", "b"):  # the first look at the store's number is done
+            await client.request("session.resume", {"sessionId": each})
+            await client.request("session.detach", {"sessionId": each})
+        with monkeypatch.context() as patch:
+            patch.setattr(room.store, "commits_elsewhere", lambda: None)
+            for method, params in (("resume", {}), ("name.set", {"name": "theirs"})):
+                await there.request(f"session.{method}", {"sessionId": "a", **params})
+            await client.request("session.resume", {"sessionId": "a"})
+            assert room.sessions.in_memory == 2
+            named = await client.request("session.name.get", {"sessionId": "a"})
+            assert named["name"] == "theirs"
+        await client.request("session.resume", {"sessionId": "b"})
+        assert room.sessions.in_memory == 1, "now it can be told"

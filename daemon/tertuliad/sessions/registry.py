@@ -65,7 +65,7 @@ class Sessions:
         before = self._live.get(session_id)
         if before is not None and before.deletion is not None:
             return _behind(before.deletion, partial(self.create, session_id, command))
-        self._let_go_old()
+        self._let_go_old(session_id)
         session = self._slot(session_id)
         if session is None:
             session = self._taken_in(Session(session_id, self._world, is_new=True))
@@ -225,15 +225,22 @@ class Sessions:
             self._world.spawn(self._look)
         return session
 
-    def _let_go_old(self) -> None:
+    def _let_go_old(self, session_id: str) -> None:
+        """What another daemon may have written to. Where that cannot be told now, the one that is
+        asked may be old; the others are looked at when they are."""
         number = self._world.store.commits_elsewhere()
-        if number is None or number != self._commits:
-            self._commits = self._commits if number is None else number
-            for session in list(self._live.values()):
-                if session.in_use:
-                    session.forget()
-                else:
-                    del self._live[session.id]
+        if number is None:
+            asked = self._live.get(session_id)
+            old = [] if asked is None else [asked]
+        elif number == self._commits:
+            return
+        else:
+            self._commits, old = number, list(self._live.values())
+        for session in old:
+            if session.in_use:
+                session.forget()
+            else:
+                del self._live[session.id]
 
     def _asked(self, session_id: str, ask: Callable[[Session], Reply]) -> Reply:
         """What a session answers, which is brought back if need be; where it is being deleted, what
@@ -244,7 +251,7 @@ class Sessions:
         return self._watched(session, ask(session))
 
     def _brought_back(self, session_id: str) -> Session:
-        self._let_go_old()
+        self._let_go_old(session_id)
         session = self._live.get(session_id)
         if session is None or (session.gone and session.deletion is None):
             return self._taken_in(Session(session_id, self._world, is_new=False))
