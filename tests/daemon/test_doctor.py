@@ -820,9 +820,14 @@ def test_a_table_that_is_gone_takes_no_session_along_and_is_there_again(
 
 
 @pytest.mark.parametrize("name", ["one", "two", "three"])
-def test_a_row_that_leads_nowhere_is_brought_together_with_its_log(home: Path, name: str) -> None:
+@pytest.mark.parametrize("slow_ms", [0, 2000])
+def test_a_row_that_leads_nowhere_is_brought_together_with_its_log(
+    home: Path, name: str, slow_ms: int
+) -> None:
+    """On a slow machine a session is made some time before its first event."""
     before = logs(home)
-    change(home, f"UPDATE sessions SET segment = 4242 WHERE id = '{name}'")
+    made = f"created_ms = created_ms - {slow_ms}"
+    change(home, f"UPDATE sessions SET segment = 4242, {made} WHERE id = '{name}'")
     assert "log_lost" in kinds(home)
     done = repaired(home)
     assert f"Session {name} has its log again." in done

@@ -25,6 +25,8 @@ Tell = Callable[[str], None]
 
 ERROR_TYPE = "log_damaged"
 _FORKED = facts.INTERNAL[facts.Forked]
+MADE_BEFORE_MS = 60_000
+"""However slow the machine was."""
 
 
 def mend(
@@ -107,7 +109,7 @@ def _rejoin(db: MendableDatabase, tell: Tell) -> None:
     for segment, first in _begun(db, db.left_alone(_FORKED)):
         with db.one_moment():
             listed = db.again(first.data.session_id or "")
-            if listed is None or listed.row.created_ms != _ms(first.timestamp):
+            if listed is None or not _begins(listed.row, first):
                 continue
             found = check(db, Listed(listed.row, segment))
             if found.state.parent is not None or check(db, listed).sound:
@@ -115,6 +117,12 @@ def _rejoin(db: MendableDatabase, tell: Tell) -> None:
             db.forget(listed)
             db.adopt(listed.row, segment)
         tell(f"Session {listed.row.id} has its log again.")
+
+
+def _begins(row: Row, first: _First) -> bool:
+    """Whether it is the first event of this very session, and of no other that had its id: a
+    session is made a moment before its first event is."""
+    return 0 <= _ms(first.timestamp) - row.created_ms <= MADE_BEFORE_MS
 
 
 def _adopt(db: MendableDatabase, tell: Tell) -> None:
