@@ -56,12 +56,12 @@ async def _shared(bench: Bench) -> AsyncIterator[Shared]:
 
 
 async def beside(bench: Bench) -> Numbers:
-    """Turns in one session: alone, and beside each of three that are stuck."""
+    """Turns of a session: alone, and beside each of three that are stuck."""
     sizes = bench.sizes
     async with _shared(bench) as driven:
-        session = await driven.create()
 
         async def p50() -> float:
+            session = await driven.create()  # a longer history would be longer turns
             return median(
                 [(await driven.turn(session, "fake-n1-d0")).ms for _ in range(sizes.turns)]
             )
