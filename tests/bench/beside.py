@@ -57,8 +57,8 @@ async def _shared(bench: Bench) -> AsyncIterator[Shared]:
 
 async def beside(bench: Bench) -> Numbers:
     """Turns of a session: alone, and beside each of three that are stuck."""
-    sizes = bench.sizes
     async with _shared(bench) as driven:
+        sizes = bench.sizes
 
         async def p50() -> float:
             session = await driven.create()  # a longer history would be longer turns

@@ -186,6 +186,16 @@ async def test_a_cancelled_body_leaves_no_process(home: Path, counted: Counted) 
     wait_until_gone(counted.pids[0])
 
 
+async def cancelled(task: asyncio.Task[None], times: int) -> None:
+    """Have asyncio itself cancel it, so many times, until it ends."""
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, BOUND_S)
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_asyncios_own_cancellation_of_the_leaving_leaves_nothing(
@@ -204,12 +214,7 @@ async def test_asyncios_own_cancellation_of_the_leaving_leaves_nothing(
     before = asyncio.all_tasks()
     task = asyncio.create_task(life())
     await leaves.wait()
-    for _ in range(times):
-        task.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, BOUND_S)
+    await cancelled(task, times)
     assert asyncio.all_tasks() == before
     wait_until_gone(counted.pids[0])
 
@@ -230,12 +235,7 @@ async def test_asyncios_own_cancellation_of_the_greeting_leaves_nothing(
     before = asyncio.all_tasks()
     task = asyncio.create_task(life())
     pid = int(await anyio.to_thread.run_sync(said.read_text))
-    for _ in range(3):
-        task.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, BOUND_S)
+    await cancelled(task, 3)
     assert asyncio.all_tasks() == before
     wait_until_gone(pid)
 

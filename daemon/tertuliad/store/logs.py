@@ -86,7 +86,7 @@ def read(db: sqlite3.Connection, parts: list[tuple[int, int]], wanted: Range) ->
             break
         for record in read_part(db, part, upto, wanted, left):
             if not is_event(record):
-                raise _damaged(db, parts[-1][0], record)
+                raise damaged(record, _whose(db, parts[-1][0]))
             found.append(record)
             room -= len(record.body)
             if room <= 0:
@@ -122,13 +122,18 @@ def is_event(record: Record) -> bool:
     return isinstance(record.body, bytes) and isinstance(record.type, str)
 
 
-def _damaged(db: sqlite3.Connection, segment: int, record: Record) -> StoreFailed:
-    found = db.execute("SELECT id FROM sessions WHERE segment = ?", (segment,)).fetchone()
-    whose = "" if found is None else f" of session {found[0]}"
+def damaged(record: Record, session_id: str | None) -> StoreFailed:
+    """What is told of an event that cannot be shown; `session_id` None: no session has it."""
+    whose = "" if session_id is None else f" of session {session_id}"
     return StoreFailed(
         f"Event {record.seq}{whose} is damaged. It was left as it is: `tertulia doctor` looks into"
         " it."
     )
+
+
+def _whose(db: sqlite3.Connection, segment: int) -> str | None:
+    found = db.execute("SELECT id FROM sessions WHERE segment = ?", (segment,)).fetchone()
+    return None if found is None else found[0]
 
 
 def read_part(

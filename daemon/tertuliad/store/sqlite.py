@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from tertulia_protocol.decoding import json_decoder
-from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.askers import asker, asking
 from tertuliad.replies import Reply, mapped
@@ -339,10 +338,7 @@ def _sound(session_id: str, records: list[Record]) -> list[Record]:
             _bodies.decode(record.body)
             record.body.isascii() or record.body.decode()
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise StoreFailed(
-                f"Event {record.seq} of session {session_id} is damaged. It was left as it is:"
-                " `tertulia doctor` looks into it."
-            ) from error
+            raise logs.damaged(record, session_id) from error
     return records
 
 
