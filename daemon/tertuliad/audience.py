@@ -21,7 +21,7 @@ class Audience:
     has said nothing yet has listed nothing."""
 
     def __init__(self, connections: set[Connection]) -> None:
-        """`connections` are those that there are, whenever somebody looks."""
+        """`connections` are those that have said something, whenever somebody looks."""
         self._connections = connections
 
     def tell_changed(self, kind: events.LifecycleType, row: Row) -> None:
@@ -44,5 +44,5 @@ class Audience:
         for connection in self._connections:
             if connection in certainly:
                 connection.send(frame)
-            elif connection.authenticated and connection.has_spoken:
+            else:
                 connection.offer(frame)

@@ -43,13 +43,15 @@ class Connection:
         authenticated: bool,
         is_socket: bool,
         is_draining: Callable[[], bool],
+        audience: set[Connection],
         acknowledge: Callable[[], None] | None = None,
         max_body: int = limits.MAX_BODY_BYTES,
     ) -> None:
+        """It is in the `audience` from the first that its peer says, once that is no stranger, to
+        its end. On stdio the peer has spoken: the handshake was answered to it."""
         self._authenticated = authenticated
         self.is_socket = is_socket
-        self.has_spoken = not is_socket
-        """The peer has sent something; on stdio it has, to whom the handshake was answered."""
+        self._audience = audience
         self.on_low: Callable[[], None] | None = None
         """Called when the outbox has drained below its low mark after it was above the high."""
         self.on_end: Callable[[], None] | None = None
@@ -81,6 +83,11 @@ class Connection:
         """It has said the token."""
         self._authenticated = True
         self._framer.max_body = self._max_body
+        self._heard()
+
+    def _heard(self) -> None:
+        if self._authenticated:
+            self._audience.add(self)
 
     @property
     def draining(self) -> bool:
@@ -134,6 +141,8 @@ class Connection:
 
     async def serve(self) -> None:
         """Until the stream ends or is broken. Never raises for what the peer did."""
+        if not self.is_socket:
+            self._heard()
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._write)
@@ -143,6 +152,7 @@ class Connection:
                 await self._finish()
                 self._tasks.cancel_scope.cancel()
         finally:
+            self._audience.discard(self)
             self._drop()
             self._drained.set()
             self._gate.close()
@@ -172,7 +182,7 @@ class Connection:
     async def _take(self, data: bytes) -> bool:
         """Act on what came; False: the stream cannot be read on. Nothing of a large message is kept
         by the reader once this has returned."""
-        self.has_spoken = True
+        self._heard()
         for number, frame in enumerate(self._framer.feed(data), 1):
             if number % limits.FRAMES_AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()

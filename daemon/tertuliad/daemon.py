@@ -55,6 +55,8 @@ class Daemon:
         self._tasks = tasks
         self._context = contextvars.copy_context()
         self._connections: set[Connection] = set()
+        self._audience: set[Connection] = set()
+        """Those that have said something."""
         self._engine: Engine | None = None
         self._greeted = start.greeting.was_answered
         self._warmed = anyio.Event()
@@ -145,6 +147,7 @@ class Daemon:
             authenticated=authenticated,
             is_socket=is_socket,
             is_draining=lambda: self._draining,
+            audience=self._audience,
             acknowledge=acknowledge,
             max_body=self._options.max_body,
         )
@@ -217,6 +220,7 @@ class Daemon:
             ),
             leave_waiting=options.leave_waiting,
             connections=self._connections,
+            audience=self._audience,
             spawn=self._spawn,
             draining=lambda: self._draining,
         )

@@ -63,10 +63,12 @@ class Engine:
         session_idle_s: float = limits.SESSION_IDLE_S,
         leave_waiting: bool = False,
         connections: set[Connection],
+        audience: set[Connection],
         spawn: Spawn,
         draining: Callable[[], bool],
     ) -> None:
-        """`spawn` starts a task that outlives every connection; `draining`: no turn begins."""
+        """`audience` are those of the `connections` that have said something; `spawn` starts a task
+        that outlives every connection; `draining`: no turn begins."""
         spawn = _for_all(spawn)
         self.models = models
         self.owners = Owners(layout.run_folder(home))
@@ -86,7 +88,7 @@ class Engine:
             leave_waiting=leave_waiting,
         )
         self.sessions = Sessions(self.world, idle_s=session_idle_s)
-        self._audience = Audience(connections)
+        self._audience = Audience(audience)
         self._indexer = Indexer(self.store, spawn)
         self.others = Others(
             self.store,

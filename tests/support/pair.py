@@ -87,12 +87,14 @@ class Room:
         self.models = Models(self.model)
         self.draining = False
         self.connections: set[Connection] = set()
+        self.audience: set[Connection] = set()
         self.engine = Engine(
             home,
             models=cast(Any, self.models),
             turn_limits=turn_limits,
             session_idle_s=session_idle_s,
             connections=self.connections,
+            audience=self.audience,
             spawn=self._spawn,
             draining=lambda: self.draining,
         )
@@ -120,7 +122,13 @@ class Room:
     def connection(self, stream: anyio.abc.ByteStream, **options: Any) -> Connection:
         """A connection of this daemon that nobody serves yet."""
         given = {"authenticated": True, "is_socket": False, **options}
-        connection = Connection(stream, self.handlers, is_draining=lambda: self.draining, **given)
+        connection = Connection(
+            stream,
+            self.handlers,
+            is_draining=lambda: self.draining,
+            audience=self.audience,
+            **given,
+        )
         self.engine.adopt(connection)
         return connection
 
