@@ -94,6 +94,11 @@ class Connection:
         return self._is_draining()
 
     @property
+    def is_over(self) -> bool:
+        """Nothing more comes or leaves."""
+        return self._closing
+
+    @property
     def outbox_bytes(self) -> int:
         return self._outbox_bytes
 

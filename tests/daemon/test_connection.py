@@ -23,6 +23,8 @@ from tertulia_protocol import errors, framing
 from tertulia_protocol.framing import encode_frame
 from tertuliad import limits
 from tertuliad.listeners import accept, acknowledging
+from tertuliad.replies import Reply, settled
+from tertuliad.store.base import Append
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import pair
@@ -748,3 +750,32 @@ async def test_a_bug_in_serving_a_client_ends_that_client_alone_and_is_logged_wh
                     await stream.receive()
         tasks.cancel_scope.cancel()
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
+
+
+async def test_a_client_that_goes_while_its_resume_is_under_way_follows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        await client.request("session.detach", {"sessionId": "a"})
+        other = room.connect()
+        append, answered = room.store.append, anyio.Event()
+
+        def after_its_end(wanted: Append) -> Reply:
+            final = Reply()
+            room.connection_of[other].abort()
+
+            async def go_on() -> None:
+                await room.ended[other].wait()
+                await settled(append(wanted))
+                final.give(None)
+                answered.set()
+
+            room.world.spawn(go_on)
+            return final
+
+        monkeypatch.setattr(room.store, "append", after_its_end)
+        await other.ask("session.resume", {"sessionId": "a"})
+        with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
+            await answered.wait()
+        assert room.hub.followers("a") == 0

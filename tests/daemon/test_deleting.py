@@ -4,14 +4,18 @@ turn leaves nothing behind that says it runs."""
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from tertulia_protocol.errors import StoreFailed
 from tertulia_protocol.layout import DATABASE_FILE
 from tertuliad import limits
+from tertuliad.replies import Reply, settled
+from tertuliad.store.base import Append
 from tests.support.held_deletions import hold_deletions
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import pair
@@ -226,3 +230,141 @@ async def test_what_is_asked_of_a_session_while_a_deletion_leaves_it_is_done(
             assert left == []
         else:
             assert [row["sessionId"] for row in left] == ["a"]
+
+
+async def test_a_session_that_is_being_changed_stays_and_the_change_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prune comes between a change and its answer."""
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        await client.request("session.detach", {"sessionId": "a"})
+        row = await settled(room.store.row("a"))
+        append, stored, looked = room.store.append, anyio.Event(), anyio.Event()
+
+        def told_late(wanted: Append) -> Reply:
+            final, done = Reply(), append(wanted)
+
+            async def tell() -> None:
+                await settled(done)
+                stored.set()
+                await looked.wait()
+                final.give(None)
+
+            room.world.spawn(tell)
+            return final
+
+        monkeypatch.setattr(room.store, "append", told_late)
+        change = {"sessionId": "a", "metadata": {"kept": True}}
+        await client.ask("session.metadata.update", change, "change")
+        with anyio.fail_after(PATIENCE_S):
+            await stored.wait()
+            assert await room.sessions.delete("a", known=row).settled() is None
+        looked.set()
+        assert "result" in await client.answer("change")
+        monkeypatch.undo()
+        await client.request("session.resume", {"sessionId": "a"})
+        await client.turn("a", "it goes on")
+
+
+async def test_what_is_sent_to_a_session_as_it_is_deleted_is_not_said_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        other = room.connect()
+        await client.create("a")
+        held = hold_deletions(room, monkeypatch)
+        await other.ask("session.delete", {"sessionId": "a"}, "delete")
+        await other.request("ping")
+        await other.ask("session.create", {"sessionId": "a"}, "create")
+        await other.request("ping")
+        await client.ask("session.send", {"sessionId": "a", "prompt": "for the first"}, "send")
+        await client.request("ping")
+        held.may_go.set()
+        assert (await client.answer("send"))["error"]["data"]["kind"] == "session_not_found"
+        assert "result" in await other.answer("create")
+        log = await other.request("session.getMessages", {"sessionId": "a"})
+        assert [each["type"] for each in log["events"]] == ["session.start"]
+
+
+async def test_what_waits_in_a_session_as_it_is_deleted_is_not_said_to_the_next_one(
+    tmp_path: Path,
+) -> None:
+    """A change of it is under way, a message behind that, and its deletion between the two."""
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        for number in range(20):
+            asked = [
+                ("session.metadata.update", {"sessionId": "a", "metadata": {"n": str(number)}}),
+                ("session.send", {"sessionId": "a", "prompt": "for the first"}),
+                ("session.delete", {"sessionId": "a"}),
+                ("session.create", {"sessionId": "a"}),
+            ]
+            ids = [await client.ask(method, params) for method, params in asked]
+            answers = [await client.answer(each) for each in ids]
+            assert "result" in answers[-1]
+            log = await client.request("session.getMessages", {"sessionId": "a"})
+            assert [each["type"] for each in log["events"]] == ["session.start"]
+        assert not room.world.running
+
+
+async def test_who_resumes_a_session_whose_deletion_fails_is_told_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        await client.turn("a", "one")
+        await client.request("session.detach", {"sessionId": "a"})
+        other = room.connect()
+        failed = Reply()
+        monkeypatch.setattr(room.store, "delete", lambda *_: failed)
+        provider = {"type": "openai", "baseUrl": "http://127.0.0.1:1/v1", "apiKey": "its key"}
+        resume = {"sessionId": "a", "provider": provider, "model": "m"}
+        await other.ask("session.resume", resume, "resume")
+        await client.ask("session.delete", {"sessionId": "a"}, "delete")
+        assert "result" in await other.answer("resume")
+        await client.request("ping")
+        failed.fail(StoreFailed("The disk is full."))
+        assert "error" in await client.answer("delete")
+        await other.turn("a", "two")
+        told = [each["type"] for each in other.events("a")]
+        assert told.count("session.start") == 0
+        assert told.count("user.message") == 1
+        given = room.models.given[-1]
+        assert given is not None
+        assert given.provider is not None
+        assert given.provider.api_key == "its key"
+
+
+async def test_a_session_that_is_deleted_before_it_is_resumed_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ifExists` finds one that is there, and goes."""
+    async with pair(tmp_path) as (client, room), pair(tmp_path) as (there, _):
+        await client.create("a")
+        room.sessions.let_go()
+        load = room.store.load
+
+        def too_late(session_id: str) -> Future[Any]:
+            monkeypatch.setattr(room.store, "load", load)
+            final = Reply()
+
+            async def after_them() -> None:
+                await there.request("session.delete", {"sessionId": "a"})
+                load(session_id).add_done_callback(final.follow)
+
+            room.world.spawn(after_them)
+            return final
+
+        other = room.connect()
+        create = room.store.create
+
+        def created(wanted: Append) -> Future[Any]:
+            monkeypatch.setattr(room.store, "create", create)
+            monkeypatch.setattr(room.store, "load", too_late)
+            return create(wanted)
+
+        monkeypatch.setattr(room.store, "create", created)
+        made = await other.request("session.create", {"sessionId": "a", "ifExists": "resume"})
+        assert made["sessionId"] == "a"
+        assert not made.get("resumed")

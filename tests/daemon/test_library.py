@@ -517,6 +517,30 @@ async def test_usage_adds_up_and_survives(both: tuple[FramesClient, Room]) -> No
     assert (used["lastCallInputTokens"], used["lastCallOutputTokens"]) == (7, 3)
 
 
+async def test_what_waits_in_an_imported_session_has_no_turn_before_it_is_resumed(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    await client.create("a", model="m")
+    room.model.hold = True
+    await client.say("a", "one")
+    await room.model.next_call()
+    await client.say("a", "two")
+    document = await exported(client, "a")
+    await client.request("session.import", {"document": document, "sessionId": "b"})
+    asked = len(room.models.given)
+    await client.request("session.metadata.get", {"sessionId": "b"})
+    await client.request("session.resume", {"sessionId": "b", "continuePendingWork": False})
+    assert len(room.models.given) == asked
+    waiting = await client.request("session.queue.pendingItems", {"sessionId": "b"})
+    assert [item["displayText"] for item in waiting["items"]] == ["two"]
+    await client.request("session.resume", {"sessionId": "b"})
+    call = await room.model.next_call()
+    assert last_words(call.request) == "two"
+    call.finish("fine")
+    await client.next_event("session.idle", "b")
+
+
 async def test_a_call_is_counted_once_in_all_sessions(both: tuple[FramesClient, Room]) -> None:
     client, room = both
     await client.create("a", model="m")

@@ -17,7 +17,7 @@ from tertulia_protocol.errors import (
     SessionExists,
     SessionNotFound,
 )
-from tertuliad.handlers.sessions import _or_else
+from tertuliad.handlers.sessions import _created_or_resumed
 from tertuliad.replies import Reply
 from tertuliad.sessions.refusals import exists
 from tests.support.frames_client import FramesClient
@@ -329,5 +329,5 @@ async def test_who_would_resume_instead_is_told_why_that_is_refused() -> None:
     def instead() -> Reply:
         raise Overloaded("It follows too many sessions.", retry_ms=None)
 
-    reply = _or_else(Reply.failed(exists("a")), instead)
+    reply = _created_or_resumed(lambda: Reply.failed(exists("a")), instead)
     assert isinstance(reply.exception(), Overloaded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from tertulia_protocol.errors import SessionNotFound, StoreFailed, TurnBusy
 from tertuliad import limits
 from tertuliad.replies import Reply
+from tertuliad.sessions import history
 from tertuliad.store.base import Append, HeadMoved, Range
 from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
@@ -49,8 +51,8 @@ async def look(room: Room) -> None:
         await room.engine.others.look()
 
 
-def types(client: FramesClient) -> list[str]:
-    return [event["type"] for event in client.events(S)]
+def types(client: FramesClient, session_id: str = S) -> list[str]:
+    return [event["type"] for event in client.events(session_id)]
 
 
 async def told(client: FramesClient, *expected: str) -> None:
@@ -910,3 +912,37 @@ async def test_while_nobody_can_tell_what_others_wrote_what_is_asked_is_read_and
             assert named["name"] == "theirs"
         await client.request("session.resume", {"sessionId": "b"})
         assert room.sessions.in_memory == 1, "now it can be told"
+
+
+async def test_what_is_said_in_the_next_session_of_an_id_is_not_told_to_the_models_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another daemon deletes it, and makes another one, while a turn's history is read."""
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 4)
+    async with pair(tmp_path) as (here, room), pair(tmp_path) as (there, _):
+        await here.create("a")
+        for number in range(4):
+            await here.turn("a", f"message {number}")
+        room.sessions.let_go()
+        asked, idles = len(room.model.calls), types(here, "a").count("session.idle")
+        read = room.store.read
+
+        def late(session_id: str, wanted: Range) -> Future[Any]:
+            if wanted.types != history.TYPES:
+                return read(session_id, wanted)
+            final = Reply()
+
+            async def after_them() -> None:
+                await there.request("session.delete", {"sessionId": "a"})
+                await there.create("a")
+                await there.turn("a", "a secret")
+                read(session_id, wanted).add_done_callback(final.follow)
+
+            room.world.spawn(after_them)
+            return final
+
+        monkeypatch.setattr(room.store, "read", late)
+        await here.say("a", "another")
+        await here.until(lambda: types(here, "a").count("session.idle") > idles)
+        assert not room.world.running
+        assert len(room.model.calls) == asked

@@ -45,6 +45,10 @@ class Caller(Outlet, Protocol):
     ending: bool
     """It asks no more, and waits only for answers."""
 
+    @property
+    def is_over(self) -> bool:
+        """Nothing more comes or leaves."""
+
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """The engine, for those handlers that need it. Outlives every connection."""

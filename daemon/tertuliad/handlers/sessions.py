@@ -18,7 +18,7 @@ from tertulia_protocol.config import (
     merged,
     refusal,
 )
-from tertulia_protocol.errors import NotSupported, SessionExists
+from tertulia_protocol.errors import NotSupported, SessionExists, SessionNotFound
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
 from tertuliad.askers import asker, asking
@@ -40,10 +40,12 @@ def _encoded(result: methods.SessionListResult) -> msgspec.Raw:
 
 def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
     session_id = params.session_id or new_id()
-    reply = created(ctx, caller, session_id, params)
-    if params.if_exists == "resume":
-        return _or_else(reply, lambda: resumed(ctx, caller, session_id, params, was_there=True))
-    return reply
+    if params.if_exists != "resume":
+        return created(ctx, caller, session_id, params)
+    return _created_or_resumed(
+        lambda: created(ctx, caller, session_id, params),
+        lambda: resumed(ctx, caller, session_id, params, was_there=True),
+    )
 
 
 def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> Reply:
@@ -132,14 +134,17 @@ def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
     ctx.keep_providers(session_id, config)
+    if caller.is_over:
+        return  # it was let go of already: nobody would end the attachment
     # The command is done and nothing of it is published yet: it is the first that is heard of.
     told, mid_answer = ctx.sessions.told(session_id), ctx.sessions.answers(session_id)
     ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer)
     ctx.opened()
 
 
-def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:
-    """`reply`, or what `instead` gives where the session exists already."""
+def _created_or_resumed(make: Callable[[], Reply], take_up: Callable[[], Reply]) -> Reply:
+    """What `make` gives, or `take_up` where the session exists already, or `make` again where it
+    was deleted meanwhile."""
     final = Reply()
     who = asker.get()
 
@@ -147,16 +152,17 @@ def _or_else(reply: Reply, instead: Callable[[], Reply]) -> Reply:
         error = done.exception()
         if error is None:
             final.give(done.result())
-        elif isinstance(error, SessionExists):
+        elif isinstance(error, SessionExists | SessionNotFound):
+            again = take_up if isinstance(error, SessionExists) else make
             try:
                 with asking(who):
-                    instead().add_done_callback(settle)
+                    again().add_done_callback(settle)
             except Exception as refused:  # noqa: BLE001 - the gate maps it
                 final.fail(refused)
         else:
             final.fail(error)
 
-    reply.add_done_callback(settle)
+    make().add_done_callback(settle)
     return final
 
 

@@ -98,7 +98,10 @@ class Sessions:
     def delete(self, session_id: str, known: Row | None = None) -> Reply:
         """Remove a session, live or stored, if it is as `known`; answers the bytes it had, None:
         there was none, or it stays."""
-        return self._asked(session_id, lambda session: session.delete(known))
+        session = self._brought_back(session_id)
+        if session.deletion is not None:
+            return _behind(session.deletion, partial(self.delete, session_id, known))
+        return self._watched(session, session.delete(known))
 
     def lose(self, session_id: str) -> bool:
         """Let go of a session that another process has deleted, with the turn that runs here.
@@ -131,17 +134,17 @@ class Sessions:
 
     def told(self, session_id: str) -> int:
         """The last stored seq that was published here, or read, of a session in memory."""
-        session = self._slot(session_id)
+        session = self._live.get(session_id)
         return 0 if session is None else session.told
 
     def answers(self, session_id: str) -> bool:
         """Whether pieces of an answer were told in the turn that runs here."""
-        session = self._slot(session_id)
+        session = self._live.get(session_id)
         return session is not None and session.answers
 
     def created_ms(self, session_id: str) -> int:
         """When a session that is in memory was made."""
-        session = self._slot(session_id)
+        session = self._live.get(session_id)
         return 0 if session is None else session.created_ms
 
     def waited_for(self) -> dict[str, int]:
@@ -244,10 +247,16 @@ class Sessions:
 
     def _asked(self, session_id: str, ask: Callable[[Session], Reply]) -> Reply:
         """What a session answers, which is brought back if need be; where it is being deleted, what
-        it answers then, if it stays."""
+        it answers then, if it stays: the next one of its id was not asked."""
         session = self._brought_back(session_id)
         if session.deletion is not None:
-            return _behind(session.deletion, partial(self._asked, session_id, ask))
+
+            def answered() -> Reply:
+                if session.gone:
+                    return Reply.failed(SessionNotFound.of(session_id))
+                return self._asked(session_id, ask)
+
+            return _behind(session.deletion, answered)
         return self._watched(session, ask(session))
 
     def _brought_back(self, session_id: str) -> Session:

@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from tertulia_protocol.errors import Draining, Overloaded
+from tertulia_protocol.errors import Draining, Overloaded, SessionNotFound
 from tertuliad import limits
 from tertuliad.ids import new_id
 from tertuliad.providers.base import Message, ProviderFailed
@@ -135,6 +135,9 @@ async def _history(store: Store, state: SessionState, turn: OpenTurn) -> list[Me
         wanted = Range(before=state.seq + 1, types=history.TYPES)
         records = await settled(store.read(state.id, wanted))
         messages = await settled(made_of(store, records, partial(folded_history, records)))
+        row = await settled(store.row(state.id))
+        if row is None or row.created_ms != state.created_ms:
+            raise SessionNotFound.of(state.id)  # what was read may be another session's
         if state.history is not None or state.turn is not turn:
             return messages
         state.history = messages

@@ -184,7 +184,9 @@ class Session:
 
     def delete(self, known: Row | None = None) -> Reply:
         """End the turn, if one runs, and remove the session; answers the bytes that it had, None
-        where it was not there, or is not as `known` any more."""
+        where it was not there, or is not as `known` any more: it is in use."""
+        if known is not None and self.running:
+            return Reply.of(None)  # what is under way makes it another one
         reply = Reply()
         self.gone, self.deletion = True, reply
         ran = self._turn_id
@@ -204,10 +206,12 @@ class Session:
             reply.fail(error)
             if ran is not None:
                 self._end_lost(ran, turns.UNDELETED)
+            self._work()
             return
         if may_stay and self.id not in done.result():
             self.gone, self._state = False, None  # whether it is there, the next command finds out
             reply.give(None)
+            self._work()
             return
         self.gone = True
         if ran is not None:
@@ -248,6 +252,8 @@ class Session:
     def _work(self) -> None:
         while self._inbox and not self._busy:
             if self._state is None:
+                if self.deletion is not None:
+                    return  # what is read now may be of the next session of its id
                 self._load()
                 continue
             command = self._inbox.pop(0)
@@ -407,12 +413,14 @@ class Session:
             elif (loaded := done.result()) is None:
                 self._not_there()
                 self._fail_all(SessionNotFound.of(self.id))
-            else:
+            elif not self.gone:
                 self._take_up(loaded)
         finally:
             self._busy = False
 
     def _take_up(self, loaded: Loaded) -> None:
+        if self._stored is not None and self._stored.created_ms != loaded.row.created_ms:
+            self._fail_decided()
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq
         self._stored = loaded.row
@@ -427,6 +435,13 @@ class Session:
         self._settle_missed(loaded.state)
         if turn is not None and self._turn.id is None:
             self._recover(loaded, turn.id)
+
+    def _fail_decided(self) -> None:
+        """Another session has the id by now: what was decided for the one before is not done."""
+        decided = [command for command in self._inbox if command.tries]
+        self._inbox = [command for command in self._inbox if not command.tries]
+        for command in decided:
+            command.reply.fail(SessionNotFound.of(self.id))
 
     def _settle_missed(self, state: SessionState) -> None:
         """Answer who waits for a message that another process has handled."""
@@ -463,7 +478,8 @@ class Session:
         if self._inbox and self._inbox[0].ends_turn == turn_id:
             return
         world = self._world
-        go_on = not world.leave_waiting and world.has_keys(loaded.state)
+        was_run = loaded.row.owner is not None  # else it came with a document: nobody asked for it
+        go_on = was_run and not world.leave_waiting and world.has_keys(loaded.state)
         message = turns.UNSTORED if loaded.row.owner == world.owners.me else turns.INTERRUPTED
         reply = Reply()
         reply.add_done_callback(self._recovered)
@@ -497,6 +513,8 @@ class Session:
         if isinstance(error, AlreadyThere):
             self._is_new = False
             command.reply.fail(exists(self.id))
+        elif isinstance(error, HeadMoved) and self.gone and self.deletion is None:
+            command.reply.fail(SessionNotFound.of(self.id))
         elif isinstance(error, HeadMoved):
             self._turn.taken_over()
             command.tries += 1

@@ -61,7 +61,7 @@ AND id NOT IN (
 _EVENT_SEGMENTS = """
 WITH RECURSIVE found (segment) AS (
     SELECT min(id) >> ?1 FROM events
-    UNION ALL
+    UNION
     SELECT (SELECT min(id) >> ?1 FROM events WHERE id > found.segment << ?1 | ?2)
     FROM found WHERE found.segment IS NOT NULL
 )
