@@ -3,7 +3,7 @@
 # the embedded model also needs the system library libgomp1 (`tertulia models` says so if not).
 
 PYTHON ?= python3
-SERVE_ARGS ?= --port 0
+SERVE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +24,7 @@ HAS_SDK := $(NODE_MODULES)/.setup-sdk
 
 help:
 	@echo "make demo    three conversations at once in one daemon, answered by a small local model"
-	@echo "make serve   a daemon on a free port of localhost (SERVE_ARGS=\"...\" for something else)"
+	@echo "make serve   the daemon that the commands find (SERVE_ARGS=\"--port 4100\" puts it on a port)"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, then the tests"
 	@echo "make bench   the benchmark (BENCH_ARGS=\"--long\" adds what takes minutes, --help tells more)"
@@ -34,7 +34,7 @@ demo: $(HAS_MODEL)
 	@$(BIN)/tertulia demo
 
 serve: $(HAS_TERTULIA)
-	@$(BIN)/tertuliad $(SERVE_ARGS)
+	@$(BIN)/tertulia serve $(SERVE_ARGS)
 
 test: $(HAS_DEV) $(HAS_SDK)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)

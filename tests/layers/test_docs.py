@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import get_args
@@ -101,6 +103,20 @@ def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = {*re.findall(r"^([a-z][\w-]*):(?!=)", makefile, re.MULTILINE)}
     assert {*TARGET.findall(told)} <= targets
+
+
+@pytest.mark.parametrize("given", ["", "--port 0"])
+def test_the_daemon_that_make_serves_is_the_one_that_the_commands_find(given: str) -> None:
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    told = subprocess.run(
+        ["make", "--dry-run", "serve", *([f"SERVE_ARGS={given}"] if given else [])],
+        cwd=ROOT,
+        env=mine,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.splitlines()[-1].split() == [".venv/bin/tertulia", "serve", *given.split()]
 
 
 def test_every_page_of_the_spec_is_reached_from_the_readme() -> None:
