@@ -664,6 +664,7 @@ def test_the_demo_plays_with_any_model(home: Path, screens: list[Screen]) -> Non
     for topic in ("python", "typescript", "go"):
         assert f"[{topic}] w0" in lines
     assert "user-123-chat" in lines
+    assert "their history goes with the demo's temporary home." in lines
     assert "Everything above happened" in lines
     shown = opened(screens, "demo", "--model", "fake-n30-d5", COLUMNS="100", LINES="30")
     assert shown.rest() == 0

@@ -137,7 +137,7 @@ def _play(client: Client, named: str | None, style: Style) -> None:
     _delete(client, sessions.pop(0), {session.id for session in sessions})
     for session in sessions:
         session.close()
-    print(f"{len(sessions)} sessions closed; their history stays in the log.")
+    print(f"{len(sessions)} sessions closed; their history goes with the demo's temporary home.")
 
 
 def _model(client: Client, named: str | None) -> str:
