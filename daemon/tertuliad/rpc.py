@@ -201,7 +201,9 @@ class Gate:
                 f"The id {request.id!r} is in use by a request that is not answered yet.",
             )
         if request.method not in self._handlers:
-            return errors.MethodNotFound(f"Unhandled method {request.method}")
+            return errors.MethodNotFound(
+                f"Unhandled method {request.method}: rpc.discover lists those that there are."
+            )
         if self._caller.draining and request.method not in ENDING:
             return errors.Draining(_STOPPING)
         room = limits.REQUESTS_IN_FLIGHT + limits.URGENT_COMMANDS * (request.method in ENDING)

@@ -40,7 +40,8 @@ def test_an_unknown_method_is_named() -> None:
     (answer,) = gate.sent
     assert answer["id"] == 52
     assert error_of(answer)["code"] == errors.METHOD_NOT_FOUND
-    assert "no.such.method" in error_of(answer)["message"]
+    assert error_of(answer)["message"].startswith("Unhandled method no.such.method")
+    assert "rpc.discover" in error_of(answer)["message"]
 
 
 def test_a_known_method_without_a_handler_is_unknown_too() -> None:
