@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import logging
 import os
 import socket
@@ -68,6 +69,7 @@ async def tcp_door(
     bound = _port_of(listener)
     place = f"port {bound}"
     if allow_anonymous:
+        _warn_of_strangers(listener)
         return Door(listener, None, place)
     if token is None:
         token, path = cleanup.enter_context(_token_file(home, bound))
@@ -88,6 +90,19 @@ async def _listen_tcp(host: str, port: int) -> MultiListener[anyio.abc.SocketStr
             f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port,"
             " or 0 for a free one."
         ) from error
+
+
+def _warn_of_strangers(listener: MultiListener[anyio.abc.SocketStream]) -> None:
+    """Say so where other machines may come in, and are not asked for a token."""
+    attribute = anyio.abc.SocketAttribute.local_address
+    bound = [each.extra(attribute) for each in listener.listeners]  # noqa: S610 - not a query
+    hosts = [str(address[0]).partition("%")[0] for address in bound]
+    if not all(ipaddress.ip_address(host).is_loopback for host in hosts):
+        log.warning(
+            "no token is asked for on %s: anyone who reaches this machine can use this daemon and"
+            " all its sessions; --host localhost or a token keeps them out",
+            ", ".join(hosts),
+        )
 
 
 def _port_of(listener: MultiListener[anyio.abc.SocketStream]) -> int:

@@ -66,6 +66,23 @@ def test_anyone_gets_in_where_the_daemon_was_told_so(shared: DaemonProcess) -> N
     assert wire.call("connect", token="any")["ok"] is True
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_open"),
+    [
+        (["--host", "0.0.0.0", "--allow-anonymous"], True),
+        (["--host", "127.0.0.2", "--allow-anonymous"], False),
+        (["--host", "0.0.0.0"], False),
+    ],
+)
+def test_a_port_that_any_machine_reaches_without_a_token_is_warned_of_once(
+    home: Path, arguments: list[str], is_open: bool
+) -> None:
+    with DaemonProcess(home, "--port", "0", *arguments) as daemon:
+        daemon.line()
+        daemon.terminate()
+        assert daemon.stderr.count("anyone who reaches this machine") == is_open
+
+
 def test_a_web_page_gets_no_answer_and_keeps_nobody_else_waiting(shared: DaemonProcess) -> None:
     with socket.create_connection(("localhost", shared.port), BOUND_S) as page:
         page.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
