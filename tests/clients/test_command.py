@@ -145,6 +145,51 @@ def test_what_fails_says_why_without_a_traceback(
     assert done.stdout.strip() == ""
 
 
+def test_with_json_an_error_is_the_one_of_the_wire(begun: Path) -> None:
+    done = run("show", "nobody", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    error = json.loads(done.stderr)["error"]
+    assert error["code"] == -32001
+    assert error["message"].startswith("Session not found: nobody")
+    assert error["data"] == {"kind": "session_not_found", "sessionId": "nobody"}
+    lines = run("archive", "a", "b", "--json").stderr.splitlines()
+    assert [json.loads(line)["error"]["data"]["sessionId"] for line in lines] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["list", "--json", "--connect", "unix:/nowhere/x.sock"], "tertulia serve"),
+        (["import", "/nowhere/x.json", "--json"], "/nowhere/x.json"),
+        (["send", "s1", "[[fake-e401]]", "--json"], "401"),
+        (["call", "ping", "--connect", "unix:/nowhere/x.sock"], "tertulia serve"),
+    ],
+)
+def test_with_json_what_failed_on_this_side_has_a_message_alone(
+    begun: Path, arguments: list[str], said: str
+) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    error = json.loads(line)["error"]
+    assert set(error) == {"message"}
+    assert said in error["message"]
+
+
+def test_the_errors_of_a_call_are_those_of_the_wire(begun: Path) -> None:
+    done = run("call", "session.name.get", '{"sessionId": "a b"}')
+    assert (done.returncode, done.stdout) == (1, "")
+    error = json.loads(done.stderr)["error"]
+    assert error["code"] == -32602
+    assert error["data"]["path"] == "$.sessionId"
+
+
+def test_the_help_tells_of_exit_codes_and_of_errors_for_programs() -> None:
+    shown = ok("--help")
+    assert "2: wrong usage" in shown
+    assert '{"error": {"message": ...}}' in shown
+
+
 def test_a_folder_that_was_removed_is_what_is_the_matter(begun: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

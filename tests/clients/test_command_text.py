@@ -52,7 +52,10 @@ def test_a_full_disk_is_told_in_one_line(home: Path, arguments: list[str]) -> No
             timeout=BOUND_S,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (1, "tertulia: No space left on device\n")
+    told = "tertulia: No space left on device\n"
+    if "--json" in arguments:
+        told = '{"error": {"message": "No space left on device"}}\n'
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_a_closed_stdout_is_no_traceback(begun: Path) -> None:

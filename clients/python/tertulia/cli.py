@@ -1,8 +1,9 @@
 """The command `tertulia`: runs a command line, and says what went wrong.
 
-Exit codes: 0 done, 1 failed (the reason is on stderr, without a traceback), 2 wrong usage, 130
-interrupted. The modules of the subcommands are imported when they run, and no event loop ever is;
-what this one needs is imported in `main`, where an interrupt is met.
+Exit codes: 0 done, 1 failed (the reason is on stderr, without a traceback, and with `--json` as an
+error object of the wire), 2 wrong usage, 130 interrupted. The modules of the subcommands are
+imported when they run, and no event loop ever is; what this one needs is imported in `main`, where
+an interrupt is met.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ def _main(argv: Sequence[str] | None) -> int:
     with ended_at_once():
         from tertulia.errors import RpcError, TertuliaError
         from tertulia.options import parse
-        from tertulia.wording import said
+        from tertulia.wording import for_programs, said
 
         _take_any_text()
+    as_json = False
     try:
         with ended_at_once():
             try:
                 options = parse(sys.argv[1:] if argv is None else argv)
             finally:
                 sys.stdout.flush()  # a help ends the program
+        as_json = options.json
         run: Run = options.run
         code = run(options)
         sys.stdout.flush()
@@ -54,14 +57,16 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (TertuliaError, RpcError) as error:
-        _complain(said(error))
+        _complain(for_programs(error) if as_json else f"tertulia: {said(error)}")
         return 1
     except BrokenPipeError:
         _give_up(1)  # whoever read it has left
         return 1
     except OSError as error:
         _give_up(1)
-        _complain(error.strerror or str(error), error.filename)
+        text = error.strerror or str(error)
+        told = f"{text}: {error.filename}" if error.filename else text
+        _complain(for_programs(OSError(told)) if as_json else f"tertulia: {told}")
         return 1
 
 
@@ -88,6 +93,6 @@ def _give_up(number: int) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
-def _complain(text: str, place: object = None) -> None:
+def _complain(line: str) -> None:
     with contextlib.suppress(OSError):  # nobody can be told
-        print(f"tertulia: {text}" + (f": {place}" if place else ""), file=sys.stderr)
+        print(line, file=sys.stderr)

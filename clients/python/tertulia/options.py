@@ -21,7 +21,10 @@ EPILOG = """\
 The shared daemon of the home is used where one runs: `tertulia serve` starts it. Otherwise one is
 started for as long as the command runs. DIR, the folder with the sessions and config.toml, is
 --home, else $TERTULIA_HOME, else $COPILOT_HOME, else the platform's (~/.local/share/tertulia).
-`chat`, `send`, `import` and `serve` make it where it is not there; no other command does."""
+`chat`, `send`, `import` and `serve` make it where it is not there; no other command does.
+The exit code is 0: done, 1: failed, with the reason on stderr, 2: wrong usage, 130: Ctrl-C. With
+--json the reason is one line, {"error": {"message": ...}}, with the wire's code and data where the
+daemon refused."""
 SERVE_EPILOG = """\
 It listens on a unix socket in the data folder, where the other commands look for it; --port N,
 --socket PATH or --stdio say where else. `tertuliad --help` lists them and its other options."""
@@ -40,8 +43,9 @@ AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, th
 attached to, or in which messages wait always stay."""
 CALL_EPILOG = """\
 spec/methods.md has the methods, and `tertulia call rpc.discover` their shapes. The result is
-printed as it came, in one line of JSON. Where no shared daemon runs, what was begun ends with the
-command."""
+printed as it came, in one line of JSON, and so is an error, on stderr. What is for those alone who
+are attached to a session is asked for once the command is, and it detaches as it ends. Where no
+shared daemon runs, what was begun ends with the command."""
 DOCTOR_EPILOG = """\
 Exit code 0: nothing is wrong; 1: there are faults; 2: it cannot be checked."""
 SEND_HINT = (
@@ -81,6 +85,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         setattr(options, name, getattr(options, name, None))
     for name in ("json", "no_color"):
         setattr(options, name, getattr(options, name, False))
+    options.json = options.json or options.command == "call"
     return options
 
 
@@ -362,7 +367,7 @@ def _common(hidden: Sequence[str] = ()) -> _Parser:
     add("home", "the data folder", metavar="DIR", type=_folder)
     add("connect", "unix:/path or host:port of a daemon", metavar="ADDR", type=_word)
     add("token", "its connection token; better in TERTULIA_TOKEN")
-    add("json", "output for programs", action="store_true")
+    add("json", "output and errors for programs", action="store_true")
     add("no-color", "as NO_COLOR does", action="store_true")
     return common
 

@@ -8,6 +8,7 @@ have their own sentence. Whatever else a message says is left as it is.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tertulia.errors import (
     Draining,
@@ -57,6 +58,17 @@ def said(error: TertuliaError | RpcError) -> str:
         instead = {**_INSTEAD, "session.idle": "Try again when it has ended."}
     text = "\n".join(_without_methods(line, instead) for line in text.split("\n"))
     return text if _ADDRESS.match(text) else text[:1].upper() + text[1:]
+
+
+def for_programs(error: Exception) -> str:
+    """`error` in one line of JSON. What the daemon refused with is as it came; what failed on this
+    side has a message and no code."""
+    import json  # this module is imported where nothing has failed yet
+
+    told: dict[str, Any] = {"message": str(error)}
+    if isinstance(error, RpcError):
+        told = {"code": error.code, **told, **({"data": error.data} if error.data else {})}
+    return json.dumps({"error": told})
 
 
 def _without_methods(line: str, instead: dict[str, str]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from tertulia.client import Client
-from tertulia.commands.common import client_for, print_json, remark
-from tertulia.errors import RpcError, SessionNotFound, TertuliaError
+from tertulia.commands.common import client_for, print_json
+from tertulia.errors import SessionNotFound, TertuliaError
 from tertulia_protocol.decoding import json_decoder
 
 PIPE = "-"
@@ -20,11 +20,7 @@ def call(options: argparse.Namespace) -> int:
     """Ask once, for as long as the answer takes, and print the result as it came."""
     params = _piped() if options.params == PIPE else options.params
     with client_for(options) as client:
-        try:
-            result = _asked(client, options.method, params)
-        except RpcError as error:
-            remark(f"tertulia: {error}")  # who names a method knows what its errors name
-            return 1
+        result = _asked(client, options.method, params)
     return print_json(result)
 
 

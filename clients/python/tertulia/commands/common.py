@@ -20,7 +20,7 @@ from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.session import Session
 from tertulia.streams import NobodyListens
 from tertulia.terminal import Style, colours_wanted, printable
-from tertulia.wording import said
+from tertulia.wording import for_programs, said
 from tertulia_protocol import layout
 
 
@@ -112,20 +112,22 @@ def done_for_each(
     """Do the same with each session that was named; those that fail stop none of the others."""
     done: list[str] = []
     failed: list[dict[str, str]] = []
+    reasons: list[str] = []
     with client_for(options) as client:
         for session_id in options.sessions:
             try:
                 act(client, session_id)
             except RpcError as error:
                 failed.append({"sessionId": session_id, "error": said(error)})
+                reasons.append(for_programs(error) if options.json else f"tertulia: {said(error)}")
             else:
                 done.append(session_id)
     if options.json:
         print_json({verb: done, "failed": failed})
     for session_id in done if not options.json else ():
         print(f"{verb} {session_id}")
-    for failure in failed:
-        print(f"tertulia: {failure['error']}", file=sys.stderr)
+    for reason in reasons:
+        remark(reason)
     return 1 if failed else 0
 
 

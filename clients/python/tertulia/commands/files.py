@@ -45,10 +45,11 @@ def import_(options: argparse.Namespace) -> int:
     except SessionExists as error:
         taken = (error.data or {}).get("sessionId", "of this id")
         hint = f"A session {taken} exists already: --rename makes another id, --id ID gives one."
-        raise TertuliaError(hint) from None
+        raise SessionExists(hint, error.data) from None
     except InvalidParams as error:
         if not str(error).startswith(DOCUMENT):
             raise
         place = "stdin" if options.file == PIPE else options.file
         fault = str(error).removeprefix(DOCUMENT)
-        raise TertuliaError(f"There is no exported session in {place}: {fault}") from None
+        told = f"There is no exported session in {place}: {fault}"
+        raise InvalidParams(told, error.data) from None
