@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import tertulia
 from tertulia import (
     Client,
     ConnectionLost,
@@ -238,6 +239,9 @@ def test_the_small_calls(home: Path) -> None:
         with pytest.raises(RpcError) as raised:
             client.request("no.such.method")
         assert raised.value.code == -32601
+        assert isinstance(raised.value, tertulia.MethodNotFound)
+        assert issubclass(tertulia.NobodyListens, tertulia.ConnectionLost)
+        assert issubclass(tertulia.NotSupported, tertulia.RpcError)
 
 
 def test_however_many_threads_need_it_one_daemon_starts(home: Path, counted: Counted) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "MessageRemoved",
     "MethodNotFound",
     "ModelUnavailable",
+    "NobodyListens",
     "NotAuthenticated",
     "NotSupported",
     "Overloaded",
@@ -52,6 +53,9 @@ __all__ = [
     "rpc_error",
 ]
 
+
+SAYS_WHY = "tertuliad: "
+"""How the line begins in which a daemon says why it does not run."""
 
 E = TypeVar("E", bound=Exception)
 
@@ -77,11 +81,19 @@ class ConnectionLost(TertuliaError):
     """
 
 
+class NobodyListens(ConnectionLost):
+    """At the address there is no daemon, or no more than the socket that one left."""
+
+
 class DaemonFailed(TertuliaError):
-    """A spawned daemon did not come up. `stderr` is the end of what it wrote there."""
+    """A spawned daemon did not come up. `stderr` is the end of what it wrote there; where that ends
+    with the reason, it is what is told first."""
 
     def __init__(self, message: str, *, returncode: int | None = None, stderr: str = "") -> None:
-        super().__init__(f"{message}\n{stderr}" if stderr else message)
+        *earlier, last = stderr.split("\n")
+        reason = last.removeprefix(SAYS_WHY)
+        told = [message, *earlier, last] if reason == last else [reason, message, *earlier]
+        super().__init__("\n".join(filter(None, told)))
         self.returncode = returncode
         self.stderr = stderr
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tertulia import limits
-from tertulia.errors import ConnectionLost, TertuliaError, Timeout
+from tertulia.errors import ConnectionLost, NobodyListens, TertuliaError, Timeout
 from tertulia.launch import Address, UnixAddress
 from tertulia_protocol import layout
 
@@ -132,10 +132,6 @@ def addressable(path: str) -> Iterator[str]:
         yield layout.through_folder(folder, name)
     finally:
         os.close(folder)
-
-
-class NobodyListens(ConnectionLost):
-    """At the address there is no daemon, or no more than the socket that one left."""
 
 
 def no_daemon(address: Address, error: OSError) -> ConnectionLost:

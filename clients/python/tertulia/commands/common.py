@@ -16,9 +16,8 @@ import msgspec
 from tertulia import launch, limits
 from tertulia.calls import Call
 from tertulia.client import Client
-from tertulia.errors import ConnectionLost, RpcError, TertuliaError
+from tertulia.errors import ConnectionLost, NobodyListens, RpcError, TertuliaError
 from tertulia.session import Session
-from tertulia.streams import NobodyListens
 from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import for_programs, said
 from tertulia_protocol import layout
