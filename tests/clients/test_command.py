@@ -86,7 +86,7 @@ READING = [
     ["archive", "s1"],
     ["delete", "s1"],
     ["prune", "--older-than", "30d"],
-    ["call", "ping"],
+    ["call", "session.list"],
     ["doctor"],
 ]
 
@@ -120,6 +120,62 @@ def test_models_needs_no_home_and_makes_none(home: Path) -> None:
     assert done.returncode == 0
     assert f"There is no {home}/config.toml" in done.stderr
     assert not home.exists()
+
+
+@pytest.mark.parametrize("method", ["ping", "rpc.discover", "models.list", "no.such"])
+def test_a_call_that_is_about_no_session_needs_no_home_and_makes_none(
+    home: Path, method: str
+) -> None:
+    done = run("call", method)
+    assert (done.returncode == 0) == (method != "no.such")
+    assert "No sessions are kept" not in done.stderr
+    assert not home.exists()
+
+
+def test_why_a_model_call_is_tried_again_is_said_while_it_is(home: Path) -> None:
+    done = run("send", "s1", "[[fake-e503]]")
+    assert done.returncode == 1
+    *retries, last = done.stderr.splitlines()
+    assert len(retries) == 4
+    assert all("503" in line and "Trying again in" in line for line in retries)
+    assert "Trying again" not in last
+    assert "Trying again" not in run("send", "s1", "[[fake-e503]]", "--json").stderr
+
+
+def test_a_retry_leaves_the_line_that_waits_on_a_line_of_its_own(
+    home: Path, screens: list[Screen]
+) -> None:
+    send = opened(screens, "send", "s1", "[[fake-e503]]")
+    assert send.rest() == 1
+    assert "\x1b[Ktertulia: " in send.shown
+    assert send.shown.count("Trying again in") == 4
+
+
+def test_an_empty_answer_is_said_to_be_empty(home: Path) -> None:
+    done = run("send", "s1", "[[say:]]")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "tertulia: The model's answer was empty.\n"
+
+
+def test_an_empty_model_is_told_what_fits_and_no_more() -> None:
+    done = run("send", "s1", "x", "--model", "")
+    assert done.returncode == 2
+    assert "`tertulia models` lists" in done.stderr
+    assert "quotes" not in done.stderr
+
+
+def test_why_a_daemon_does_not_start_is_said_first(begun: Path) -> None:
+    (begun / "config.toml").write_text("nonsense =")
+    first, second = run("list").stderr.splitlines()
+    assert "is not TOML" in first
+    assert second == "The daemon ended with exit code 1."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["call"], "attached to a session"), (["send"], "from then on")]
+)
+def test_the_help_tells_what_stays_of_a_command(arguments: list[str], said: str) -> None:
+    assert said in " ".join(ok(*arguments, "--help").split())
 
 
 @pytest.mark.parametrize(
@@ -557,6 +613,7 @@ def test_chat_converses_and_remembers(home: Path, screens: list[Screen]) -> None
     assert chat.rest() == 0
     assert "s1" in chat.shown
     assert "Ctrl-D leaves" in chat.shown
+    assert "/help too" in chat.shown
     assert "send s1 -" in chat.shown
 
 

@@ -305,7 +305,10 @@ def test_an_event_that_is_not_there_is_told_in_one_line(served: Served) -> None:
     for arguments in (["fork", "s", "--at", "none"], ["rewind", "s", "none"]):
         done = run(*arguments)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == "tertulia: Event none not found in session s.\n"
+        assert done.stderr == (
+            "tertulia: Event none not found in session s. `tertulia log` with the session shows the"
+            " ids.\n"
+        )
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def _greet(session: Session, new: bool, style: Style) -> None:
     print(f"{style(session.id, 'bold')} ({state})", file=sys.stderr)
     for hint in (
         f"Ctrl-C stops an answer, Ctrl-D leaves. Come back with: tertulia chat {session.id}",
-        f"Each line is a message; a text of several: tertulia send {session.id} - < FILE",
+        f"Each line is a message, /help too; a text of more: tertulia send {session.id} - < FILE",
     ):
         print(style(hint, "dim"), file=sys.stderr)
 

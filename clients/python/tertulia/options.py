@@ -125,7 +125,11 @@ def _talking(add: Add) -> None:
     send.add_argument("session", metavar="SESSION", help="resumed or created")
     send.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
     for each in (chat, send):
-        each.add_argument("--model", type=_word, help="as `tertulia models` names it")
+        each.add_argument(
+            "--model",
+            type=_model,
+            help="as `tertulia models` names it; a session that is there keeps it from then on",
+        )
         each.add_argument(
             "--system", type=_text, metavar="TEXT", help="added to the system message"
         )
@@ -282,6 +286,15 @@ def _word(text: str) -> str:
     return text
 
 
+def _model(text: str) -> str:
+    if not _text(text).strip():
+        raise argparse.ArgumentTypeError(
+            "it is empty: `tertulia models` lists what can be named, and without --model the"
+            " session's own answers"
+        )
+    return text
+
+
 def _count(text: str) -> int:
     if _number(text) == 0:
         raise argparse.ArgumentTypeError("it has to be 1 or more")
@@ -379,7 +392,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = re.match(r"argument COMMAND: invalid choice: '(.*?)' (.*)", message)
         if unknown:
             message = f"there is no command {unknown[1]!r}{_nearest(*unknown.groups())}"
-        elif self.prog == "tertulia send":
+        elif self.prog == "tertulia send" and not message.startswith("argument --"):
             message += SEND_HINT
         super().error(message)
 

@@ -7,13 +7,16 @@ import sys
 from typing import Any
 
 from tertulia.client import Client
-from tertulia.errors import SessionNotFound
+from tertulia.errors import SessionNotFound, TertuliaError
 from tertulia.records import Event, SendOptions
 from tertulia.session import Session
 from tertulia.terminal import Progress, Voice, printable, stopping
+from tertulia.wording import said
 
 LOGGED = "notification"
 """The `warningType` of a warning that a client wrote with `session.log`."""
+RETRY = "assistant.turn_retry"
+"""The event of a model call that failed and is tried again."""
 
 
 def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tuple[Session, bool]:
@@ -31,12 +34,14 @@ def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tup
 def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool = False) -> None:
     """Send, and write the answer to stdout as it comes, or `whole`. Ctrl-C gives it up.
 
-    Once the line is ended, the turn's warnings follow on stderr, and what the turn ends with is
+    On stderr a line tells of each model call that is tried again. Once the line is ended, the
+    turn's warnings follow there, also that nothing was answered, and what the turn ends with is
     raised. With a `key` it may be sent again: the answer is that of the first time.
     """
     voice = Voice(sys.stdout)
     spoken: dict[str, int] = {}
     warnings: list[str] = []
+    said_any = False
     options: SendOptions = {"idempotency_key": key} if key else {}
     try:
         with stopping() as stopper, Progress("waiting for the model") as progress:
@@ -48,11 +53,23 @@ def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool 
                 if text := _text(event, spoken, voice):
                     progress.stop()
                     voice.say(text)
+                    said_any = True
+                if event.type == RETRY:
+                    voice.end_line()
+                    progress.note(f"tertulia: {_reason(event)}")
                 warnings += _warnings(event)
+        if not said_any:
+            warnings.append("The model's answer was empty.")
     finally:
         voice.end_line()
         for warning in warnings:
             print(f"tertulia: {printable(warning)}", file=sys.stderr)
+
+
+def _reason(retry: Event) -> str:
+    """Why a model call is tried again, in one line."""
+    why = str(retry.data.get("reason") or "The model call failed and is tried again.")
+    return printable(" ".join(said(TertuliaError(why)).split()))
 
 
 def _warnings(event: Event) -> list[str]:

@@ -98,6 +98,12 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
+    def note(self, text: str) -> None:
+        """Write a line; the counting goes on below it."""
+        back = "" if self._thread is None else "\r\x1b[K"
+        sys.stderr.write(f"{back}{text}\n")
+        sys.stderr.flush()
+
     def _count(self) -> None:
         began = time.monotonic()
         while not self._over.wait(PROGRESS_S):

@@ -31,6 +31,7 @@ _HOW_TO_ADD = (
 _INSTEAD = {
     "models.list": "`tertulia models` shows what can be used.",
     "session.idle": "Wait for their answers.",
+    "session.getMessages": "`tertulia log` with the session shows the ids.",
     "session.queue": "`tertulia queue` shows, clears and resumes them.",
 }
 """For a clause that names this method or event; one that names another is left out."""

@@ -17,7 +17,9 @@ PIPE = "-"
 
 
 def call(options: argparse.Namespace) -> int:
-    """Ask once, for as long as the answer takes, and print the result as it came."""
+    """Ask once, for as long as the answer takes, and print the result as it came. What is not about
+    sessions needs none to be there."""
+    options.begins = not options.method.startswith("session")
     params = _piped() if options.params == PIPE else options.params
     with client_for(options) as client:
         result = _asked(client, options.method, params)
