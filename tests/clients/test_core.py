@@ -246,3 +246,9 @@ def test_lone_surrogates_are_mended_and_pairs_are_joined() -> None:
         "prompt": "a\ufffd",
         "more": [{"k\ufffd": "\U0001f600"}, 1, None],
     }
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 400 Bad Request\r\n", b"<!DOCTYPE HTML>\n"])
+def test_a_web_server_is_told_from_a_daemon(first: bytes) -> None:
+    with pytest.raises(ConnectionLost, match="web server and no tertuliad"):
+        Core().receive(first)

@@ -46,6 +46,7 @@ class _LifecycleParams(msgspec.Struct, rename="camel"):
     session_id: str
 
 
+_OF_THE_WEB = tuple(f"Not a header line: '{begins}" for begins in ("HTTP/", "<"))
 _encode = msgspec.json.Encoder().encode
 _event_params = json_decoder(_EventParams)
 _lifecycle_params = json_decoder(_LifecycleParams)
@@ -112,7 +113,7 @@ class Core:
         """Take what the stream brought. Raises `ConnectionLost` where it is not the protocol."""
         for frame in self._framer.feed(data):
             if not isinstance(frame, Body):
-                raise ConnectionLost(f"The daemon's stream cannot be read: {frame.message}")
+                raise ConnectionLost(_unreadable(frame.message))
             self._take(frame.data)
 
     def lose(self, error: Exception) -> None:
@@ -171,6 +172,13 @@ class Core:
         if notice.type == "session.deleted":
             self._attachments.forget(notice.session_id)
             self._end_feeds(notice.session_id, SessionNotFound.of(notice.session_id))
+
+
+def _unreadable(why: str) -> str:
+    """What is told of a stream of another kind; `why` shows how it begins."""
+    if why.startswith(_OF_THE_WEB):
+        return "This is a web server and no tertuliad: check the address."
+    return f"The daemon's stream cannot be read: {why}"
 
 
 def _encoded(params: Any) -> bytes:
