@@ -61,11 +61,23 @@ class Pace(enum.Enum):
 class Follower:
     """One connection's view of one session. Dies with either."""
 
-    __slots__ = ("idle", "missed", "news", "outlet", "owed", "pace", "seq", "session_id")
+    __slots__ = (
+        "created_ms",
+        "idle",
+        "missed",
+        "news",
+        "outlet",
+        "owed",
+        "pace",
+        "seq",
+        "session_id",
+    )
 
     def __init__(self, outlet: Outlet, session_id: str, seq: int, *, missed: bool) -> None:
         self.outlet = outlet
         self.session_id = session_id
+        self.created_ms = 0
+        """When the session that it was attached to was made: another one may have its id by now."""
         self.seq = seq
         """What came before it was attached is read with getMessages."""
         self.pace = Pace.LIVE
@@ -157,15 +169,28 @@ class Hub:
         """The last read of a log has failed, and that was said."""
 
     def attach(
-        self, outlet: Outlet, session_id: str, seq: int, *, mid_answer: bool = False
+        self,
+        outlet: Outlet,
+        session_id: str,
+        seq: int,
+        *,
+        mid_answer: bool = False,
+        created_ms: int = 0,
     ) -> None:
-        """Follow the session from behind `seq` on; nothing to do the second time. `mid_answer`:
-        pieces of an answer have been told already, which this one has missed."""
+        """Follow the session, which was made at `created_ms`, from behind `seq` on; the second time
+        there is little to do. `mid_answer`: pieces of an answer have been told already, which this
+        one has missed."""
         followed = self._by_outlet.setdefault(outlet, {})
         if session_id not in followed:
             follower = followed[session_id] = Follower(outlet, session_id, seq, missed=mid_answer)
             room = self._rooms.setdefault(session_id, _Room(seq))
             room.followers = (*room.followers, follower)
+        followed[session_id].created_ms = created_ms
+
+    def created_ms(self, outlet: Outlet, session_id: str) -> int:
+        """When the session that the outlet follows was made; 0: it is not known."""
+        follower = self._by_outlet.get(outlet, {}).get(session_id)
+        return 0 if follower is None else follower.created_ms
 
     def detach(self, outlet: Outlet, session_id: str) -> bool:
         """Stop following; False: it did not."""

@@ -946,3 +946,20 @@ async def test_what_is_said_in_the_next_session_of_an_id_is_not_told_to_the_mode
         await here.until(lambda: types(here, "a").count("session.idle") > idles)
         assert not room.world.running
         assert len(room.model.calls) == asked
+
+
+async def test_what_is_sent_to_a_session_that_others_have_made_anew_is_refused(
+    tmp_path: Path,
+) -> None:
+    """Its sender has not heard of it yet; once it has resumed the new one, it may send."""
+    async with pair(tmp_path) as (here, _), pair(tmp_path) as (there, _):
+        await here.create("a")
+        await here.turn("a", "of the first")
+        await there.request("session.delete", {"sessionId": "a"})
+        await there.create("a")
+        with pytest.raises(SessionNotFound):
+            await here.say("a", "for the first")
+        log = await there.request("session.getMessages", {"sessionId": "a"})
+        assert [event["type"] for event in log["events"]] == ["session.start"]
+        await here.request("session.resume", {"sessionId": "a"})
+        await here.turn("a", "for the second")

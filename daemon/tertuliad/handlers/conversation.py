@@ -98,9 +98,13 @@ def put_message(
     path: str = "$",
 ) -> Reply:
     """Have a new message accepted, which was given at `path`; answers the id that stands for it.
+    It is for the session that the caller follows, and not for another one that has its id by now.
     Where it would start a turn, the caller has to have room for one."""
+    born = ctx.hub.created_ms(caller, session_id)
 
     def with_room(state: SessionState, message: MessageQueued) -> Decision:
+        if born and state.created_ms != born:
+            raise SessionNotFound.of(session_id)
         decision = command(state, message)
         if decision.starts_turn:
             ctx.need_turn(caller)

@@ -138,7 +138,8 @@ def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
         return  # it was let go of already: nobody would end the attachment
     # The command is done and nothing of it is published yet: it is the first that is heard of.
     told, mid_answer = ctx.sessions.told(session_id), ctx.sessions.answers(session_id)
-    ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer)
+    born = ctx.sessions.created_ms(session_id)
+    ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer, created_ms=born)
     ctx.opened()
 
 

@@ -254,6 +254,9 @@ class Session:
             if self._state is None:
                 if self.deletion is not None:
                     return  # what is read now may be of the next session of its id
+                if self.gone:
+                    self._fail_all(SessionNotFound.of(self.id))
+                    return
                 self._load()
                 continue
             command = self._inbox.pop(0)
@@ -539,7 +542,7 @@ class Session:
 
     def _end_failed(self, turn_id: str, error: BaseException) -> None:
         """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
-        if self.gone or isinstance(error, TurnBusy):
+        if self.gone or isinstance(error, TurnBusy | SessionNotFound):
             return  # another daemon has taken the session over, and those who watch were told
         log.error("session %s: the end of a turn failed", self.id, exc_info=error)
         message = "The turn's end failed inside the daemon; its log has it."
