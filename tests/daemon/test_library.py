@@ -14,6 +14,7 @@ import pytest
 
 from tertulia_protocol.errors import (
     InvalidParams,
+    ModelUnavailable,
     RpcError,
     SessionExists,
     SessionNotFound,
@@ -1211,3 +1212,76 @@ async def test_who_attaches_to_what_is_just_being_made_stays_attached(
                 attached = "result" in answer
         assert "result" in await client.answer(asked)
         assert (await other.request("session.name.get", {"sessionId": made}))["name"] is None
+
+
+async def test_a_name_that_is_given_with_the_settings_replaces_one_that_was_set(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    for method, more in (
+        ("session.resume", {}),
+        ("session.create", {"ifExists": "resume"}),
+        ("session.resume", {"disableResume": True}),
+    ):
+        await client.request("session.create", {"sessionId": "a", "name": "first"})
+        await client.request("session.name.set", {"sessionId": "a", "name": "second"})
+        await client.request(method, {"sessionId": "a", "name": "third", **more})
+        named = await client.request("session.name.get", {"sessionId": "a"})
+        assert named == {"name": "third"}
+        await client.request("session.delete", {"sessionId": "a"})
+
+
+async def test_a_name_that_came_with_the_settings_stays_with_the_source_of_a_fork(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    await client.create("a", name="chosen")
+    await client.turn("a", "hello")
+    await client.request("sessions.fork", {"sessionId": "a", "newSessionId": "b"})
+    rows = (await client.request("session.list"))["sessions"]
+    assert {row["sessionId"]: row.get("named", False) for row in rows} == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize("words", ["", "  \n "])
+async def test_a_message_without_words_gives_no_title_and_the_next_one_does(
+    both: tuple[FramesClient, Room], words: str
+) -> None:
+    client, _ = both
+    await client.create("a")
+    image = {"type": "blob", "mimeType": "image/png", "data": "aGk="}
+    await client.ask("session.send", {"sessionId": "a", "prompt": words, "attachments": [image]}, 1)
+    await client.answer(1)
+    await client.next_event("session.idle", "a")
+    assert "session.title_changed" not in [event["type"] for event in client.events("a")]
+    await client.turn("a", "hello there")
+    (row,) = (await client.request("session.list"))["sessions"]
+    assert row["summary"] == "hello there"
+
+
+async def test_options_take_no_model_that_nothing_answers_for(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    await client.create("a", model="m")
+    with pytest.raises(ModelUnavailable):
+        params = {"sessionId": "a", "model": "nobody-has-it"}
+        await client.request("session.options.update", params)
+    with pytest.raises(InvalidParams, match="modelId"):
+        await client.request("session.model.switchTo", {"sessionId": "a", "modelId": ""})
+    current = await client.request("session.model.getCurrent", {"sessionId": "a"})
+    assert current["modelId"] == "m"
+
+
+async def test_what_is_known_of_a_model_comes_with_the_switch_to_it(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, _ = both
+    await client.create("a", model="m")
+    limits_of_it = {"limits": {"max_context_window_tokens": 777}}
+    switch = {"sessionId": "a", "modelId": "n", "modelCapabilities": limits_of_it}
+    await client.request("session.model.switchTo", switch)
+    await client.turn("a", "hello")
+    (info,) = [e for e in client.events("a") if e["type"] == "session.usage_info"]
+    assert info["data"]["tokenLimit"] == 777
+    current = await client.request("session.model.getCurrent", {"sessionId": "a"})
+    assert current["modelId"] == "n"

@@ -4,7 +4,7 @@ attached."""
 from __future__ import annotations
 
 from tertulia_protocol import faults, shapes
-from tertulia_protocol.config import given_providers, refusal
+from tertulia_protocol.config import given_providers, merged, refusal
 from tertulia_protocol.errors import NotSupported
 from tertulia_protocol.methods import library as methods_library
 from tertulia_protocol.methods import session as methods
@@ -19,13 +19,17 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
     ctx.need_attached(caller, params.session_id)
     model = params.model_id
     check_name(model, "$.modelId")
+    if not model.strip():
+        raise faults.invalid("$.modelId", "the model's name is empty")
     result = methods.SessionModelSwitchToResult(
         model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
     )
 
     def command(state: SessionState) -> Decision:
         ctx.models.check(model, given_providers(state.config))
-        return settings.switch_model(state, model, params.reasoning_effort, result)
+        return settings.switch_model(
+            state, model, params.reasoning_effort, result, capabilities=params.model_capabilities
+        )
 
     return ctx.sessions.post(params.session_id, command)
 
@@ -87,7 +91,11 @@ def update_options(
     if refused is not None:
         raise NotSupported(refused)
     result = shapes.Success(success=True)
-    reply = ctx.sessions.post(
-        params.session_id, lambda state: settings.configure(state, patch, result)
-    )
+
+    def command(state: SessionState) -> Decision:
+        if patch.model is not None:
+            ctx.models.check(patch.model, given_providers(merged(state.config, patch)))
+        return settings.configure(state, patch, result)
+
+    reply = ctx.sessions.post(params.session_id, command)
     return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))

@@ -237,7 +237,7 @@ def _remember(state: SessionState, key: str | None, message_id: str) -> None:
 def _user_message(state: SessionState, data: events.UserMessage) -> None:
     state.pending = [item for item in state.pending if item.message_id != data.message_id]
     if state.first_words is None:
-        state.first_words = title_of(data.content)
+        state.first_words = title_of(data.content) or None
     state.said_chars += len(data.transformed_content or data.content)
     state.messages += 1
     state.last_message_id = data.message_id
@@ -279,6 +279,7 @@ def _forked(state: SessionState, data: facts.Forked) -> None:
     """A fork takes the conversation along, and nothing of what was under way or counted."""
     state.parent = data.source
     state.name = None
+    state.config = msgspec.structs.replace(state.config, name=None)
     state.turn = None
     state.pending, state.paused = [], False
     state.keys = {}

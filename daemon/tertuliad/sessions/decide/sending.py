@@ -44,8 +44,8 @@ def send(
     answer = result(message.message_id)
     if state.turn is None and not state.pending and not state.paused:
         drafts = [Draft(events.PendingMessagesModified())]
-        if state.title is None:
-            drafts.append(Draft(events.SessionTitleChanged(title=title_of(message.content))))
+        if state.title is None and (title := title_of(message.content)):
+            drafts.append(Draft(events.SessionTitleChanged(title=title)))
         if message.key is not None:
             drafts.append(Draft(facts.Accepted(message.key, message.message_id)))
         drafts += begin(state, message, "idle")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import events
-from tertulia_protocol.config import SessionConfig, merged, stored
+from tertulia_protocol.config import CapabilitiesOverride, SessionConfig, merged, stored
 from tertuliad.sessions import facts
 from tertuliad.sessions.decide import Decision, Draft, drafts_of
 from tertuliad.sessions.state import SessionState, title_of
@@ -41,7 +41,14 @@ def create(
 def configure(state: SessionState, given: SessionConfig, result: Any) -> Decision:
     """Settings that were given replace the old ones."""
     config = stored(merged(state.config, given))
-    return Decision(drafts=_changed(state, config), result=result)
+    return Decision(drafts=(*_changed(state, config), *_renamed(state, given)), result=result)
+
+
+def _renamed(state: SessionState, given: SessionConfig) -> tuple[Draft, ...]:
+    """A name among the settings replaces one that the session was given since."""
+    if given.name is None or state.name is None:
+        return ()
+    return drafts_of(facts.Named(None), events.SessionTitleChanged(title=given.name))
 
 
 def _changed(state: SessionState, config: SessionConfig) -> tuple[Draft, ...]:
@@ -68,7 +75,8 @@ def resume(
         reasoning_effort=config.reasoning_effort,
         context=_context(config),
     )
-    return Decision(drafts=(*_changed(state, config), Draft(came)), result=result)
+    drafts = (*_changed(state, config), *_renamed(state, given), Draft(came))
+    return Decision(drafts=drafts, result=result)
 
 
 def _context(config: SessionConfig) -> events.WorkingDirectory | None:
@@ -93,9 +101,15 @@ def note_context(state: SessionState, context: events.WorkingDirectory, result: 
 
 
 def switch_model(
-    state: SessionState, model: str, reasoning_effort: str | None, result: Any
+    state: SessionState,
+    model: str,
+    reasoning_effort: str | None,
+    result: Any,
+    *,
+    capabilities: CapabilitiesOverride | None = None,
 ) -> Decision:
-    """Turns that start later go to `model`; the one that runs stays where it is."""
+    """Turns that start later go to `model`, of which a client may know more than others do; the one
+    that runs stays where it is."""
     change = events.SessionModelChange(
         new_model=model,
         previous_model=state.config.model,
@@ -103,7 +117,16 @@ def switch_model(
         previous_reasoning_effort=state.config.reasoning_effort,
         source="sdk",
     )
-    return Decision(drafts=drafts_of(change), result=result)
+    drafts = drafts_of(change)
+    if capabilities is not None:
+        config = msgspec.structs.replace(
+            state.config,
+            model=model,
+            reasoning_effort=reasoning_effort or state.config.reasoning_effort,
+            model_capabilities=capabilities,
+        )
+        drafts += drafts_of(facts.Configured(config))
+    return Decision(drafts=drafts, result=result)
 
 
 def rename(name: str | None, result: Any) -> Decision:
