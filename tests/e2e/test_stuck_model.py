@@ -92,6 +92,21 @@ def test_an_abort_sent_with_its_message_ends_that_turn_once(
     assert said(wire.turn(session, "[[say:and on]]")) == ["and on"]
 
 
+def test_a_message_behind_an_abort_is_answered_where_roles_must_alternate(
+    stdio: DaemonProcess, model: ModelThread
+) -> None:
+    wire = stdio.wire
+    session = wire.create(model.provider(), model="fake-n9-stall2-strict", streaming=True)
+    wire.call("session.send", sessionId=session, prompt="one")
+    wire.event(session, "assistant.message_delta")
+    assert wire.call("session.abort", sessionId=session)["success"] is True
+    wire.event(session, "session.idle")
+    assert said(wire.turn(session, "two [[fake-strict]] [[say:on again]]")) == ["on again"]
+    assert [len(users) for users in model.users()] == [1, 2, 1]
+    kept = [e["data"]["content"] for e in wire.history(session) if e["type"] == "user.message"]
+    assert kept == ["one", "two [[fake-strict]] [[say:on again]]"]
+
+
 def test_an_abort_between_two_tries_of_a_call_ends_the_turn(home: Path, model: ModelThread) -> None:
     """The waits between tries are as long as the daemon makes any, so the abort falls into one."""
     with stdio_daemon(home, bounds={"RETRY_FIRST_WAIT_S": 16.0}) as daemon:

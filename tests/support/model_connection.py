@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.scripted_model import ScriptedModel
 
 WRITE_BYTES = 64 * 1024  # undelayed chunks are joined up to this size
+STRICT = "Conversation roles must alternate user/assistant/user/assistant/..."
 EARLY_S = 5e-4  # a chunk may leave that much before its time
 REASONS = {
     200: "OK",
@@ -261,6 +262,8 @@ class Connection(asyncio.Protocol):
         if "html" in script.flags:
             page = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
             return response(502, page, "text/html")
+        if "strict" in script.flags and not call.roles_alternate:
+            return response(400, json.dumps(call.error(STRICT, 400)).encode())
         if (status := script.number("e", 0)) == 0:
             return None
         extra = ["retry-after: 1"] if status == 429 else []

@@ -7,6 +7,7 @@ wins. The words are listed in `scripted_model.py`.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import time
@@ -126,6 +127,12 @@ class Call:
             if message.get("role") == "user":
                 break
         return self.script.names.get("tool")
+
+    @property
+    def roles_alternate(self) -> bool:
+        """Whether no two of the messages behind each other are of one role."""
+        roles = [m.get("role") for m in self.messages]
+        return all(one != other for one, other in itertools.pairwise(roles))
 
     @property
     def arguments(self) -> str:

@@ -19,6 +19,7 @@ wins: `fake` followed by words joined with `-`:
     empty  no choices at all    nodone  end without finish or [DONE]   length  that finish reason
     choicesN  N choices (not streamed)     ndjson  the stream is answered with one JSON body
     crlf  CRLF line ends        bytes1  one byte a write              badutf8  no UTF-8
+    strict  400 where two messages of one role follow each other
     held  wait for `release`    crowdN  wait until N calls are being answered, then all go on
 
 Texts answered in pieces (`say`, `history`, `echo`) are cut into N parts. Chunks that are due at the

@@ -1,8 +1,10 @@
 """Chat completions over HTTP: one OpenAI-compatible endpoint as a `base.Provider`.
 
 The answer's content type decides how it is read, as some servers ignore `stream`. Nothing is tried
-again here, but for one thing: a server that refuses `stream_options` is asked without, from then
-on. The caller's headers and the key are sent and never shown; a failure's text is cleared of them.
+again here, but for two things: a server that refuses `stream_options` is asked without, and one
+that refuses two messages of one role behind each other is asked with such joined into one, from
+then on. The caller's headers and the key are sent and never shown; a failure's text is cleared of
+them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
 import anyio
+import msgspec
 
 from tertulia_protocol.provider_config import parted, public_url
 from tertuliad import limits
@@ -22,8 +25,8 @@ from tertuliad.limits import MODEL_ERROR_BODY_BYTES, MODEL_LINE_BYTES, MODELS_LI
 from tertuliad.providers.base import HEARD, Delta, Done, ModelRequest, ProviderFailed
 from tertuliad.providers.http import Answer, Http
 from tertuliad.providers.openai_answer import StreamedAnswer, whole_answer
-from tertuliad.providers.openai_errors import refused
-from tertuliad.providers.openai_wire import ListedModel, decode_models, encode_request
+from tertuliad.providers.openai_errors import refused, wants_alternation
+from tertuliad.providers.openai_wire import ListedModel, decode_models, encode_request, joined
 
 _OPENAI = "https://api.openai.com/"  # its newer models refuse `max_tokens`
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -58,6 +61,7 @@ class OpenAIChat:
         openai = root.lower().startswith(_OPENAI)
         self._completion_limit = "max_completion_tokens" if openai else "max_tokens"
         self._ask_usage = True
+        self._join = False
 
     @functools.cached_property
     def _where(self) -> str:
@@ -121,16 +125,21 @@ class OpenAIChat:
             request.headers,
         )
         while True:
-            usage = self._ask_usage
+            usage, join = self._ask_usage, self._join
+            if join:
+                request = msgspec.structs.replace(request, messages=joined(request.messages))
             body = encode_request(request, usage=usage, completion_limit=self._completion_limit)
             answer = await self._http.ask("POST", self._chat_url, headers=headers, body=body)
             if 200 <= answer.status < 300:
                 return answer
             with answer:
                 said, _ = await answer.read_all(MODEL_ERROR_BODY_BYTES)
-            if not (usage and request.stream and b"stream_options" in said):
+            if usage and request.stream and b"stream_options" in said:
+                self._ask_usage = False
+            elif not join and _has_to_join(answer.status, said, request):
+                self._join = True
+            else:
                 raise self._refusal(answer, said, self._secrets_of(request))
-            self._ask_usage = False
 
     async def _whole(self, answer: Answer, request: ModelRequest) -> tuple[Delta | None, Done]:
         body, complete = await answer.read_all(MODEL_LINE_BYTES)
@@ -212,6 +221,13 @@ def _under(root: str, method: str, query: str) -> str:
     """The address of `method`; a base URL that already names the chat method is understood."""
     place = root.rstrip("/").removesuffix("/chat/completions")
     return f"{place}/{method}{'?' if query else ''}{query}"
+
+
+def _has_to_join(status: int, said: bytes, request: ModelRequest) -> bool:
+    """Whether the refusal may be one of messages of one role behind each other."""
+    if status < 400 or not wants_alternation(said):
+        return False
+    return len(joined(request.messages)) < len(request.messages)
 
 
 async def _more(answer: Answer, reader: StreamedAnswer) -> bytes:

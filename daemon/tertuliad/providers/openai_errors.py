@@ -35,6 +35,7 @@ _NO_MODEL = (
 )
 _BAD_KEY = r"(?i)invalid_api_key|incorrect api key|api key (is )?(not valid|invalid)"
 _NO_CREDIT = r"(?i)insufficient|billing|credit|balance|payment"
+_ALTERNATION = rb"(?i)alternat(?!iv)|interleav"  # the template's words, or a service's
 _TITLE = r"(?is)<title[^>]*>(.*?)</title>"
 
 _HINTS: dict[FailureKind, str] = {
@@ -93,6 +94,11 @@ def read_error(body: bytes) -> ErrorDetail:
     if isinstance(decoded, dict):
         return _detail(decoded.get("error") or decoded)
     return _detail(decoded)
+
+
+def wants_alternation(body: bytes) -> bool:
+    """Whether the body of a refusal speaks of roles that have to take turns."""
+    return re.search(_ALTERNATION, body) is not None
 
 
 def seconds_of(retry_after: str | None, *, now: datetime | None = None) -> float | None:

@@ -7,12 +7,15 @@ repaired with U+FFFD before it is given up.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from typing import Any
 
 import msgspec
 
 from tertulia_protocol.decoding import json_decoder
 from tertuliad.providers.base import (
+    Message,
     ModelRequest,
     RichMessage,
     ToolCall,
@@ -178,6 +181,26 @@ def encode_request(request: ModelRequest, *, usage: bool, completion_limit: str)
     if request.reasoning_effort is not None:
         body["reasoning_effort"] = request.reasoning_effort
     return msgspec.json.encode(body)
+
+
+def joined(messages: list[Message]) -> list[Message]:
+    """`messages`, with those of a user, and of the assistant, right behind each other as one: what
+    the templates of some models insist on."""
+    out: list[Message] = []
+    for role, run in itertools.groupby(messages, operator.attrgetter("role")):
+        together = list(run)
+        one = len(together) > 1 and role in ("user", "assistant")
+        out += [_one(together)] if one else together
+    return out
+
+
+def _one(messages: list[Message]) -> Message:
+    role, text = messages[0].role, "\n\n".join(m.content for m in messages if m.content)
+    rich = [message for message in messages if isinstance(message, RichMessage)]
+    if not rich:
+        return Message(role, text)
+    images = tuple(image for message in rich for image in message.images)
+    return RichMessage(role, text, images, tuple(c for m in rich for c in m.tool_calls))
 
 
 def _rich(message: RichMessage) -> dict[str, Any]:

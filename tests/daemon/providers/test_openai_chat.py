@@ -31,7 +31,7 @@ from tertuliad.providers.base import (
 )
 from tertuliad.providers.http import Http
 from tertuliad.providers.openai_chat import OpenAIChat
-from tertuliad.providers.openai_wire import decode_chunk
+from tertuliad.providers.openai_wire import decode_chunk, joined
 from tests.support.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -342,6 +342,89 @@ async def test_a_server_that_refuses_stream_options_is_asked_without(http: Http)
         assert await text_of(chat, ask("m")) == "hi"
         assert await text_of(chat, ask("m")) == "hi"
     assert [b"stream_options" in body for body in bodies] == [True, False, False]
+
+
+def said_by(*roles: str) -> list[Message]:
+    return [Message(role, f"{n}") for n, role in enumerate(roles)]  # type: ignore[arg-type]
+
+
+async def test_a_server_whose_roles_must_alternate_is_asked_with_joined_messages(
+    chat: OpenAIChat, model: ScriptedModel
+) -> None:
+    whole = said_by("system", "user", "assistant", "user")
+    for messages, calls in ((whole, 1), ([*whole, Message("user", "and")], 3), (whole, 4)):
+        await collect(chat, ModelRequest(model="fake-strict", messages=messages))
+        assert len(model.chats) == calls
+    for _ in range(2):
+        more = [*whole, Message("user", "and"), Message("user", "more")]
+        await collect(chat, ModelRequest(model="fake-strict", messages=more))
+    said = [[m["content"] for m in received.body["messages"]] for received in model.chats]
+    alone, refused, once, again, *later = said
+    assert alone == again == ["0", "1", "2", "3"]
+    assert refused == ["0", "1", "2", "3", "and"]
+    assert once == ["0", "1", "2", "3\n\nand"]
+    assert later == [["0", "1", "2", "3\n\nand\n\nmore"]] * 2, "from then on at once"
+
+
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        (500, b'{"error":{"message":"Jinja Exception: Conversation roles must alternate"}}'),
+        (400, b'{"error":{"message":"user message(s) should Alternate with assistant"}}'),
+        (400, b'{"error":{"message":"You should interleave the messages in your input"}}'),
+    ],
+)
+async def test_a_refusal_that_stays_is_told_after_the_second_time(
+    http: Http, status: int, refusal: bytes
+) -> None:
+    async with replying([http_answer(status, refusal, b"application/json")] * 2) as (url, bodies):
+        chat = OpenAIChat("raw", url, http)
+        failed = await failure(chat, ModelRequest(model="m", messages=said_by("user", "user")))
+    assert failed.status == status
+    assert [body.count(b'"role"') for body in bodies] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("roles", "refusal"),
+    [
+        (("user", "assistant", "user"), b"Conversation roles must alternate"),
+        (("system", "system", "user", "tool", "tool"), b"Conversation roles must alternate"),
+        (("user", "user"), b"No such model; an alternative is m-2"),
+        (("user", "user"), b"Bad Request"),
+    ],
+)
+async def test_a_refusal_that_joining_does_not_mend_is_told_at_once(
+    http: Http, roles: tuple[str, ...], refusal: bytes
+) -> None:
+    async with replying([http_answer(400, refusal, b"text/plain")]) as (base_url, bodies):
+        chat = OpenAIChat("raw", base_url, http)
+        await failure(chat, ModelRequest(model="m", messages=said_by(*roles)))
+    assert len(bodies) == 1
+
+
+def test_joined_messages_have_all_texts_images_and_calls() -> None:
+    picture, other = Image("image/png", "AA=="), Image("image/png", "BB==")
+    call = ToolCall("c", "grep", "{}")
+    tools = [RichMessage("tool", "a", tool_call_id=n) for n in ("c", "d")]
+    assert joined(
+        [
+            *said_by("system", "system"),
+            RichMessage("user", "", (picture,)),
+            Message("user", "what is it"),
+            RichMessage("user", "and this", (other,)),
+            Message("assistant", "well"),
+            RichMessage("assistant", "", tool_calls=(call,)),
+            *tools,
+            *said_by("user", "user", "assistant"),
+        ]
+    ) == [
+        *said_by("system", "system"),
+        RichMessage("user", "what is it\n\nand this", (picture, other)),
+        RichMessage("assistant", "well", tool_calls=(call,)),
+        *tools,
+        Message("user", "0\n\n1"),
+        Message("assistant", "2"),
+    ]
 
 
 # What fails
