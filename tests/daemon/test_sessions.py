@@ -139,6 +139,27 @@ async def test_a_model_that_nobody_has_fails_the_turn_not_the_daemon(tmp_path: P
         await client.turn("a", "hello")
 
 
+async def test_a_message_that_is_too_long_can_be_taken_back_as_its_failure_says(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await client.create("a")
+        await client.turn("a", "hello")
+        room.model.context_window = 100
+        for prompt in ("long " * 1000, "again"):
+            await client.say("a", prompt)
+            error = await client.next_event("session.error")
+            assert error["data"]["errorType"] == "context_window"
+            for way in ("`tertulia rewind`", "session.history.rewind"):
+                assert way in error["data"]["message"]
+            await client.next_event("session.idle")
+        _, long, _ = (e for e in await messages(client, "a") if e["type"] == "user.message")
+        back = {"sessionId": "a", "eventId": long["id"], "mode": "conversation"}
+        done = await client.request("session.history.rewind", back)
+        assert done["outcome"] == "success"
+        assert (await client.turn("a", "again"))["data"]["content"] == "answer 2 to again"
+
+
 class OddProvider:
     """Breaks the interface's promises."""
 

@@ -27,6 +27,13 @@ FailureKind = Literal[
 ]
 
 
+SHORTER = (
+    "Go back to before a long message (`tertulia rewind`), start a new session, or switch to a"
+    " model with a larger window; a program goes back with session.history.rewind."
+)
+"""What helps where the history is too long: what was said stays in it."""
+
+
 class ToolCall(msgspec.Struct, frozen=True):
     """A call that the model asked for. `arguments` is the JSON text as the model wrote it."""
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from tertuliad import limits
-from tertuliad.providers.base import FailureKind, ProviderFailed
+from tertuliad.providers.base import SHORTER, FailureKind, ProviderFailed
 
 DETAIL_CHARS = 600
 SECRET_MIN_CHARS = 4  # shorter ones would blot out ordinary words
@@ -42,8 +42,7 @@ _HINTS: dict[FailureKind, str] = {
     "authentication": "Check the provider's key, and what it is allowed to use.",
     "rate_limit": "Wait a little, then send the message again.",
     "quota": "The account is out of credit: check its plan and billing.",
-    "context_window": "The conversation is too long for this model: start a new session,"
-    " or switch to a model with a larger window.",
+    "context_window": f"The conversation is too long for this model. {SHORTER}",
     "model_not_found": "Check the model's name; models.list shows what can be used.",
     "server_error": "The fault is the server's: send the message again later.",
 }

@@ -9,6 +9,7 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig, offered_tools
 from tertuliad.providers.base import (
+    SHORTER,
     Message,
     ModelRequest,
     ProviderFailed,
@@ -99,6 +100,5 @@ def _check_window(messages: list[Message], target: Target) -> None:
         raise ProviderFailed(
             "context_window",
             f"The conversation has about {size // 4} tokens, and {target.display_name} takes"
-            f" {target.context_window}. Start a new session, or switch to a model with a larger"
-            " window.",
+            f" {target.context_window}. {SHORTER}",
         )

@@ -72,6 +72,12 @@ def test_the_kind_is_read_from_status_code_and_words(
     assert refused("W", status, body).kind == kind
 
 
+def test_where_the_history_is_too_long_the_ways_out_are_told() -> None:
+    said = refused("W", 400, OPENAI_CONTEXT).message
+    for way in ("`tertulia rewind`", "session.history.rewind", "new session", "larger window"):
+        assert way in said
+
+
 def test_a_status_inside_a_stream_counts_as_one() -> None:
     failed = reported("W", {"code": 429, "message": "slow down"})
     assert (failed.kind, failed.status) == ("rate_limit", 429)
