@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 NAMES_SHOWN = 12  # of the models in a refusal
 _HOW_TO_ADD = (
     "Give session.create a provider (baseUrl and apiKey), put a [providers.NAME] table into"
-    " config.toml, or set a variable such as OPENAI_API_KEY; models.list shows what can be used."
+    " config.toml, or set a variable such as OPENAI_API_KEY. The file and the variables are read"
+    " when the daemon starts: restart it after a change. models.list shows what can be used."
 )
 
 

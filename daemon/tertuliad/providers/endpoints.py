@@ -95,7 +95,8 @@ class Endpoints:
                 shown = variable if _SURELY_A_NAME.fullmatch(variable) else _not_shown(member)
                 return (
                     f"Provider {settings.name!r} takes its key from {shown}, which is not set"
-                    " in the daemon's environment."
+                    " in the daemon's environment. That is read when the daemon starts: set it, and"
+                    " restart the daemon."
                 )
         return None
 
