@@ -77,6 +77,32 @@ def test_a_model_that_fails_ends_the_turn_with_words_that_help_and_the_next_one_
     wire.close()
 
 
+NO_MODEL = "[[fake-e404-codemodel_not_found]]"
+
+
+def test_a_model_that_the_sessions_own_provider_does_not_have_is_not_looked_for_in_the_list(
+    shared: DaemonProcess, model: ModelThread
+) -> None:
+    wire = shared.connect()
+    session = wire.create(model.provider(), model="work/large")
+    said_so = error_of(wire.turn(session, NO_MODEL))["data"]["message"]
+    assert said_so.startswith(f"The session's own provider at {model.base_url}")
+    assert "names of configured models do not apply" in said_so
+    assert "models.list" not in said_so
+
+
+def test_a_configured_model_that_is_not_there_is_looked_for_in_the_list(
+    home: Path, model: ModelThread
+) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(f'[providers.work]\nbase_url = "{model.base_url}"\n')
+    with stdio_daemon(home) as daemon:
+        session = daemon.wire.create(model="work/large")
+        said_so = error_of(daemon.wire.turn(session, NO_MODEL))["data"]["message"]
+    assert said_so.startswith("Provider 'work' at ")
+    assert said_so.endswith("Check the model's name. models.list shows what can be used.")
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_port_that_refuses_is_said_at_once(
     shared: DaemonProcess, model: ModelThread, streaming: bool

@@ -47,8 +47,11 @@ class OpenAIChat:
         api_key: str | None = None,
         bearer_token: str | None = None,
         headers: Mapping[str, str] | None = None,
+        called: str | None = None,
     ) -> None:
+        """`called` is how failures name it, instead of by its name."""
         self.name = name
+        self._called = called or f"Provider {name!r}"
         self._http = http
         root, userinfo, query = self._parts = parted(base_url.strip())
         self._authorization = _bearer(bearer_token or api_key) or _basic(userinfo)
@@ -65,7 +68,7 @@ class OpenAIChat:
 
     @functools.cached_property
     def _where(self) -> str:
-        return f"Provider {self.name!r} at {public_url(self._chat_url)}"
+        return f"{self._called} at {public_url(self._chat_url)}"
 
     @functools.cached_property
     def _models_url(self) -> str:
@@ -187,7 +190,7 @@ class OpenAIChat:
     def _checked(self, headers: Mapping[str, str]) -> dict[str, str]:
         """`headers` with their names in small letters. Raises `ProviderFailed`."""
         for fault in _header_faults(headers):
-            raise ProviderFailed("invalid_request", f"Provider {self.name!r}: {fault}")
+            raise ProviderFailed("invalid_request", f"{self._called}: {fault}")
         return {name.lower(): value for name, value in headers.items()}
 
 

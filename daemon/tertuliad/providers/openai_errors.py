@@ -43,7 +43,7 @@ _HINTS: dict[FailureKind, str] = {
     "rate_limit": "Wait a little, then send the message again.",
     "quota": "The account is out of credit: check its plan and billing.",
     "context_window": f"The conversation is too long for this model. {SHORTER}",
-    "model_not_found": "Check the model's name; models.list shows what can be used.",
+    "model_not_found": "Check the model's name.",
     "server_error": "The fault is the server's: send the message again later.",
 }
 _RETRYABLE = frozenset({"rate_limit", "server_error", "timeout"})

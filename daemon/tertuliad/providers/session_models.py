@@ -16,6 +16,7 @@ from tertuliad.providers.http import Http
 from tertuliad.providers.openai_chat import OpenAIChat
 
 SESSION_NAME = "session"  # the provider that a session gave without a name
+CALLED = "The session's own provider"
 
 
 def session_target(model: str | None, given: SessionProviders, http: Http) -> Target | None:
@@ -46,9 +47,9 @@ def _of_provider(model: str | None, config: ProviderConfig, http: Http) -> Targe
             " a modelId."
         )
     return Target(
-        provider=_provider(SESSION_NAME, config, http),
+        provider=_provider(SESSION_NAME, config, http, CALLED),
         model=wire,
-        display_name=model or wire,
+        display_name=config.model_id or model or wire,
         context_window=config.max_prompt_tokens,
         max_output_tokens=config.max_output_tokens,
     )
@@ -70,7 +71,7 @@ def _of_registry(model: ProviderModelConfig, provider: OpenAIChat) -> Target:
     )
 
 
-def _provider(name: str, endpoint: Endpoint, http: Http) -> OpenAIChat:
+def _provider(name: str, endpoint: Endpoint, http: Http, called: str | None = None) -> OpenAIChat:
     return OpenAIChat(
         name,
         endpoint.base_url,
@@ -78,6 +79,7 @@ def _provider(name: str, endpoint: Endpoint, http: Http) -> OpenAIChat:
         api_key=endpoint.api_key,
         bearer_token=endpoint.bearer_token,
         headers=endpoint.headers,
+        called=called,
     )
 
 

@@ -29,6 +29,11 @@ from tertuliad.sessions.world import World
 
 log = logging.getLogger(__name__)
 
+_LISTED = "models.list shows what can be used."
+_NAMES_OF_OTHERS = (
+    "The names of configured models do not apply to a session with a provider of its own."
+)
+
 
 class TurnEvents(Protocol):
     """Where a turn says what happens to it. `failed` and `retrying` name the model, if one was
@@ -129,15 +134,17 @@ class Turn:
         return self._world.credentials.of(self._plan.session_id, self._plan.created_ms)
 
     def _explained(self, failure: ProviderFailed) -> ProviderFailed:
-        """A key that was given to an earlier process is gone with it: say so."""
-        if (
-            failure.kind == "authentication"
-            and given_providers(self._plan.config) is not None
-            and self._kept() is None
-        ):
+        """With what only the session knows: a key that was given to an earlier process is gone with
+        it, and a provider that the session brought has other models than those that are listed."""
+        kept = self._kept()
+        given = given_providers(self._plan.config) if kept is None else kept.given
+        if failure.kind == "authentication" and given is not None and kept is None:
             failure.message += (
                 " Keys are never stored: resume the session with its provider and key."
             )
+        elif failure.kind == "model_not_found":
+            own = given is not None and given.provider is not None
+            failure.message += f" {_NAMES_OF_OTHERS if own else _LISTED}"
         return failure
 
     async def _call(self, target: Target, last: float, scope: anyio.CancelScope) -> Outcome | None:

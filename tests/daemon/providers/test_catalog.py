@@ -104,18 +104,19 @@ async def test_a_sessions_provider_takes_the_sessions_model(
 
 
 @pytest.mark.parametrize(
-    ("config", "wire"),
+    ("config", "wire", "shown"),
     [
-        (ProviderConfig(base_url="http://h/v1", wire_model="w", model_id="i"), "w"),
-        (ProviderConfig(base_url="http://h/v1", model_id="i"), "i"),
-        (ProviderConfig(base_url="http://h/v1"), "session"),
+        (ProviderConfig(base_url="http://h/v1", wire_model="w", model_id="i"), "w", "i"),
+        (ProviderConfig(base_url="http://h/v1", wire_model="w"), "w", "session"),
+        (ProviderConfig(base_url="http://h/v1", model_id="i"), "i", "i"),
+        (ProviderConfig(base_url="http://h/v1"), "session", "session"),
     ],
 )
-async def test_the_wire_model_is_the_most_exact_name(
-    http: Http, config: ProviderConfig, wire: str
+async def test_the_wire_model_is_the_most_exact_name_and_the_models_own_the_one_that_is_shown(
+    http: Http, config: ProviderConfig, wire: str, shown: str
 ) -> None:
     target = await catalog(http, Settings()).resolve("session", SessionProviders(config))
-    assert target.model == wire
+    assert (target.model, target.display_name) == (wire, shown)
 
 
 async def test_a_sessions_provider_wins_over_all_that_is_configured(http: Http) -> None:
