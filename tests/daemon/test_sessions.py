@@ -234,6 +234,29 @@ class FullDisk:
         return refused
 
 
+async def test_a_history_that_cannot_be_read_fails_the_turn_with_the_stores_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 4)
+    async with pair(tmp_path) as (client, _):
+        await client.create("a")
+        await client.turn("a", "hello")
+    async with pair(tmp_path) as (client, room):
+        await resume(client, "a")
+        read = room.store.read
+        refused: Future[Any] = Future()
+        refused.set_exception(StoreFailed("The file is damaged; `tertulia doctor` looks into it."))
+        room.store.read = lambda *_: refused  # type: ignore[method-assign]
+        await client.say("a", "and now?")
+        told = (await client.next_event("session.error"))["data"]
+        assert told["errorType"] == "server_error"
+        assert told["message"] == "The file is damaged; `tertulia doctor` looks into it."
+        assert "unexpected" not in caplog.text
+        await client.next_event("session.idle")
+        room.store.read = read  # type: ignore[method-assign]
+        assert (await client.turn("a", "again"))["data"]["content"] == "answer 3 to again"
+
+
 async def test_a_full_disk_ends_the_turn_for_who_watches_and_who_waits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -150,7 +150,11 @@ class Turn:
     async def _call(self, target: Target, last: float, scope: anyio.CancelScope) -> Outcome | None:
         """What came of the call; None: it was given up."""
         plan = self._plan
-        request = request_of(plan.config, target, await plan.history(), plan.headers)
+        try:
+            history = await plan.history()
+        except RpcError as error:  # of the store: it says what to do
+            raise ProviderFailed("server_error", error.message) from error
+        request = request_of(plan.config, target, history, plan.headers)
         started = time.monotonic()
         first: float | None = None
         done: Done | None = None
