@@ -862,6 +862,23 @@ def test_a_row_with_a_value_of_a_wrong_kind_is_made_anew_from_its_log(
     assert logs(home) == before
 
 
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+@pytest.mark.parametrize("bit", [30, 31, 62])
+def test_a_row_whose_end_no_log_can_reach_takes_nothing_from_its_log_or_others(
+    home: Path, name: str, bit: int
+) -> None:
+    before = logs(home)
+    change(home, f"UPDATE sessions SET head = head | (1 << {bit}) WHERE id = '{name}'")
+    assert repaired(home)
+    after = logs(home)
+    assert {n: after[n] for n in after if n != name} == {n: before[n] for n in before if n != name}
+    assert before[name].items() < after[name].items()
+    assert max(after[name]) < max(before[name]) + 9
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        daemon.wire.call("session.resume", sessionId=name, provider=model.provider())
+        assert said(daemon.wire.turn(name, "[[say:on]]")) == ["on"]
+
+
 def test_a_session_whose_id_is_none_is_named_by_its_log_or_anew(home: Path) -> None:
     before = logs(home)
     fork = next(name for name in before if name not in ("one", "two", "three", "long"))

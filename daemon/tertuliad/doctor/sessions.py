@@ -9,13 +9,14 @@ from tertuliad.doctor.findings import Finding, finding
 from tertuliad.sessions import facts
 from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.state import SessionState, decoded, fold, from_snapshot, snapshot
-from tertuliad.store.base import Record, Row
+from tertuliad.store.base import MAX_SEQ, Record, Row
 from tertuliad.store.examination import Database, Listed, Snapshot, Unreadable
 
 
 class Checked(msgspec.Struct):
     """`state` is the fold up to the event `sound`, the last one without a fault before it; `last`
-    is the highest seq that the log may have had."""
+    is the highest seq that the log may have had: what its row says, if that leaves room for more,
+    or what was read."""
 
     listed: Listed
     state: SessionState
@@ -35,7 +36,8 @@ class Checked(msgspec.Struct):
 def check(db: Database, listed: Listed) -> Checked:
     """Read all of the log, few records in memory."""
     row = listed.row
-    checked = Checked(listed, SessionState(id=row.id, created_ms=row.created_ms), last=row.head)
+    last = row.head if row.head <= MAX_SEQ // 2 else 0
+    checked = Checked(listed, SessionState(id=row.id, created_ms=row.created_ms), last=last)
     snapshots = _snapshots(db, listed)
     try:
         for record in db.records(listed.segment):
