@@ -609,6 +609,7 @@ async def test_the_list_is_filtered_and_paged(both: tuple[FramesClient, Room]) -
     assert set(await listed(client, filter={"prefix": "a"})) == {"a1", "a2"}
     assert await listed(client, filter={"metadata": {"group": "b", "on": True}}) == ["b2"]
     assert await listed(client, filter={"metadata": {"on": False}}) == []
+    assert await listed(client, filter={"metadata": {"on": 1}}) == []
     for order in ("created", "modified", "title"):
         whole = await listed(client, order=order)
         paged: list[str] = []

@@ -145,6 +145,15 @@ def bad_cursor() -> InvalidParams:
     )
 
 
+_JSON_TYPES = {
+    str: "('text')",
+    bool: "('true', 'false')",
+    int: "('integer', 'real')",
+    float: "('integer', 'real')",
+}
+"""How SQLite calls those of a value: by the value alone, true is 1 and an array is its text."""
+
+
 def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     conditions: list[str] = []
     arguments: list[Any] = []
@@ -166,7 +175,8 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
         add("id < ?", wanted.prefix + _BEHIND_ALL)
     for name, value in (wanted.metadata or {}).items():
         conditions.append(
-            "EXISTS (SELECT 1 FROM json_each(metadata) AS m WHERE m.key = ? AND m.value IS ?)"
+            "EXISTS (SELECT 1 FROM json_each(metadata) AS m"
+            f" WHERE m.key = ? AND m.value IS ? AND m.type IN {_JSON_TYPES[type(value)]})"
         )
         arguments += [name, value]
     return conditions, arguments
