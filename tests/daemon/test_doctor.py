@@ -450,6 +450,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
             "UPDATE snapshots SET body = CAST(replace(CAST(body AS TEXT), 'fake', 'fakf') AS BLOB)",
         ),
     ),
+    "a snapshot of half an event": (
+        "snapshot_differs",
+        lambda h: change(h, "UPDATE snapshots SET seq = seq - 0.5"),
+    ),
     "an id that is none": (
         "id_unusable",
         lambda h: change(h, "UPDATE sessions SET id = '../../x y' WHERE id = 'three'"),
@@ -461,6 +465,14 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a segment behind itself": (
         "database_damaged",
         lambda h: change(h, f"UPDATE segments SET parent = id WHERE id << 31 = {OWN}"),
+    ),
+    "a segment too far": (
+        "database_damaged",
+        lambda h: change(h, f"UPDATE segments SET id = 1 << 40 WHERE id << 31 = {OWN}"),
+    ),
+    "a next segment too far": (
+        "database_damaged",
+        lambda h: change(h, "UPDATE sqlite_sequence SET seq = 1 << 40 WHERE name = 'segments'"),
     ),
     "a segment too few": (
         "segment_unknown",
@@ -833,6 +845,35 @@ def test_a_row_that_leads_nowhere_is_brought_together_with_its_log(
     assert f"Session {name} has its log again." in done
     assert logs(home) == before
     assert repair(home, done.append).findings == []
+
+
+@pytest.mark.parametrize("far", [1 << 31, 1 << 32, 1 << 40, 1 << 62])
+def test_a_segment_whose_number_no_event_can_have_takes_no_other_session_along(
+    home: Path, far: int
+) -> None:
+    before = logs(home)
+    change(home, f"UPDATE segments SET id = {far} WHERE id << 31 = {OWN}")
+    assert repaired(home)
+    assert logs(home) == before
+    change(home, f"UPDATE sessions SET segment = {far} WHERE id = 'three'")
+    assert repaired(home)
+    assert logs(home) == before
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        session = daemon.wire.create(model.provider())
+        assert said(daemon.wire.turn(session, "[[say:on]]")) == ["on"]
+
+
+def test_an_event_that_is_far_away_moves_no_later_session_out_of_reach(home: Path) -> None:
+    """What follows on it is brought back by the next repair too."""
+    change(home, f"UPDATE events SET id = id | (1 << 62) WHERE id = {OWN} + 9")
+    assert repaired(home)
+    with ModelThread() as model, stdio_daemon(home) as daemon:
+        session = daemon.wire.create(model.provider())
+        assert said(daemon.wire.turn(session, "[[say:on]]")) == ["on"]
+    before = logs(home)
+    change_header(home, "DROP TABLE snapshots")
+    assert repaired(home)
+    assert logs(home) == before
 
 
 def test_a_row_that_leads_nowhere_gets_no_log_that_is_damaged_or_somebody_elses(

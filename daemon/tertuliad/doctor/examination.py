@@ -155,6 +155,10 @@ def _looked_into(home: Path, db: Database) -> tuple[list[Finding], int]:
             _damaged(f"segment {segment} goes on from one that is not older")
             for segment in db.misplaced()
         ]
+        found += [
+            _damaged(f"segment {segment} has a number that no event can be of")
+            for segment in db.out_of_range()
+        ]
         sessions = 0
         try:
             for some in _of_sessions(home, db):

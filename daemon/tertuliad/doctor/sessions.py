@@ -39,6 +39,7 @@ def check(db: Database, listed: Listed) -> Checked:
     last = row.head if row.head <= MAX_SEQ // 2 else 0
     checked = Checked(listed, SessionState(id=row.id, created_ms=row.created_ms), last=last)
     snapshots = _snapshots(db, listed)
+    checked.wrong_snapshots = [k for k in snapshots.values() if not isinstance(k.seq, int)]
     try:
         for record in db.records(listed.segment):
             if not _take(checked, record):

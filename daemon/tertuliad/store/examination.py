@@ -19,6 +19,7 @@ from tertuliad.store.base import MAX_SEQ, Range, Record, Row
 from tertuliad.store.schema import (
     APPLICATION_ID,
     GIVEN_UP,
+    MAX_SEGMENT,
     SAID_TYPES,
     SCHEMA_VERSION,
     SEQ_BITS,
@@ -83,6 +84,12 @@ _NOT_IN_LOGS = {
     "segments": ("parent", "parent_seq", "head", "indexed"),
 }
 _MISPLACED = "SELECT id FROM segments WHERE parent >= id LIMIT ?"
+# Such a one, or the next one that is made.
+_OUT_OF_RANGE = """
+SELECT id FROM segments WHERE id > ?1 UNION
+SELECT seq FROM sqlite_sequence WHERE name = 'segments' AND typeof(seq) = 'integer' AND seq > ?1
+LIMIT ?2
+"""
 _SURPLUS = (
     "SELECT (SELECT coalesce(sum(length(block)), 0) FROM said_data)"
     " - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE type IN (?, ?))"
@@ -215,6 +222,12 @@ class Database:
         """Segments that are said to go on from one that is not older, `FAULTS_TOLD` at most."""
         with explained():
             found = self._db.execute(_MISPLACED, (FAULTS_TOLD,)).fetchall()
+        return [segment for (segment,) in found]
+
+    def out_of_range(self) -> list[int]:
+        """Numbers of segments that no event can be of, `FAULTS_TOLD` at most."""
+        with explained():
+            found = self._db.execute(_OUT_OF_RANGE, (MAX_SEGMENT, FAULTS_TOLD)).fetchall()
         return [segment for (segment,) in found]
 
     def size(self) -> tuple[int, int]:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tertulia_protocol.decoding import json_decoder
-from tertuliad.store.base import MAX_SEQ
 from tertuliad.store.pages import Found, Image, Value
-from tertuliad.store.schema import open_database, segment_of, seq_of
+from tertuliad.store.schema import MAX_SEGMENT, open_database, segment_of, seq_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -82,13 +81,20 @@ def _carry(image: Image, db: sqlite3.Connection) -> None:
 def _told_apart(rows: Iterator[Found], shapes: list[Shape]) -> Iterator[tuple[Shape, Found]]:
     for row in rows:
         for shape in shapes:
-            if shape.fits(row.values) and (shape.table != "events" or _is_event(row)):
+            if shape.fits(row.values) and _may_be(shape.table, row):
                 yield shape, row
+
+
+def _may_be(table: str, row: Found) -> bool:
+    """Whether a row that has the table's shape can be one of it."""
+    if table == "segments":
+        return 0 < row.row_id <= MAX_SEGMENT
+    return table != "events" or _is_event(row)
 
 
 def _is_event(row: Found) -> bool:
     kind, body = row.values[1], row.values[2]
-    if row.row_id <= 0 or not 0 < segment_of(row.row_id) < MAX_SEQ or not seq_of(row.row_id):
+    if not 0 < segment_of(row.row_id) <= MAX_SEGMENT or not seq_of(row.row_id):
         return False
     try:
         return isinstance(body, bytes) and json_decoder(_Event).decode(body).type == kind

@@ -30,6 +30,8 @@ SCHEMA_VERSION = 1
 PAGE_BYTES = 1024
 EMPTY_BYTES = 1  # SQLite takes a file of one byte for an empty one, and writes to it
 SEQ_BITS = MAX_SEQ.bit_length()
+MAX_SEGMENT = (1 << (63 - SEQ_BITS)) - 1
+"""The last that events can be of: their row ids are signed numbers of 64 bits."""
 GIVEN_UP = -1
 """As the `head` of a segment: no log leads through it, and its rows are being removed."""
 
