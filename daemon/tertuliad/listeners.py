@@ -145,7 +145,7 @@ def _only_one(path: Path) -> Iterator[None]:
     """Hold the lock that belongs to a socket's path; the kernel drops it with the process."""
     lock = path.with_name(path.name + ".lock")
     with _explained(f"Cannot listen on {path}", "Name another --socket or --home."):
-        _make_folder(path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = _locked(lock)
         while os.fstat(fd).st_nlink == 0:  # the daemon before us took it away meanwhile
             os.close(fd)
@@ -155,20 +155,6 @@ def _only_one(path: Path) -> Iterator[None]:
     finally:
         _unlink_own(lock, os.fstat(fd))
         os.close(fd)
-
-
-def _make_folder(path: Path) -> None:
-    """Make the folder of a socket, and what is above it only where that is a home: no tree comes of
-    a mistyped path. Raises `OSError`, and `ListenFailed` where the folder above is
-    missing."""
-    above = path.parent.parent
-    try:
-        path.parent.mkdir(parents=path == layout.shared_socket(above), exist_ok=True, mode=0o700)
-    except FileNotFoundError:
-        raise ListenFailed(
-            f"Cannot listen on {path}: there is no folder {above}. Make it, or name another"
-            " --socket."
-        ) from None
 
 
 def _unlink_own(path: Path, ours: os.stat_result) -> None:

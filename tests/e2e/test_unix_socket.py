@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tertulia_protocol import layout
 from tests.support.daemon_process import DaemonProcess
 
 
@@ -83,20 +82,6 @@ def test_a_file_in_the_sockets_place_is_left_alone(home: Path, path: Path) -> No
         assert str(path) in daemon.stderr
     assert path.read_text() == "precious"
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_socket_makes_no_folders_but_its_own(home: Path, tmp_path: Path) -> None:
-    with DaemonProcess(home, "--socket", str(tmp_path / "mistyped" / "run" / "d.sock")) as daemon:
-        assert daemon.wait() == 1
-        assert f"there is no folder {tmp_path}/mistyped" in daemon.stderr
-        assert "--socket" in daemon.stderr, "it says what to do"
-    assert not (tmp_path / "mistyped").exists()
-
-
-def test_the_socket_of_a_home_comes_with_the_home(home: Path, tmp_path: Path) -> None:
-    path = layout.shared_socket(tmp_path / "share" / "new")
-    with DaemonProcess(home, "--socket", str(path)) as daemon:
-        assert str(path) in daemon.line()
 
 
 def test_a_daemon_whose_socket_was_removed_leaves_alone_what_another_one_has_made_there(
