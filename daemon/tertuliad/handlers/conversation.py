@@ -144,18 +144,15 @@ def _put(
         return ctx.sessions.post(session_id, lambda state: command(state, message))
     arrival = ctx.arrivals.enter(session_id)
     final = Reply(arrival.cancel)
-    meant = ctx.sessions.post(session_id, lambda state: Decision(result=_Meant.of(state)))
+    folder = ctx.sessions.post(
+        session_id, lambda state: Decision(result=state.config.working_directory)
+    )
 
     async def go() -> None:
-        session: _Meant = await meant.settled()
-        whole = await _with_files(ctx, message, session.cwd, field)
+        whole = await _with_files(ctx, message, await folder.settled(), field)
         await arrival.its_turn()
-
-        def put(state: SessionState) -> Decision:
-            session.check(state)
-            return command(state, whole)
-
-        ctx.sessions.post(session_id, put).add_done_callback(final.follow)
+        put = ctx.sessions.post(session_id, lambda state: command(state, whole))
+        put.add_done_callback(final.follow)
 
     async def run() -> None:
         try:
@@ -173,22 +170,6 @@ def _put(
 
     ctx.spawn(run)
     return final
-
-
-class _Meant(msgspec.Struct):
-    """The session that a message is for, as it was when the message came."""
-
-    created_ms: int
-    cwd: str | None
-
-    @classmethod
-    def of(cls, state: SessionState) -> _Meant:
-        return cls(state.created_ms, state.config.working_directory)
-
-    def check(self, state: SessionState) -> None:
-        """Raise `SessionNotFound` where another one has its id by now."""
-        if state.created_ms != self.created_ms:
-            raise SessionNotFound.of(state.id)
 
 
 async def _with_files(
