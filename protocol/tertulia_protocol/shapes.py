@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+"""The caller's own: a message of the same key is accepted once, however often it is sent."""
 
 
 class Private(msgspec.Struct, frozen=True):

@@ -143,6 +143,30 @@ async def test_a_message_inserted_where_nothing_runs_is_a_turn(tmp_path: Path) -
         assert answer["data"]["originatingMessageId"] == inserted["id"]
 
 
+async def test_an_inserted_message_with_a_key_is_accepted_once(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a") as here:
+        keyed = {"prompt": "once", "idempotencyKey": "k"}
+        first = await here.queue("insertAt", position=0, message=keyed)
+        assert await here.queue("insertAt", position=0, message=keyed) == first
+        sent = await here.client.request("session.send", {"sessionId": S, **keyed})
+        assert sent["messageId"] == first["id"]
+        assert await here.rest_of_turns() == ["once", "a"]
+        assert await here.queue("insertAt", position=0, message=keyed) == first
+
+
+async def test_an_inserted_message_can_be_for_an_idle_session_only(tmp_path: Path) -> None:
+    async with desk(tmp_path, "a") as here:
+        with pytest.raises(errors.TurnBusy) as busy:
+            await here.queue("insertAt", position=0, message={"prompt": "x", "ifIdle": True})
+        seq = (busy.value.data or {})["seq"]
+        with pytest.raises(errors.SeqMoved):
+            message = {"prompt": "x", "expectedSeq": seq - 1}
+            await here.queue("insertAt", position=0, message=message)
+        message = {"prompt": "y", "expectedSeq": seq}
+        await here.queue("insertAt", position=0, message=message)
+        assert await here.waiting() == ["y", "a"]
+
+
 @pytest.mark.parametrize(
     ("message", "path"),
     [

@@ -246,13 +246,20 @@ class Paper(Written):
         self._changed(steering + after)
         return True
 
-    def insert(self, message: Message, place: int) -> None:
+    def insert(self, message: Message, place: int) -> Message:
         items, steering = self.queue()
         if self.turn is None and not self.waiting and not self.paused:
-            self.send(message)
-            return
+            return self.send(message)
+        if message.key is not None and message.key in self.keys:
+            return self.keys[message.key]
+        if len(items) + len(steering) >= PENDING_MESSAGES:
+            raise Refused("overloaded")
+        if message.key is not None:
+            self._store("tertulia.accepted")
+        self._remember(message)
         items.insert(min(max(place, 0), len(items)), message)
         self._changed(steering + items)
+        return message
 
     def remove(self, message_id: str) -> bool:
         found = self.find(message_id)

@@ -173,13 +173,12 @@ async def move(engine: Engine, who: int, which: int, how: int) -> None:
 
 async def insert(engine: Engine, who: int, which: int, how: int) -> None:
     words, place = engine.new_words(), how % 5 - 1
+    key = f"key{how % 4}" if how % 4 else None
 
     def edit(paper: Paper, _: str) -> Message:
-        message = Message(words)
-        paper.insert(message, place)
-        return message
+        return paper.insert(Message(words, key=key), place)
 
-    message = {"prompt": words}
+    message = {"prompt": words, **({"idempotencyKey": key} if key else {})}
     method = "session.queue.insertAt"
     await _edit(
         engine, who, which, method, edit, lambda a: a["id"], position=place, message=message

@@ -73,7 +73,7 @@ def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Re
     def command(state: SessionState, message: MessageQueued) -> Decision:
         return sending.send(
             state,
-            msgspec.structs.replace(message, key=params.idempotency_key),
+            message,
             lambda message_id: message_id,
             if_idle=bool(params.if_idle),
             expected_seq=params.expected_seq,
@@ -117,6 +117,7 @@ def put_message(
         agent_mode=given.agent_mode,
         source=given.source,
         display=given.display_prompt,
+        key=given.idempotency_key,
         first=given.mode == "immediate" or bool(given.prepend),
     )
     sending.check_size(message, path)

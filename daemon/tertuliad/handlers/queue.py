@@ -77,12 +77,20 @@ def move(ctx: Context, caller: Caller, params: methods_log.SessionQueueMoveItemP
 
 def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertAtParams) -> Reply:
     ctx.need_attached(caller, params.session_id)
+    given = params.message
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
-        has_keys = ctx.world.has_keys(state)
-        return queue.insert(state, message, params.position, message.message_id, has_keys=has_keys)
+        return queue.insert(
+            state,
+            message,
+            params.position,
+            lambda message_id: message_id,
+            if_idle=bool(given.if_idle),
+            expected_seq=given.expected_seq,
+            has_keys=ctx.world.has_keys(state),
+        )
 
-    reply = put_message(ctx, caller, params.session_id, params.message, command, "$.message")
+    reply = put_message(ctx, caller, params.session_id, given, command, "$.message")
     return mapped(reply, lambda accepted: methods_log.ItemId(id=accepted))
 
 

@@ -57,7 +57,7 @@ class QueueChanged(EventData):
 
 
 class Accepted(EventData):
-    """A message that started a turn at once had this key."""
+    """A message had this key that started a turn at once, or was put between those that wait."""
 
     key: str
     message_id: str
@@ -102,6 +102,7 @@ class Carried(EventData, kw_only=True):
     paused: bool = False
     keys: dict[str, str]
     usage: dict[str, Totals]
+    last_usage: tuple[int, int] = (0, 0)
 
 
 class Rewound(EventData):

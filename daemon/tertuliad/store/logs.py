@@ -241,27 +241,6 @@ def discard(db: sqlite3.Connection, segment: int) -> None:
     db.execute("DELETE FROM segments WHERE id = ?", (segment,))
 
 
-def bytes_of(db: sqlite3.Connection, segment: int) -> int:
-    """The bytes of the events of the log that ends in `segment`, without those that it shares with
-    the log it was forked from."""
-    total = size(db, segment)
-    parent = _parent(db, segment)
-    while parent is not None and _continued_once(db, parent):
-        total += size(db, parent)
-        parent = _parent(db, parent)
-    return total
-
-
-def _continued_once(db: sqlite3.Connection, segment: int) -> bool:
-    """Whether the segment only stands before one other, since a log was rewound."""
-    row = db.execute(
-        "SELECT NOT EXISTS (SELECT 1 FROM sessions WHERE segment = ?1)"
-        " AND (SELECT count(*) FROM segments WHERE parent = ?1 AND id > ?1 AND head <> ?2) = 1",
-        (segment, GIVEN_UP),
-    ).fetchone()
-    return bool(row[0])
-
-
 def newest_snapshot(
     db: sqlite3.Connection, parts: list[tuple[int, int]]
 ) -> tuple[int, int, int] | None:

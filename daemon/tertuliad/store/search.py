@@ -41,10 +41,13 @@ _FIND = (
     "SELECT said.rowid FROM said JOIN events ON events.id = said.rowid"
     " WHERE said MATCH ? ORDER BY said.rank, said.rowid DESC LIMIT ? OFFSET ?"
 )
+# What was said may have the characters that mark a word that was found.
+_HAS_MARKS = " OR ".join(f"instr(CAST(body AS TEXT), '\\u{ord(mark):04x}')" for mark in MARKS)
+# Of a text that SQLite's `snippet` is not for, all of it.
 _PLACE = (
     "SELECT CASE WHEN json_valid(CAST(body AS TEXT))"  # noqa: S608 - constants
     " THEN json_extract(CAST(body AS TEXT), '$.id') ELSE '' END, type,"
-    f" CASE WHEN length(body) > ? THEN {TEXT} END FROM events WHERE id = ?"
+    f" CASE WHEN length(body) > ? OR {_HAS_MARKS} THEN {TEXT} END FROM events WHERE id = ?"
 )
 _SNIPPET = (
     f"SELECT snippet(said, 0, '{MARKS[0]}', '{MARKS[1]}', '…', {SNIPPET_TOKENS})"  # noqa: S608
@@ -146,21 +149,18 @@ def words_of(text: str) -> list[str]:
     return list(last_first.values())[::-1]
 
 
-def find(
-    db: sqlite3.Connection, text: str, limit: int, offset: int
-) -> list[tuple[int, str, str, str]]:
-    """(event's row id, its id, its type, snippet) of the places that match, the best first."""
+def find(db: sqlite3.Connection, text: str, limit: int, offset: int) -> list[int]:
+    """The row ids of events that match, the best first."""
     query = query_of(text)
     if not query:
         return []
-    found = db.execute(_FIND, (query, limit, offset)).fetchall()
-    return [_place(db, row_id, query, text) for (row_id,) in found]
+    return [row_id for (row_id,) in db.execute(_FIND, (query, limit, offset))]
 
 
-def _place(db: sqlite3.Connection, row_id: int, query: str, text: str) -> tuple[int, str, str, str]:
-    place = (limits.MARKED_BYTES, row_id)
-    event_id, kind, long_text = db.execute(_PLACE, place).fetchone()
-    if long_text is not None:
-        return row_id, event_id, kind, around(long_text, words_of(text))
-    (snippet,) = db.execute(_SNIPPET, (query, row_id)).fetchone()
-    return row_id, event_id, kind, snippet
+def place(db: sqlite3.Connection, row_id: int, text: str) -> tuple[str, str, str]:
+    """(event's id, its type, snippet) of a place that was found."""
+    event_id, kind, whole = db.execute(_PLACE, (limits.MARKED_BYTES, row_id)).fetchone()
+    if whole is not None:
+        return event_id, kind, around(whole, words_of(text))
+    (snippet,) = db.execute(_SNIPPET, (query_of(text), row_id)).fetchone()
+    return event_id, kind, snippet

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -368,17 +369,42 @@ def _search(
     offset = int(after or 0)
     db.execute("BEGIN")  # one moment for the places and the rows
     try:
-        found = search.find(db, text, limit + 1, offset)
+        found = list(itertools.islice(_shown(db, text, limit + 1, offset), limit + 1))
         hits = [
-            Hit(rows.made(values), seq_of(row_id), event_id, kind, snippet)
-            for row_id, event_id, kind, snippet in found[:limit]
-            for values in db.execute(_WHOSE, (segment_of(row_id), seq_of(row_id)))
+            Hit(rows.made(values), seq_of(row_id), *search.place(db, row_id, text))
+            for _, row_id, whose in found[:limit]
+            for values in whose
         ]
     finally:
         db.execute("COMMIT")
-    return hits, str(offset + limit) if len(found) > limit else None
+    return hits, str(found[limit][0]) if len(found) > limit else None
+
+
+def _shown(
+    db: sqlite3.Connection, text: str, wanted: int, offset: int
+) -> Iterator[tuple[int, int, list[tuple[Any, ...]]]]:
+    """(which of the places that match, row id, rows of the sessions) of those that a session shows:
+    what was rewound is there until its session goes. About so many are `wanted`."""
+    while True:
+        places = search.find(db, text, wanted, offset)
+        for row_id in places:
+            whose = db.execute(_WHOSE, (segment_of(row_id), seq_of(row_id))).fetchall()
+            if whose:
+                yield offset, row_id, whose
+            offset += 1
+        if len(places) < wanted:
+            return
+        wanted *= 4  # each search weighs all places anew
 
 
 def _sizes(db: sqlite3.Connection) -> dict[str, int]:
-    listed = db.execute("SELECT id, segment FROM sessions").fetchall()
-    return {session_id: logs.bytes_of(db, segment) for session_id, segment in listed}
+    """What several logs lead through counts for the oldest session of them."""
+    sizes: dict[str, int] = {}
+    counted: set[int] = set()
+    listed = db.execute("SELECT id, segment FROM sessions ORDER BY pk").fetchall()
+    for session_id, newest in listed:
+        chain = [segment for segment, _ in reversed(logs.chain(db, newest))]
+        own = list(itertools.takewhile(lambda segment: segment not in counted, chain))
+        sizes[session_id] = sum(logs.size(db, segment) for segment in own)
+        counted.update(own)
+    return sizes

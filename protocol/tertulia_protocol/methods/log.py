@@ -11,7 +11,7 @@ import msgspec
 
 from tertulia_protocol import attachments, faults
 from tertulia_protocol.events import AgentMode, ShutdownType
-from tertulia_protocol.shapes import Params, Result
+from tertulia_protocol.shapes import IdempotencyKey, Params, Result
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
@@ -111,6 +111,9 @@ class QueueMessage(Params, frozen=True, kw_only=True):
     prepend: bool | None = None
     wait: bool | None = None
     delivery: str | None = None
+    idempotency_key: IdempotencyKey | None = None
+    if_idle: bool | None = None
+    expected_seq: int | None = None
 
 
 class SessionQueueInsertAtParams(Params, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from tertulia_protocol.config import (  # noqa: F401 - the table names them
 )
 from tertulia_protocol.events import AbortReason, AgentMode, ModelChangeSource
 from tertulia_protocol.provider_config import ProviderConfig
-from tertulia_protocol.shapes import Params, Result, SessionMeta
+from tertulia_protocol.shapes import IdempotencyKey, Params, Result, SessionMeta
 
 # A session's life
 
@@ -127,7 +127,7 @@ class SessionSendParams(Params, frozen=True, kw_only=True):
     required_tool: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
-    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    idempotency_key: IdempotencyKey | None = None
     if_idle: bool | None = None
     expected_seq: int | None = None
 

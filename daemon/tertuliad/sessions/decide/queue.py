@@ -73,16 +73,26 @@ def insert(
     state: SessionState,
     message: MessageQueued,
     position: int,
-    result: Any,
+    result: Callable[[str], Any],
     *,
+    if_idle: bool = False,
+    expected_seq: int | None = None,
     has_keys: bool = True,
 ) -> Decision:
-    """Put a new message at `position`. Where nothing runs or waits, it is a turn at once."""
+    """Put a new message at `position`; all else is as with `sending.send`. Where nothing runs or
+    waits, it is a turn at once."""
+    before = sending.accepted_before(state, message, result, if_idle, expected_seq)
+    if before is not None:
+        return before
     if message.first or (state.turn is None and not state.pending and not state.paused):
-        return sending.send(state, message, lambda _: result, has_keys=has_keys)
+        return sending.send(state, message, result, has_keys=has_keys)
     pending = waiting(state)
     pending.insert(_within(position, pending), message)
-    return _grown(state, [*steering(state), *pending], result)
+    grown = _grown(state, [*steering(state), *pending], result(message.message_id))
+    if message.key is None:
+        return grown
+    accepted = Draft(facts.Accepted(message.key, message.message_id))
+    return msgspec.structs.replace(grown, drafts=(accepted, *grown.drafts))
 
 
 def remove(state: SessionState, message_id: str, result: Callable[[bool], Any]) -> Decision:

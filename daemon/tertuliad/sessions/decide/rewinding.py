@@ -51,6 +51,7 @@ def rewind(state: SessionState, event_id: str, cut: Cut, result: Any) -> Decisio
         pending=state.pending,
         paused=state.paused,
         keys=state.keys,
+        last_usage=state.last_usage,
         usage=state.usage,
     )
     drafts = drafts_of(

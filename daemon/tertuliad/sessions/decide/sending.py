@@ -35,12 +35,9 @@ def send(
     that of the first one, where a message with the same key was accepted before. Where messages
     were left waiting, sending one lets them go on, unless they wait for the keys of their model:
     without `has_keys` it waits with them."""
-    if message.key is not None and message.key in state.keys:
-        return Decision(result=result(state.keys[message.key]))
-    if if_idle:
-        _check_idle(state)
-    if expected_seq is not None:
-        check_seq(state, expected_seq)
+    before = accepted_before(state, message, result, if_idle, expected_seq)
+    if before is not None:
+        return before
     answer = result(message.message_id)
     if state.turn is None and not state.pending and not state.paused:
         drafts = [Draft(events.PendingMessagesModified())]
@@ -58,6 +55,24 @@ def send(
         return Decision(drafts=tuple(drafts), result=answer)
     drafts += begin(state, with_added(state.pending, message)[0], "queued")
     return Decision(drafts=tuple(drafts), result=answer, starts_turn=True)
+
+
+def accepted_before(
+    state: SessionState,
+    message: facts.MessageQueued,
+    result: Callable[[str], Any],
+    if_idle: bool,
+    expected_seq: int | None,
+) -> Decision | None:
+    """What to do about a message whose key was accepted before: nothing, with the first one's id.
+    None for a new one; `TurnBusy` and `SeqMoved` where it is not wanted as the session is now."""
+    if message.key is not None and message.key in state.keys:
+        return Decision(result=result(state.keys[message.key]))
+    if if_idle:
+        _check_idle(state)
+    if expected_seq is not None:
+        check_seq(state, expected_seq)
+    return None
 
 
 def _check_idle(state: SessionState) -> None:
