@@ -113,6 +113,7 @@ class Engine:
                 files=NamedFiles(),
                 opened=self._session_opened,
                 deleted=self._deleted,
+                look_at=self.others.look_at,
             )
         )
         for connection in connections:

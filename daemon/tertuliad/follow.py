@@ -4,6 +4,8 @@ The rules of this file:
 - A follower is a connection's cursor in a session's log: the seq of the last stored event it has.
 - A session's frames are encoded once and shared by all of its followers.
 - Subscriptions are a set: attaching twice adds nothing.
+- Who follows a session follows the one that was made at that time, and hears and reads nothing of
+  another one that has its id by now.
 - What was published is durable, and nobody is told more: the log is read no further than that.
 - A follower whose connection lags takes no more frames. What was only live is gone for it; what is
   stored it reads from the log once its outbox has drained, and where the session is idle by then it
@@ -34,7 +36,7 @@ from tertuliad import limits
 from tertuliad.askers import asking
 from tertuliad.sessions.facts import ends_turn, is_internal
 from tertuliad.sessions.sealed import event_frame, idle_frame
-from tertuliad.store.base import Range, Record, Store
+from tertuliad.store.base import Known, NotThere, Range, Record, Store
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,6 @@ class Follower:
     """One connection's view of one session. Dies with either."""
 
     __slots__ = (
-        "created_ms",
         "idle",
         "missed",
         "news",
@@ -76,8 +77,6 @@ class Follower:
     def __init__(self, outlet: Outlet, session_id: str, seq: int, *, missed: bool) -> None:
         self.outlet = outlet
         self.session_id = session_id
-        self.created_ms = 0
-        """When the session that it was attached to was made: another one may have its id by now."""
         self.seq = seq
         """What came before it was attached is read with getMessages."""
         self.pace = Pace.LIVE
@@ -132,15 +131,16 @@ class _KeptBack:
 
 
 class _Room:
-    """The followers of one session: mostly one, for which a tuple is a quarter of a dict. `head` is
-    the last stored seq that was published; `elsewhere`: another process runs a turn; `kept_back`: a
-    `session.idle` will be told soon."""
+    """The followers of one session, which was made at `created_ms`: mostly one, for which a tuple
+    is a quarter of a dict. `head` is the last stored seq that was published; `elsewhere`: another
+    process runs a turn; `kept_back`: a `session.idle` will be told soon."""
 
-    __slots__ = ("elsewhere", "followers", "head", "kept_back")
+    __slots__ = ("created_ms", "elsewhere", "followers", "head", "kept_back")
 
-    def __init__(self, head: int) -> None:
+    def __init__(self, head: int, created_ms: int) -> None:
         self.followers: tuple[Follower, ...] = ()
         self.head = head
+        self.created_ms = created_ms
         self.elsewhere = False
         self.kept_back: _KeptBack | None = None
 
@@ -178,19 +178,13 @@ class Hub:
         created_ms: int = 0,
     ) -> None:
         """Follow the session, which was made at `created_ms`, from behind `seq` on; the second time
-        there is little to do. `mid_answer`: pieces of an answer have been told already, which this
-        one has missed."""
+        there is nothing to do. `mid_answer`: pieces of an answer have been told already, which this
+        one has missed. The room of another session of its id has to be closed before."""
         followed = self._by_outlet.setdefault(outlet, {})
         if session_id not in followed:
             follower = followed[session_id] = Follower(outlet, session_id, seq, missed=mid_answer)
-            room = self._rooms.setdefault(session_id, _Room(seq))
+            room = self._rooms.setdefault(session_id, _Room(seq, created_ms))
             room.followers = (*room.followers, follower)
-        followed[session_id].created_ms = created_ms
-
-    def created_ms(self, outlet: Outlet, session_id: str) -> int:
-        """When the session that the outlet follows was made; 0: it is not known."""
-        follower = self._by_outlet.get(outlet, {}).get(session_id)
-        return 0 if follower is None else follower.created_ms
 
     def detach(self, outlet: Outlet, session_id: str) -> bool:
         """Stop following; False: it did not."""
@@ -258,14 +252,14 @@ class Hub:
         """Whether anybody follows anything."""
         return bool(self._rooms)
 
-    def head(self, session_id: str) -> int:
-        """The last stored seq that was published; 0 where nobody follows."""
+    def known(self, session_id: str) -> Known | None:
+        """What was published of a session up to now; None where nobody follows."""
         room = self._rooms.get(session_id)
-        return 0 if room is None else room.head
+        return None if room is None else Known(room.head, room.created_ms)
 
-    def heads(self) -> dict[str, int]:
-        """By session that is followed, the last stored seq that was published."""
-        return {session_id: room.head for session_id, room in self._rooms.items()}
+    def all_known(self) -> dict[str, Known]:
+        """The same, of all that are followed."""
+        return {name: Known(room.head, room.created_ms) for name, room in self._rooms.items()}
 
     def _in(self, session_id: str) -> tuple[Follower, ...]:
         room = self._rooms.get(session_id)
@@ -278,6 +272,7 @@ class Hub:
         before: int,
         seq: int,
         *,
+        created_ms: int = 0,
         pieces: bool = False,
         begins: bool = False,
         idle: bytes | None = None,
@@ -288,9 +283,10 @@ class Hub:
         shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
         whole, until a turn `begins`: what clients join has no hole, whatever else is stored
         meanwhile. `idle` is the one of the frames that says that the session is idle;
-        `failed`: its turn has, and it is kept back for a moment."""
+        `failed`: its turn has, and it is kept back for a moment. The session was made at
+        `created_ms`; 0: that is not known."""
         room = self._rooms.get(session_id)
-        if room is None:
+        if room is None or 0 != room.created_ms != created_ms != 0:
             return
         room.head = max(seq, room.head)
         if seq > before:
@@ -372,12 +368,14 @@ class Hub:
     def _catch_up(self, follower: Follower) -> None:
         """Read what it missed; what is published meanwhile is read too, or comes live."""
         follower.pace = Pace.READING
-        published = self._rooms[follower.session_id].head
+        room = self._rooms[follower.session_id]
+        published = room.head
         missed = Range(
             after=follower.seq,
             before=published + 1,
             limit=limits.CATCH_UP_EVENTS,
             max_bytes=limits.READ_BYTES,
+            created_ms=room.created_ms,
         )
         with asking(follower.outlet.asker):
             read = self._store.read(follower.session_id, missed)
@@ -388,7 +386,10 @@ class Hub:
         if not self._is_here(follower):
             return
         if (error := done.exception()) is not None:
-            self._give_up_reading(follower, error)
+            if isinstance(error, NotThere):
+                follower.pace = Pace.UNREAD  # another process has deleted the session
+            else:
+                self._give_up_reading(follower, error)
             return
         self._failing = False
         room = self._rooms[follower.session_id]

@@ -4,8 +4,8 @@ The rules of this file:
 - While some session is followed or waited for, one task asks the store from time to time whether
   another process has committed anything. Only then are rows read: a daemon that is alone on its
   home reads none, and one in which nobody minds anything has no task.
-- Sessions are compared by their heads, not by times: no clock has to be right, and a commit that
-  took long is not missed.
+- Sessions are compared by their heads and by when they were made, which never changes: no clock
+  has to be right, and a commit that took long is not missed. An id may be another session's by now.
 - What has something under way here tells itself: its actor is fenced, and finds out.
 - A turn whose process is gone is ended here, as by any command. One whose process is only silent is
   left alone: nobody has asked for anything.
@@ -27,7 +27,7 @@ from tertuliad.follow import Hub
 from tertuliad.replies import settled
 from tertuliad.sessions.decide import Decision
 from tertuliad.sessions.registry import Sessions
-from tertuliad.store.base import Row, Store
+from tertuliad.store.base import Known, Row, Store
 from tertuliad.store.owners import Owners
 
 if TYPE_CHECKING:
@@ -107,40 +107,60 @@ class Others:
 
     async def _read(self) -> bool:
         """Read the rows of what is followed; False: some of it has to be read again."""
-        heads = list((self._sessions.waited_for() | self._hub.heads()).items())
+        known = list((self._sessions.waited_for() | self._hub.all_known()).items())
         self._turns, whole = {}, True
-        for start in range(0, len(heads), limits.OTHERS_AT_ONCE):
-            asked = dict(heads[start : start + limits.OTHERS_AT_ONCE])
-            news = await settled(self._store.ahead(asked))
-            for row in news.rows:
-                whole = self._take(row) and whole
-            for session_id in news.gone:
-                whole = self._lose(session_id, asked[session_id]) and whole
+        for start in range(0, len(known), limits.OTHERS_AT_ONCE):
+            asked = dict(known[start : start + limits.OTHERS_AT_ONCE])
+            whole = await self._ask(asked) and whole
         return whole
 
-    def _head(self, session_id: str) -> int:
-        """The last stored seq that those who mind the session know of."""
-        return self._hub.head(session_id) or self._sessions.told(session_id)
+    async def _ask(self, known: dict[str, Known]) -> bool:
+        whole = True
+        news = await settled(self._store.ahead(known))
+        for row in news.rows:
+            whole = self._take(row, known[row.id]) and whole
+        for session_id in news.gone:
+            whole = self._lose(session_id, known[session_id]) and whole
+        return whole
 
-    def _take(self, row: Row) -> bool:
+    async def look_at(self, session_id: str) -> None:
+        """The same for one session, before another is made of its id, or taken up: what is here may
+        be of one that is gone. Raises `StoreFailed`."""
+        known = self._known(session_id)
+        if known is not None:
+            await self._ask({session_id: known})
+
+    def _known(self, session_id: str) -> Known | None:
+        """What those who mind the session know of it, or the session itself, if it is in memory."""
+        return self._hub.known(session_id) or self._sessions.known(session_id)
+
+    def _take(self, row: Row, asked: Known) -> bool:
         """Pass on what a row says; False: it may be of what is under way here."""
         elsewhere = row.owner not in (None, self._owners.me)
-        head = self._head(row.id)
+        known = self._known(row.id) or asked
+        if known.created_ms != asked.created_ms:
+            return False
         if self._sessions.works(row.id):
-            return row.head <= head and not elsewhere
+            return row.head <= known.head and not elsewhere
         if elsewhere:
             self._turns[row.id] = str(row.owner)
         self._hub.heard(row.id, row.head, elsewhere=elsewhere)
-        if row.head > head:
+        if row.head > known.head:
             self._sessions.outdated(row.id)
             self._changed(row)
         return True
 
-    def _lose(self, session_id: str, head: int) -> bool:
-        """A session whose log was followed up to `head` is gone; False: something of it is under
-        way here, or has come in its place."""
+    def _lose(self, session_id: str, known: Known) -> bool:
+        """A session that was `known` is gone; False: something of it is under way here, or has come
+        in its place."""
+        if self._known(session_id) != known:
+            return False
+        here = self._sessions.known(session_id)
+        if here is not None and here.created_ms not in (0, known.created_ms):
+            self._deleted(session_id, ran=False)  # what is in memory is the next one already
+            return True
         ran = self._sessions.works(session_id)
-        if self._head(session_id) != head or not self._sessions.lose(session_id):
+        if not self._sessions.lose(session_id):
             return False
         self._deleted(session_id, ran=ran)
         return True
@@ -148,7 +168,7 @@ class Others:
     def _end_abandoned(self) -> None:
         """A session that comes back into memory ends the turn that nobody runs any more."""
         for session_id, owner in list(self._turns.items()):
-            minded = self._hub.followers(session_id) or self._sessions.told(session_id)
+            minded = self._known(session_id) is not None
             if minded and self._owners.gone(owner):
                 del self._turns[session_id]
                 self._sessions.outdated(session_id)

@@ -20,7 +20,7 @@ from tertulia_protocol.errors import SessionNotFound, StoreFailed, TurnBusy
 from tertuliad import limits
 from tertuliad.replies import Reply
 from tertuliad.sessions import history
-from tertuliad.store.base import Append, HeadMoved, Range
+from tertuliad.store.base import Append, HeadMoved, Known, Range
 from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
@@ -77,9 +77,9 @@ def counted(room: Room) -> list[dict[str, int]]:
     asked: list[dict[str, int]] = []
     ahead = room.store.ahead
 
-    def counting(heads: dict[str, int]) -> Any:
-        asked.append(heads)
-        return ahead(heads)
+    def counting(known: dict[str, Known]) -> Any:
+        asked.append({name: each.head for name, each in known.items()})
+        return ahead(known)
 
     room.store.ahead = counting  # type: ignore[method-assign]
     return asked
@@ -463,12 +463,12 @@ async def test_a_store_that_fails_is_asked_again(
         real = room.store.ahead
         left = 3
 
-        def failing(heads: dict[str, int]) -> Any:
+        def failing(known: dict[str, Known]) -> Any:
             nonlocal left
             left -= 1
             reply = Reply()
             reply.fail(StoreFailed("the disk is away"))
-            return reply if left else real(heads)
+            return reply if left else real(known)
 
         room.store.ahead = failing  # type: ignore[method-assign]
         await there.turn(S, "hello")
@@ -550,7 +550,7 @@ async def test_a_turn_elsewhere_whose_session_is_deleted_there_is_over_for_who_w
         await look(room)
         await told(here, *TURN_STARTS, "session.idle")
         await lifecycle(here, "session.deleted")
-        assert (await here.answer(asked))["result"]["events"] == []
+        assert (await here.answer(asked))["error"]["data"]["kind"] == "session_not_found"
         with pytest.raises(SessionNotFound):
             await here.request("session.getMessages", {"sessionId": S})
 

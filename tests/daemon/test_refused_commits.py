@@ -137,7 +137,8 @@ async def test_a_turn_is_not_taken_for_that_of_the_next_session_of_its_id(
         await there.create("a")
         await there.say("a", "another question")
         theirs = await other.model.next_call()
-        await client.request("session.metadata.isProcessing", {"sessionId": "a"})
+        with pytest.raises(SessionNotFound):
+            await client.request("session.metadata.isProcessing", {"sessionId": "a"})
         with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
             await call.ended.wait()
         theirs.finish("the new answer")

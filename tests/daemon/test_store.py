@@ -36,6 +36,7 @@ from tertuliad.store.base import (
     Append,
     Fork,
     HeadMoved,
+    Known,
     ListQuery,
     Log,
     LogFull,
@@ -143,18 +144,33 @@ async def test_sessions_that_went_on_are_found_and_those_that_run_a_turn_or_are_
     store, other = open_store(), open_store()
     for name in ("a", "b", "c", "unasked"):
         await filled(store, name)
-    heads = {"a": 2, "b": 2, "c": 2}
-    assert await done(other.ahead(heads)) == News()
+    known = dict.fromkeys("abc", Known(2))
+    assert await done(other.ahead(known)) == News()
+    known = dict.fromkeys("abc", Known(2, created_ms=1000))
+    assert await done(other.ahead(known)) == News()
+    assert await done(other.ahead({"a": Known(2, created_ms=999)})) == News(gone=["a"])
     await done(store.append(append("a", 2)))
     await done(store.append(append("b", 2, owner="somebody")))
     await done(store.append(append("unasked", 2)))
     found = [row("a", 3), row("b", 3, owner="somebody")]
-    assert await done(other.ahead(heads)) == News(found)
-    assert await done(other.ahead({**heads, "a": 3, "b": 3})) == News(found[1:])
+    assert await done(other.ahead(known)) == News(found)
+    assert await done(other.ahead({**known, "a": Known(3), "b": Known(3)})) == News(found[1:])
     await done(store.delete(["a"]))
-    assert await done(other.ahead({"a": 3, "c": 2})) == News(gone=["a"])
-    assert await done(other.ahead({"b": 3, "c": 3})) == News(found[1:], ["c"]), "it is another log"
+    assert await done(other.ahead({"a": Known(3), "c": Known(2)})) == News(gone=["a"])
+    news = await done(other.ahead({"b": Known(3), "c": Known(3)}))
+    assert news == News(found[1:], ["c"]), "it is another log"
     assert await done(other.ahead({})) == News()
+
+
+async def test_what_is_read_is_of_the_session_that_is_meant(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a")
+    assert await seqs(store, "a", created_ms=1000) == [1, 2]
+    with pytest.raises(NotThere):
+        await seqs(store, "a", created_ms=999)
+    await done(store.delete(["a"]))
+    with pytest.raises(NotThere):
+        await seqs(store, "a", created_ms=1000)
 
 
 async def test_what_was_created_is_there(open_store: Open) -> None:

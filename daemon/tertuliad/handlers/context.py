@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.envelope import sayable
-from tertulia_protocol.errors import Overloaded, SessionNotFound
+from tertulia_protocol.errors import Draining, Overloaded, SessionNotFound
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
 from tertuliad.askers import asker, asking
@@ -19,10 +19,11 @@ from tertuliad.follow import Hub, Outlet
 from tertuliad.handlers.arrivals import Arrivals
 from tertuliad.models import Models
 from tertuliad.named_files import NamedFiles
-from tertuliad.replies import Reply, mapped, settled
+from tertuliad.replies import Reply, mapped
+from tertuliad.sessions.decide import Decide
 from tertuliad.sessions.registry import Sessions
 from tertuliad.sessions.world import World
-from tertuliad.store.base import Row
+from tertuliad.store.base import NotThere, Range, Record, Row
 
 
 def working_directory() -> str:
@@ -64,6 +65,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     write."""
     deleted: Callable[[str], None]
     """Forget what is kept in memory for a session that is gone, and tell everybody."""
+    look_at: Callable[[str], Awaitable[None]]
+    """Find out whether a session that is minded here is still there, and let go of it if not."""
 
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
         """Keep in memory what the settings of a session, which has just taken them, say of
@@ -79,23 +82,40 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         def forget(freed: int | None) -> int | None:
             if freed is not None:
                 self.deleted(session_id)
+            elif known is None:
+                self.forget_others(session_id, 0)  # it went before, and that was not heard of
             return freed
 
         return mapped(self.sessions.delete(session_id, known), forget)
 
-    def forget_another(self, session_id: str) -> None:
-        """There is no session of that id, or a new one that nobody follows yet: whoever follows it
-        follows another one, which another daemon has deleted, and that was not heard of yet."""
-        if self.hub.followers(session_id) or session_id in self.world.credentials:
+    def forget_others(self, session_id: str, created_ms: int) -> None:
+        """Let go of what is kept for an earlier session of an id than the one that was made then,
+        or 0: for any. Another daemon has deleted it, and that was not heard of yet."""
+        followed = self.hub.known(session_id)
+        kept_ms = self.world.credentials.created_ms(session_id)
+        is_other = followed is not None and followed.created_ms != created_ms
+        if is_other or kept_ms not in (0, created_ms):
             self.deleted(session_id)
 
-    async def make_way(self, session_id: str) -> None:
-        """The same, before a session is made that clients can attach to as soon as it is there."""
-        before = self.hub.followers(session_id)
-        if before or session_id in self.world.credentials:
-            row = await settled(self.world.store.row(session_id))
-            if row is None and self.hub.followers(session_id) == before:
-                self.forget_another(session_id)
+    def with_room(self, session_id: str, make: Callable[[], Reply]) -> Reply:
+        """What `make` gives, which makes or takes up a session: where something of that id is under
+        way here, that is looked at first."""
+        if not self.sessions.works(session_id):
+            return make()
+        final = Reply()
+
+        async def run() -> None:
+            try:
+                await self.look_at(session_id)
+                make().add_done_callback(final.follow)
+            except Exception as error:  # noqa: BLE001 - the gate maps it
+                final.fail(error)
+            except BaseException:
+                final.fail(Draining("The daemon is stopping."))
+                raise
+
+        self.spawn(run)
+        return final
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that goes on for whoever asks now, and may outlive it."""
@@ -131,10 +151,45 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 retry_ms=limits.TURN_RETRY_MS,
             )
 
-    def need_attached(self, caller: Caller, session_id: str) -> None:
-        """Raise `SessionNotFound` unless the caller created or resumed the session."""
-        if not self.hub.follows(caller, session_id):
+    def need_attached(self, caller: Caller, session_id: str) -> int:
+        """When the session that the caller created or resumed was made: another one may have its id
+        by now. Raises `SessionNotFound` where it did neither."""
+        followed = self.hub.known(session_id)
+        if followed is None or not self.hub.follows(caller, session_id):
             raise SessionNotFound.of(session_id)
+        return followed.created_ms
+
+    def post(
+        self, caller: Caller, session_id: str, command: Decide, *, first: bool = False
+    ) -> Reply:
+        """Have `command` done by the session that the caller is attached to."""
+        created_ms = self.need_attached(caller, session_id)
+        return self.sessions.post(session_id, command, first=first, created_ms=created_ms)
+
+    def row(self, caller: Caller, session_id: str) -> Future[Row]:
+        """The list row of the session that the caller is attached to."""
+        created_ms = self.need_attached(caller, session_id)
+
+        def known(row: Row | None) -> Row:
+            if row is None or created_ms not in (0, row.created_ms):
+                raise SessionNotFound.of(session_id)
+            return row
+
+        return mapped(self.world.store.row(session_id), known)
+
+    def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
+        """What is wanted of a session's log; fails with `SessionNotFound` where the session that is
+        meant is gone."""
+        final = Reply()
+
+        def found(done: Future[list[Record]]) -> None:
+            if isinstance(done.exception(), NotThere):
+                final.fail(SessionNotFound.of(session_id))
+            else:
+                final.follow(done)
+
+        self.world.store.read(session_id, wanted).add_done_callback(found)
+        return final
 
 
 def on_success(reply: Reply, act: Callable[[], None]) -> Reply:

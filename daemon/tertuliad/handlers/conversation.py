@@ -14,7 +14,6 @@ from tertulia_protocol.errors import (
     REQUEST_CANCELLED,
     Draining,
     RpcError,
-    SessionNotFound,
 )
 from tertulia_protocol.methods import log as methods_log
 from tertulia_protocol.methods import session as methods
@@ -22,7 +21,7 @@ from tertuliad.handlers.context import Caller, Context
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, then
 from tertuliad.sessions import attached
-from tertuliad.sessions.decide import Decision, queue, sending, settings, turns
+from tertuliad.sessions.decide import Decide, Decision, queue, sending, settings, turns
 from tertuliad.sessions.facts import MessageQueued, is_internal
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import TurnEnd
@@ -68,8 +67,6 @@ def _turn_result(end: TurnEnd) -> methods.SessionSendAndWaitResult:
 
 
 def _sent(ctx: Context, caller: Caller, params: methods.SessionSendParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-
     def command(state: SessionState, message: MessageQueued) -> Decision:
         return sending.send(
             state,
@@ -98,13 +95,10 @@ def put_message(
     path: str = "$",
 ) -> Reply:
     """Have a new message accepted, which was given at `path`; answers the id that stands for it.
-    It is for the session that the caller follows, and not for another one that has its id by now.
     Where it would start a turn, the caller has to have room for one."""
-    born = ctx.hub.created_ms(caller, session_id)
+    created_ms = ctx.need_attached(caller, session_id)
 
     def with_room(state: SessionState, message: MessageQueued) -> Decision:
-        if born and state.created_ms != born:
-            raise SessionNotFound.of(session_id)
         decision = command(state, message)
         if decision.starts_turn:
             ctx.need_turn(caller)
@@ -129,7 +123,11 @@ def put_message(
 
     if given.request_headers:
         headers.keep(session_id, message.message_id, given.request_headers)
-    reply = _put(ctx, session_id, message, with_room, f"{path}.attachments")
+
+    def post(command: Decide) -> Reply:
+        return ctx.sessions.post(session_id, command, created_ms=created_ms)
+
+    reply = _put(ctx, session_id, post, message, with_room, f"{path}.attachments")
     ctx.hub.expect(session_id, reply)
     if given.request_headers:
         reply.add_done_callback(forget_unused)
@@ -137,22 +135,25 @@ def put_message(
 
 
 def _put(
-    ctx: Context, session_id: str, message: MessageQueued, command: PutMessage, field: str
+    ctx: Context,
+    session_id: str,
+    post: Callable[[Decide], Reply],
+    message: MessageQueued,
+    command: PutMessage,
+    field: str,
 ) -> Reply:
     """Post the command behind those of the session's messages that came before. `field` is where
     attachments were given."""
     if not (message.attachments or ctx.arrivals.any(session_id)):
-        return ctx.sessions.post(session_id, lambda state: command(state, message))
+        return post(lambda state: command(state, message))
     arrival = ctx.arrivals.enter(session_id)
     final = Reply(arrival.cancel)
-    folder = ctx.sessions.post(
-        session_id, lambda state: Decision(result=state.config.working_directory)
-    )
+    folder = post(lambda state: Decision(result=state.config.working_directory))
 
     async def go() -> None:
         whole = await _with_files(ctx, message, await folder.settled(), field)
         await arrival.its_turn()
-        put = ctx.sessions.post(session_id, lambda state: command(state, whole))
+        put = post(lambda state: command(state, whole))
         put.add_done_callback(final.follow)
 
     async def run() -> None:
@@ -189,7 +190,6 @@ async def _with_files(
 
 
 def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     reason = params.reason or "user_initiated"
     done = shapes.Success(success=True)
     wanted = params.message_id
@@ -203,7 +203,7 @@ def abort(ctx: Context, caller: Caller, params: methods.SessionAbortParams) -> R
             state, wanted, lambda removed: done if removed else shapes.Success(success=False)
         )
 
-    return ctx.sessions.post(params.session_id, command, first=True)
+    return ctx.post(caller, params.session_id, command, first=True)
 
 
 def _aborted() -> RpcError:
@@ -214,18 +214,17 @@ def _aborted() -> RpcError:
 
 
 def messages(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
+    created_ms = ctx.need_attached(caller, params.session_id)
 
     def answer(records: list[Record]) -> methods.SessionGetMessagesResult:
         return methods.SessionGetMessagesResult(
             events=[msgspec.Raw(item.body) for item in records if not is_internal(item.type)]
         )
 
-    return mapped(ctx.world.store.read(params.session_id, Range()), answer)
+    return mapped(ctx.read(params.session_id, Range(created_ms=created_ms)), answer)
 
 
 def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     event_id = new_id()
     kind = params.type or "notification"
     data: events.EventData
@@ -241,7 +240,7 @@ def note(ctx: Context, caller: Caller, params: methods.SessionLogParams) -> Repl
     decision = settings.note(
         data, event_id, bool(params.ephemeral), methods.SessionLogResult(event_id=event_id)
     )
-    return ctx.sessions.post(params.session_id, lambda _: decision)
+    return ctx.post(caller, params.session_id, lambda _: decision)
 
 
 def register_interest(

@@ -22,12 +22,11 @@ from tertuliad.store.base import Range, Record
 
 
 def truncate(ctx: Context, caller: Caller, params: methods.SessionHistoryTruncateParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    removed = _rewound(ctx, params.session_id, params.event_id)
+    removed = _rewound(ctx, caller, params.session_id, params.event_id)
     return mapped(removed, lambda n: methods.SessionHistoryTruncateResult(events_removed=n))
 
 
-def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
+def _rewound(ctx: Context, caller: Caller, session_id: str, event_id: str) -> Reply:
     """Leave out the event and what is behind it; how many events that were. What is sent while the
     log is read for it comes after it."""
     cuts: list[rewinding.Cut] = []
@@ -56,7 +55,7 @@ def _rewound(ctx: Context, session_id: str, event_id: str) -> Reply:
             raise overtaken(session_id)
         return rewinding.rewind(state, event_id, cut, cut.removed)
 
-    return ctx.sessions.post(session_id, command)
+    return ctx.post(caller, session_id, command)
 
 
 def rewind(
@@ -79,7 +78,7 @@ def rewind(
         else:
             final.give(_outcome("success", events_removed=removed.result()))
 
-    _rewound(ctx, params.session_id, params.event_id).add_done_callback(done)
+    _rewound(ctx, caller, params.session_id, params.event_id).add_done_callback(done)
     return final
 
 
@@ -102,11 +101,11 @@ class _UserEvent(msgspec.Struct):
 async def rewind_points(
     ctx: Context, caller: Caller, params: shapes.SessionParams
 ) -> methods.SessionHistoryListRewindPointsResult:
-    ctx.need_attached(caller, params.session_id)
+    created_ms = ctx.need_attached(caller, params.session_id)
     busy = await ctx.sessions.running(params.session_id).settled()
-    store = ctx.world.store
-    records = await settled(store.read(params.session_id, Range(types=("user.message",))))
-    points = made_of(store, records, lambda: [_point(record) for record in records])
+    wanted = Range(types=("user.message",), created_ms=created_ms)
+    records = await settled(ctx.read(params.session_id, wanted))
+    points = made_of(ctx.world.store, records, lambda: [_point(record) for record in records])
     return methods.SessionHistoryListRewindPointsResult(
         file_change_tracking_enabled=False,
         unavailable_reason="session-busy" if busy else None,

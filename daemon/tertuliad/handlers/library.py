@@ -42,7 +42,7 @@ async def fork(
     check_name(params.name)
     source = params.session_id
     name = (params.name or "").strip() or None
-    await ctx.make_way(child)
+    await ctx.look_at(child)
     with anyio.CancelScope(shield=True):  # what is stored is also told
         parent, row = await branching.fork(
             ctx.world.store, source, child, before=params.to_event_id, name=name
@@ -85,7 +85,7 @@ async def _imported(
     ctx: Context, document: methods.Document, session_id: str
 ) -> methods.MaybeSession:
     append = await anyio.to_thread.run_sync(documents.first_append, document, session_id)
-    await ctx.make_way(session_id)
+    await ctx.look_at(session_id)
     with anyio.CancelScope(shield=True):
         try:
             await settled(ctx.world.store.create(append))

@@ -15,7 +15,6 @@ import anyio
 import msgspec
 
 from tertulia_protocol import shapes
-from tertulia_protocol.errors import SessionNotFound
 from tertulia_protocol.methods import log as methods_log
 from tertuliad import limits
 from tertuliad.handlers.context import Caller, Context
@@ -51,28 +50,24 @@ class _Page(msgspec.Struct, frozen=True):
 
 
 def tail(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-
-    def answer(row: Row | None) -> methods_log.SessionEventLogTailResult:
-        if row is None:
-            raise SessionNotFound.of(params.session_id)
+    def answer(row: Row) -> methods_log.SessionEventLogTailResult:
         cursor = _Cursor(False, row.head, _mark(row))
         return methods_log.SessionEventLogTailResult(cursor=str(cursor), seq=row.head)
 
-    return mapped(ctx.world.store.row(params.session_id), answer)
+    return mapped(ctx.row(caller, params.session_id), answer)
 
 
 async def read(
     ctx: Context, caller: Caller, params: methods_log.SessionEventLogReadParams
 ) -> methods_log.SessionEventLogReadResult:
-    ctx.need_attached(caller, params.session_id)
-    cursor, is_good = await _start(ctx, params)
+    row = await settled(ctx.row(caller, params.session_id))
+    cursor, is_good = _start(row, params)
     patience = 0 if cursor.backward else min(params.wait_ms or 0, limits.READ_WAIT_MS)
     with anyio.move_on_after(patience / 1000):
         while True:
             news = ctx.hub.news(caller, params.session_id)  # before reading: nothing is missed
             with anyio.CancelScope(shield=True):
-                page = await _page(ctx, params, cursor)
+                page = await _page(ctx, row, params, cursor)
             if page.records or not patience or news is None or caller.ending:
                 break
             cursor = page.cursor
@@ -85,13 +80,8 @@ async def read(
     )
 
 
-async def _start(
-    ctx: Context, params: methods_log.SessionEventLogReadParams
-) -> tuple[_Cursor, bool]:
+def _start(row: Row, params: methods_log.SessionEventLogReadParams) -> tuple[_Cursor, bool]:
     """Where to read from, and whether that is where the caller wants it."""
-    row = await settled(ctx.world.store.row(params.session_id))
-    if row is None:
-        raise SessionNotFound.of(params.session_id)
     mark = _mark(row)
     found = _CURSOR.fullmatch(params.cursor or "")
     backward = found[1] == "b" if found else params.direction == "backward"
@@ -102,14 +92,14 @@ async def _start(
 
 
 async def _page(
-    ctx: Context, params: methods_log.SessionEventLogReadParams, cursor: _Cursor
+    ctx: Context, row: Row, params: methods_log.SessionEventLogReadParams, cursor: _Cursor
 ) -> _Page:
     """The next events that are for clients."""
     limit = min(params.max or limits.READ_EVENTS, limits.READ_EVENTS_MAX)
     shown: list[Record] = []
     room = limits.READ_BYTES
     while True:
-        found = await _next(ctx, params, cursor, limit + 1)
+        found = await settled(ctx.read(row.id, _range(row, params, cursor, limit + 1)))
         for record in found:
             if not is_internal(record.type):
                 if len(shown) == limit or room <= 0:
@@ -121,19 +111,19 @@ async def _page(
             return _made(shown, cursor, has_more=False)
 
 
-async def _next(
-    ctx: Context, params: methods_log.SessionEventLogReadParams, cursor: _Cursor, limit: int
-) -> list[Record]:
+def _range(
+    row: Row, params: methods_log.SessionEventLogReadParams, cursor: _Cursor, limit: int
+) -> Range:
     """Records from the cursor on, in its direction."""
-    wanted = Range(
+    return Range(
         after=0 if cursor.backward else cursor.seq,
         before=cursor.seq if cursor.backward else None,
         limit=limit,
         max_bytes=limits.READ_BYTES,
         backward=cursor.backward,
         types=_types(params),
+        created_ms=row.created_ms,
     )
-    return await settled(ctx.world.store.read(params.session_id, wanted))
 
 
 def _made(shown: list[Record], cursor: _Cursor, *, has_more: bool) -> _Page:

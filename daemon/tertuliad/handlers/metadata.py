@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from tertulia_protocol import faults, shapes
-from tertulia_protocol.errors import SessionNotFound
 from tertulia_protocol.methods import library as methods
 from tertuliad import limits
 from tertuliad.clock import iso
@@ -27,12 +26,10 @@ _encoder = msgspec.json.Encoder()
 
 
 def snapshot(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
+    found = ctx.row(caller, params.session_id)
     others = ctx.hub.followers(params.session_id) - 1
 
-    def answer(row: Row | None) -> methods.SessionMetadataSnapshotResult:
-        if row is None:
-            raise SessionNotFound.of(params.session_id)
+    def answer(row: Row) -> methods.SessionMetadataSnapshotResult:
         return methods.SessionMetadataSnapshotResult(
             session_id=row.id,
             start_time=iso(row.created_ms),
@@ -50,21 +47,19 @@ def snapshot(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
             selected_model=row.model,
         )
 
-    return mapped(ctx.world.store.row(params.session_id), answer)
+    return mapped(found, answer)
 
 
 def is_processing(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
 
     def answer(state: SessionState) -> Decision:
         runs = state.turn is not None
         return Decision(result=methods.SessionMetadataIsProcessingResult(processing=runs))
 
-    return ctx.sessions.post(params.session_id, answer)
+    return ctx.post(caller, params.session_id, answer)
 
 
 def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
 
     def answer(state: SessionState) -> Decision:
         runs = state.turn is not None
@@ -75,13 +70,13 @@ def activity(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Repl
             )
         )
 
-    return ctx.sessions.post(params.session_id, answer)
+    return ctx.post(caller, params.session_id, answer)
 
 
 async def set_working_directory(
     ctx: Context, caller: Caller, params: methods.SessionMetadataSetWorkingDirectoryParams
 ) -> methods.SessionMetadataSetWorkingDirectoryResult:
-    ctx.need_attached(caller, params.session_id)
+    created_ms = ctx.need_attached(caller, params.session_id)
     folder = params.working_directory
     there = os.path.isabs(folder) and await ctx.files.look(
         "$.workingDirectory", lambda: os.path.isdir(folder)
@@ -92,7 +87,9 @@ async def set_working_directory(
         )
     result = methods.SessionMetadataSetWorkingDirectoryResult(working_directory=folder)
     moved = ctx.sessions.post(
-        params.session_id, lambda state: settings.move_to(state, folder, result)
+        params.session_id,
+        lambda state: settings.move_to(state, folder, result),
+        created_ms=created_ms,
     )
     done: methods.SessionMetadataSetWorkingDirectoryResult = await moved.settled()
     return done
@@ -101,8 +98,8 @@ async def set_working_directory(
 def record_context(
     ctx: Context, caller: Caller, params: methods.SessionMetadataRecordContextChangeParams
 ) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    return ctx.sessions.post(
+    return ctx.post(
+        caller,
         params.session_id,
         lambda state: settings.note_context(state, params.context, methods.Nothing()),
     )

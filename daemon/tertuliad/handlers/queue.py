@@ -59,8 +59,7 @@ def _shown(message: MessageQueued) -> str:
 
 
 def _post(ctx: Context, caller: Caller, session_id: str, command: Decide) -> Reply:
-    ctx.need_attached(caller, session_id)
-    return ctx.sessions.post(session_id, command)
+    return ctx.post(caller, session_id, command)
 
 
 def move(ctx: Context, caller: Caller, params: methods_log.SessionQueueMoveItemParams) -> Reply:
@@ -76,7 +75,6 @@ def move(ctx: Context, caller: Caller, params: methods_log.SessionQueueMoveItemP
 
 
 def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertAtParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     given = params.message
 
     def command(state: SessionState, message: MessageQueued) -> Decision:
@@ -193,6 +191,5 @@ def shutdown(ctx: Context, caller: Caller, params: methods_log.SessionShutdownPa
 
 def _rested(ctx: Context, caller: Caller, session_id: str, command: Decide) -> Reply:
     """Have `command` done before those that wait, and the session let go from memory."""
-    ctx.need_attached(caller, session_id)
-    reply = ctx.sessions.post(session_id, command, first=True)
+    reply = ctx.post(caller, session_id, command, first=True)
     return on_success(reply, lambda: ctx.sessions.release_soon(session_id))

@@ -60,11 +60,11 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
         start = iso(state.created_ms)
         return settings.create(state, config, VERSION, start, _opened(state, config.model))
 
-    def attached() -> None:
-        ctx.forget_another(session_id)
-        _attach(ctx, caller, session_id, config)
+    def make() -> Reply:
+        made = ctx.sessions.create(session_id, command)
+        return on_success(made, lambda: _attach(ctx, caller, session_id, config))
 
-    return on_success(ctx.sessions.create(session_id, command), attached)
+    return ctx.with_room(session_id, make)
 
 
 def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
@@ -114,7 +114,10 @@ def resumed(
         if continue_work is not False:
             ctx.sessions.go_on(session_id)
 
-    return on_success(ctx.sessions.post(session_id, command), attached)
+    def take_up() -> Reply:
+        return on_success(ctx.sessions.post(session_id, command), attached)
+
+    return ctx.with_room(session_id, take_up)
 
 
 def _check_given(config: SessionConfig) -> None:
@@ -133,13 +136,14 @@ def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
 
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
+    created_ms = ctx.sessions.created_ms(session_id)
+    ctx.forget_others(session_id, created_ms)
     ctx.keep_providers(session_id, config)
     if caller.is_over:
         return  # it was let go of already: nobody would end the attachment
     # The command is done and nothing of it is published yet: it is the first that is heard of.
     told, mid_answer = ctx.sessions.told(session_id), ctx.sessions.answers(session_id)
-    born = ctx.sessions.created_ms(session_id)
-    ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer, created_ms=born)
+    ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer, created_ms=created_ms)
     ctx.opened()
 
 

@@ -16,7 +16,6 @@ from tertuliad.sessions.state import SessionState
 
 
 def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitchToParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     model = params.model_id
     check_name(model, "$.modelId")
     if not model.strip():
@@ -31,11 +30,10 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
             state, model, params.reasoning_effort, result, capabilities=params.model_capabilities
         )
 
-    return ctx.sessions.post(params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def current_model(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
 
     def answer(state: SessionState) -> Decision:
         config = state.config
@@ -45,28 +43,26 @@ def current_model(ctx: Context, caller: Caller, params: shapes.SessionParams) ->
             )
         )
 
-    return ctx.sessions.post(params.session_id, answer)
+    return ctx.post(caller, params.session_id, answer)
 
 
 def name(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
-    return ctx.sessions.post(
+    return ctx.post(
+        caller,
         params.session_id,
         lambda state: Decision(result=methods.SessionNameGetResult(name=state.given_name)),
     )
 
 
 def rename(ctx: Context, caller: Caller, params: methods.SessionNameSetParams) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     check_name(params.name)
     decision = settings.rename(params.name.strip(), None)
-    return ctx.sessions.post(params.session_id, lambda _: decision)
+    return ctx.post(caller, params.session_id, lambda _: decision)
 
 
 def set_auto_name(
     ctx: Context, caller: Caller, params: methods_library.SessionNameSetAutoParams
 ) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     summary = params.summary
     if not summary.strip():
         raise faults.invalid("$.summary", "the summary is empty")
@@ -75,15 +71,14 @@ def set_auto_name(
     def applied(was: bool) -> methods_library.SessionNameSetAutoResult:
         return methods_library.SessionNameSetAutoResult(applied=was)
 
-    return ctx.sessions.post(
-        params.session_id, lambda state: settings.auto_name(state, summary, applied)
+    return ctx.post(
+        caller, params.session_id, lambda state: settings.auto_name(state, summary, applied)
     )
 
 
 def update_options(
     ctx: Context, caller: Caller, params: methods.SessionOptionsUpdateParams
 ) -> Reply:
-    ctx.need_attached(caller, params.session_id)
     patch = params.patch()
     check_listed(patch, None)
     check_folder(patch.working_directory)
@@ -97,5 +92,5 @@ def update_options(
             ctx.models.check(patch.model, given_providers(merged(state.config, patch)))
         return settings.configure(state, patch, result)
 
-    reply = ctx.sessions.post(params.session_id, command)
+    reply = ctx.post(caller, params.session_id, command)
     return on_success(reply, lambda: ctx.keep_providers(params.session_id, patch))

@@ -69,12 +69,17 @@ async def _forked(
     store: Store, source: str, new_id: str, before: str | None, name: str | None
 ) -> tuple[Row, Row]:
     """The same, once: raises `HeadMoved` too."""
+    row = await settled(store.row(source))
+    if row is None:
+        raise SessionNotFound.of(source)
     upto = None
     if before is not None:
         upto = await place_before(store, source, before, "$.toEventId")
     found: Loaded | None = await load(store, source, upto).settled()
     if found is None:
         raise SessionNotFound.of(source)
+    if found.row.created_ms != row.created_ms:
+        raise HeadMoved(source)  # the place may be one of the session before
     state, upto = found.state, found.row.head if upto is None else upto
     turn_id = None if state.turn is None else state.turn.id
     if before is not None and turn_id is None:  # a rewind may have cut one, and tells its end later

@@ -47,6 +47,10 @@ class Credentials:
         """Whether anything is kept for a session of that id, whenever it was made."""
         return session_id in self._kept
 
+    def created_ms(self, session_id: str) -> int:
+        """When the session of that id was made that something is kept for; 0: nothing is."""
+        return self._kept.get(session_id, (0, None))[0]
+
     def of(self, session_id: str, created_ms: int) -> Kept | None:
         """What was given for the session that was made then."""
         born, kept = self._kept.get(session_id, (0, None))

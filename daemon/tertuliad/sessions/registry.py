@@ -32,7 +32,7 @@ from tertuliad.sessions.refusals import exists
 from tertuliad.sessions.session import Session
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.world import World
-from tertuliad.store.base import Row
+from tertuliad.store.base import Known, Row
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +83,15 @@ class Sessions:
         self._watched(session, session.post(lambda _: Decision())).add_done_callback(looked)
         return final
 
-    def post(self, session_id: str, command: Decide, *, first: bool = False) -> Reply:
-        """Have `command` done by a session, which is brought back if need be."""
-        return self._asked(session_id, lambda session: session.post(command, first=first))
+    def post(
+        self, session_id: str, command: Decide, *, first: bool = False, created_ms: int = 0
+    ) -> Reply:
+        """Have `command` done by a session, which is brought back if need be: by the one that was
+        made at `created_ms`, or 0: by whichever has the id."""
+        return self._asked(
+            session_id,
+            lambda session: session.post(command, first=first, created_ms=created_ms),
+        )
 
     def go_on(self, session_id: str) -> Reply:
         """Start the turn of a message that was left waiting, unless it waits for a key."""
@@ -147,10 +153,14 @@ class Sessions:
         session = self._live.get(session_id)
         return 0 if session is None else session.created_ms
 
-    def waited_for(self) -> dict[str, int]:
-        """By session that somebody waits for, the same."""
-        waited = [session for session in self._live.values() if session.waited_for]
-        return {session.id: session.told for session in waited}
+    def known(self, session_id: str) -> Known | None:
+        """What was published or read of a session; None: it is not in memory."""
+        session = self._slot(session_id)
+        return None if session is None else session.known
+
+    def waited_for(self) -> dict[str, Known]:
+        """The same of those that somebody waits for."""
+        return {each.id: each.known for each in self._live.values() if each.waited_for}
 
     def works(self, session_id: str) -> bool:
         """Whether a turn of the session runs here, or a command is under way."""

@@ -43,20 +43,28 @@ from tertuliad.sessions.sealed import Sealed, fold_in, seal
 from tertuliad.sessions.state import SessionState, snapshot
 from tertuliad.sessions.telling import Telling
 from tertuliad.sessions.world import World
-from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Row
+from tertuliad.store.base import AlreadyThere, Append, HeadMoved, Known, Row
 
 log = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct):
-    """`decide`, who waits for it, and who asked (`askers`). `tries` counts commits that were
-    refused. `ends_turn` is the id of a turn that it ends, as nobody runs that any more."""
+    """`decide`, who waits for it, and who asked (`askers`). It is for the session that was made at
+    `created_ms`, or 0: for whichever has the id. `tries` counts commits that were refused.
+    `ends_turn` is the id of a turn that it ends, as nobody runs that any more."""
 
     decide: Decide
     reply: Reply
     asker: int = NOBODY
+    created_ms: int = 0
     tries: int = 0
     ends_turn: str | None = None
+
+    def decided(self, state: SessionState) -> Decision:
+        """Raises `SessionNotFound` where it is for another session."""
+        if 0 != self.created_ms != state.created_ms:
+            raise SessionNotFound.of(state.id)
+        return self.decide(state)
 
 
 class Session:
@@ -125,9 +133,10 @@ class Session:
         """Whether somebody waits for what it will say."""
         return self._telling.waits.any
 
-    def post(self, decide: Decide, *, first: bool = False) -> Reply:
+    def post(self, decide: Decide, *, first: bool = False, created_ms: int = 0) -> Reply:
         """Have a command done when it is its turn; `first`: while a turn runs, before those that
-        wait. Where none does, what it means to stop may be among them."""
+        wait. Where none does, what it means to stop may be among them. With `created_ms` it is for
+        the session that was made then, and for no other."""
         if self.gone:
             return Reply.failed(SessionNotFound.of(self.id))
         if len(self._inbox) >= limits.INBOX_COMMANDS + limits.URGENT_COMMANDS * first:
@@ -138,7 +147,7 @@ class Session:
                     retry_ms=limits.INBOX_RETRY_MS,
                 )
             )
-        return self._enqueue(decide, first=first)
+        return self._enqueue(decide, first=first, created_ms=created_ms)
 
     @property
     def created_ms(self) -> int:
@@ -150,6 +159,11 @@ class Session:
     def told(self) -> int:
         """The last stored seq that was published here, or read."""
         return self._telling.seq
+
+    @property
+    def known(self) -> Known:
+        """What was published here, or read."""
+        return Known(self._telling.seq, self.created_ms)
 
     @property
     def answers(self) -> bool:
@@ -232,8 +246,8 @@ class Session:
 
     # Doing commands
 
-    def _enqueue(self, decide: Decide, *, first: bool = False) -> Reply:
-        command = Command(decide, Reply(), asker=asker.get())
+    def _enqueue(self, decide: Decide, *, first: bool = False, created_ms: int = 0) -> Reply:
+        command = Command(decide, Reply(), asker=asker.get(), created_ms=created_ms)
         if first and self._turn_id is not None:
             self._inbox.insert(0, command)
         else:
@@ -245,7 +259,7 @@ class Session:
         """Have pieces of an answer shown: at once where nothing is under way, as nothing of them is
         stored and nobody is answered."""
         if self._busy or self._inbox or self._state is None:
-            self._enqueue(decide)
+            self._enqueue(decide, created_ms=self.created_ms)
         else:
             self._telling.pieces(self._state, decide(self._state).drafts)
 
@@ -295,7 +309,7 @@ class Session:
         return True
 
     def _do(self, command: Command, state: SessionState) -> bool:
-        decision = command.decide(state)
+        decision = command.decided(state)
         if decision.after is not None:
             decision.after.add_done_callback(partial(self._found, command))
             return False
@@ -422,8 +436,8 @@ class Session:
             self._busy = False
 
     def _take_up(self, loaded: Loaded) -> None:
-        if self._stored is not None and self._stored.created_ms != loaded.row.created_ms:
-            self._fail_decided()
+        if self.created_ms not in (0, loaded.row.created_ms):
+            self._replaced()
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq
         self._stored = loaded.row
@@ -439,12 +453,13 @@ class Session:
         if turn is not None and self._turn.id is None:
             self._recover(loaded, turn.id)
 
-    def _fail_decided(self) -> None:
-        """Another session has the id by now: what was decided for the one before is not done."""
-        decided = [command for command in self._inbox if command.tries]
-        self._inbox = [command for command in self._inbox if not command.tries]
-        for command in decided:
-            command.reply.fail(SessionNotFound.of(self.id))
+    def _replaced(self) -> None:
+        """Another process has deleted the session, and another one has its id by now."""
+        self._turn.taken_over()
+        if self._turn.lost:
+            self._turn.lost = False
+            self._telling.live(self._nowhere(), events.SessionIdle(aborted=True))
+        self._telling.waits.fail(SessionNotFound.of(self.id))
 
     def _settle_missed(self, state: SessionState) -> None:
         """Answer who waits for a message that another process has handled."""
@@ -487,7 +502,8 @@ class Session:
         reply = Reply()
         reply.add_done_callback(self._recovered)
         end = partial(turns.interrupt, message=message, go_on=go_on, turn_id=turn_id)
-        self._inbox.insert(0, Command(end, reply, ends_turn=turn_id))
+        made = loaded.row.created_ms
+        self._inbox.insert(0, Command(end, reply, created_ms=made, ends_turn=turn_id))
 
     def _answer_only(self, state: SessionState) -> None:
         """Another process runs a turn: what would change something is refused."""
@@ -497,7 +513,7 @@ class Session:
                 command.reply.give(None)
                 continue
             try:
-                decision = command.decide(state)
+                decision = command.decided(state)
                 if decision != Decision(result=decision.result):
                     raise runs_elsewhere(self.id)
                 command.reply.give(decision.result)
@@ -538,7 +554,8 @@ class Session:
     # The turn
 
     def _start_turn(self, state: SessionState) -> None:
-        self._turn.start(state, self._enqueue, self._tell, self._end_failed)
+        post = partial(self._enqueue, created_ms=state.created_ms)
+        self._turn.start(state, post, self._tell, self._end_failed)
 
     def _end_failed(self, turn_id: str, error: BaseException) -> None:
         """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
@@ -554,7 +571,7 @@ class Session:
     def _end_lost(self, turn_id: str, message: str) -> None:
         """End the turn, whose model was hung up on, before anything else is done."""
         decide = partial(turns.interrupt, message=message, turn_id=turn_id)
-        end = Command(decide, Reply(), ends_turn=turn_id)
+        end = Command(decide, Reply(), created_ms=self.created_ms, ends_turn=turn_id)
         end.reply.add_done_callback(self._interrupted)
         self._inbox.insert(0, end)
         self._work()
@@ -567,4 +584,4 @@ class Session:
 
     def _nowhere(self) -> SessionState:
         """Stands for a state that was forgotten."""
-        return SessionState(id=self.id, created_ms=self._modified_ms, seq=self._telling.seq)
+        return SessionState(id=self.id, created_ms=self.created_ms, seq=self._telling.seq)

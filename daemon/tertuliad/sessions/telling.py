@@ -67,6 +67,7 @@ class Telling:
                 frames,
                 before,
                 state.seq,
+                created_ms=state.created_ms,
                 pieces=kinds <= _PIECES,
                 begins=_BEGIN in kinds,
                 idle=_idle(shown, frames) if _IDLE in kinds else None,
@@ -78,7 +79,9 @@ class Telling:
         if drafts:
             bodies = [item.body for item in seal(state, drafts, now_ms())]
             frames = event_frames(state.id, bodies)
-            self._world.publish(state.id, frames, state.seq, state.seq, pieces=True)
+            self._world.publish(
+                state.id, frames, state.seq, state.seq, created_ms=state.created_ms, pieces=True
+            )
 
     def live(self, state: SessionState, *data: events.EventData) -> None:
         """Events that are not stored, outside of any command."""

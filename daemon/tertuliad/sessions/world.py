@@ -25,7 +25,8 @@ class Publish(Protocol):
     """Give frames to whoever follows the session; `before` and `seq` are of the last stored event
     before them, and of the last one before or in them. No frames: only the seq moves on. `pieces`:
     they are of what will be told whole; `begins`: a turn does; `idle`: the one of them that says
-    that the session is; `failed`: its turn has. Never waits."""
+    that the session is; `failed`: its turn has. The session was made at `created_ms`: who follows
+    an earlier one of its id is told nothing. Never waits."""
 
     def __call__(
         self,
@@ -34,6 +35,7 @@ class Publish(Protocol):
         before: int,
         seq: int,
         *,
+        created_ms: int,
         pieces: bool = False,
         begins: bool = False,
         idle: bytes | None = None,

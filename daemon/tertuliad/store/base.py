@@ -114,7 +114,8 @@ class Log(msgspec.Struct, frozen=True, gc=False):
 
 class Range(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which records to read: seqs above `after` and below `before`; `backward` begins with the
-    last; of `types` only, where they are given. Once there are `max_bytes` or more, that is all."""
+    last; of `types` only, where they are given. Once there are `max_bytes` or more, that is all.
+    With `created_ms`, of the session that was made then, and of no other that has its id."""
 
     after: int = 0
     before: int | None = None
@@ -122,6 +123,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_bytes: int | None = None
     backward: bool = False
     types: tuple[str, ...] | None = None
+    created_ms: int = 0
 
 
 Order = Literal["modified", "created", "title", "id"]
@@ -162,9 +164,18 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
     snippet: str
 
 
+class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is known of a session: the seq its log goes to, and when it was made; 0: it is not
+    known. An id may be that of another session by now."""
+
+    head: int
+    created_ms: int = 0
+
+
 class News(msgspec.Struct, frozen=True):
     """`rows` of sessions whose log goes on, or that a process runs a turn of; ids of those that are
-    `gone`, or whose log is another one: it is shorter, and no seq is used again."""
+    `gone`, or are another session's now: it was made at another time, or its log is shorter, and no
+    seq is used again."""
 
     rows: list[Row] = []
     gone: list[str] = []
@@ -197,7 +208,9 @@ class Store(Protocol):
         """The same without a snapshot: all of the log, at one moment."""
         ...
 
-    def read(self, session_id: str, wanted: Range) -> Future[list[Record]]: ...
+    def read(self, session_id: str, wanted: Range) -> Future[list[Record]]:
+        """Fails with `NotThere` where the session that is meant (`created_ms`) is gone."""
+        ...
 
     def beside(self, work: Callable[[], T]) -> Future[T]:
         """Have something done by the thread that reads, in the turn of whoever asks: what is made
@@ -217,9 +230,8 @@ class Store(Protocol):
         it cannot be told at once."""
         ...
 
-    def ahead(self, heads: dict[str, int]) -> Future[News]:
-        """What is new of the sessions named, whose logs are known up to the seq that is given for
-        each; all of it durable, whoever has written it."""
+    def ahead(self, known: dict[str, Known]) -> Future[News]:
+        """What is new of the sessions named; all of it durable, whoever has written it."""
         ...
 
     def search(

@@ -10,7 +10,7 @@ import msgspec
 from tertulia_protocol import faults
 from tertulia_protocol.decoding import json_decoder
 from tertulia_protocol.errors import InvalidParams
-from tertuliad.store.base import ListQuery, News, Order, Page, Row
+from tertuliad.store.base import Known, ListQuery, News, Order, Page, Row
 from tertuliad.store.logs import chain_of
 from tertuliad.store.schema import SEQ_BITS
 
@@ -102,8 +102,12 @@ def with_segment(db: sqlite3.Connection, session_id: str) -> tuple[Row, int] | N
     return None if found is None else (made(found[1:]), found[0])
 
 
-def segment(db: sqlite3.Connection, session_id: str) -> int | None:
-    found = db.execute("SELECT segment FROM sessions WHERE id = ?", (session_id,)).fetchone()
+def segment(db: sqlite3.Connection, session_id: str, created_ms: int = 0) -> int | None:
+    """That its log ends in; None: there is no such session, or it was made at another time."""
+    found = db.execute(
+        "SELECT segment FROM sessions WHERE id = ?1 AND ?2 IN (0, created_ms)",
+        (session_id, created_ms),
+    ).fetchone()
     return None if found is None else found[0]
 
 
@@ -182,23 +186,30 @@ def _conditions(wanted: ListQuery) -> tuple[list[str], list[Any]]:
     return conditions, arguments
 
 
-def ahead(db: sqlite3.Connection, heads: dict[str, int]) -> News:
-    """Rows with a higher head than the one given, or with an owner; ids without a row, or with a
-    lower head."""
+def ahead(db: sqlite3.Connection, known: dict[str, Known]) -> News:
+    """Rows with a higher head than the one given, or with an owner; ids without a row, with a lower
+    head, or made at another time."""
     found = db.execute(
-        f"SELECT known.key, known.value, {LISTED} FROM json_each(?) AS known"  # noqa: S608
+        f"SELECT known.key, {LISTED} FROM json_each(?) AS known"  # noqa: S608 - constants
         " LEFT JOIN sessions ON sessions.id = known.key"
-        " WHERE sessions.head IS NOT known.value OR sessions.owner IS NOT NULL",
-        (msgspec.json.encode(heads).decode(),),
+        " WHERE sessions.head IS NOT json_extract(known.value, '$[0]')"
+        " OR sessions.owner IS NOT NULL"
+        " OR json_extract(known.value, '$[1]') NOT IN (0, sessions.created_ms)",
+        (msgspec.json.encode(known).decode(),),
     )
     news = News([], [])
-    for session_id, head, *values in found:
+    for session_id, *values in found:
         row = None if values[0] is None else made(tuple(values))
-        if row is None or row.head < head:
+        if row is None or not is_of(row, known[session_id]):
             news.gone.append(session_id)
         else:
             news.rows.append(row)
     return news
+
+
+def is_of(row: Row, known: Known) -> bool:
+    """Whether a row can be that of the session that is known."""
+    return row.head >= known.head and known.created_ms in (0, row.created_ms)
 
 
 def last_id(db: sqlite3.Connection) -> str | None:

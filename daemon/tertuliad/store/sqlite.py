@@ -29,6 +29,7 @@ from tertuliad.store.base import (
     Fork,
     HeadMoved,
     Hit,
+    Known,
     ListQuery,
     Log,
     LogFull,
@@ -139,7 +140,7 @@ class SqliteStore:
             return None
         return int(version)  # of the writer's connection: the reader's commits do not change it
 
-    def ahead(self, heads: dict[str, int]) -> Future[News]:
+    def ahead(self, known: dict[str, Known]) -> Future[News]:
         durable = Reply()
 
         def found(done: Future[News]) -> None:
@@ -149,7 +150,7 @@ class SqliteStore:
                 synced = self._writer.submit(lambda db: done.result())
                 synced.add_done_callback(durable.follow)
 
-        self._reader.submit(lambda db: rows.ahead(db, heads)).add_done_callback(found)
+        self._reader.submit(lambda db: rows.ahead(db, known)).add_done_callback(found)
         return durable
 
     def search(
@@ -323,8 +324,10 @@ def _load(
 
 
 def _read(db: sqlite3.Connection, session_id: str, wanted: Range) -> list[Record]:
-    segment = rows.segment(db, session_id)
+    segment = rows.segment(db, session_id, wanted.created_ms)
     if segment is None:
+        if wanted.created_ms:
+            raise NotThere(session_id)
         return []
     return _sound(session_id, logs.read(db, logs.chain(db, segment), wanted))
 
