@@ -97,7 +97,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         if is_other or kept_ms not in (0, created_ms):
             self.deleted(session_id)
 
-    def with_room(self, session_id: str, make: Callable[[], Reply]) -> Reply:
+    def after_a_look(self, session_id: str, make: Callable[[], Reply]) -> Reply:
         """What `make` gives, which makes or takes up a session: where something of that id is under
         way here, that is looked at first."""
         if not self.sessions.works(session_id):

@@ -64,7 +64,7 @@ def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
         made = ctx.sessions.create(session_id, command)
         return on_success(made, lambda: _attach(ctx, caller, session_id, config))
 
-    return ctx.with_room(session_id, make)
+    return ctx.after_a_look(session_id, make)
 
 
 def resume(ctx: Context, caller: Caller, params: ResumeParams) -> Reply:
@@ -117,7 +117,7 @@ def resumed(
     def take_up() -> Reply:
         return on_success(ctx.sessions.post(session_id, command), attached)
 
-    return ctx.with_room(session_id, take_up)
+    return ctx.after_a_look(session_id, take_up)
 
 
 def _check_given(config: SessionConfig) -> None:
