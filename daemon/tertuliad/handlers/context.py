@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ import msgspec
 
 from tertulia_protocol.config import SessionConfig
 from tertulia_protocol.envelope import sayable
-from tertulia_protocol.errors import Draining, Overloaded, SessionNotFound
+from tertulia_protocol.errors import Draining, Overloaded, SessionNotFound, StoreFailed
 from tertulia_protocol.provider_config import SessionProviders
 from tertuliad import limits
 from tertuliad.askers import asker, asking
@@ -106,7 +107,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
         async def run() -> None:
             try:
-                await self.look_at(session_id)
+                with contextlib.suppress(StoreFailed):  # the command finds out what that means
+                    await self.look_at(session_id)
                 make().add_done_callback(final.follow)
             except Exception as error:  # noqa: BLE001 - the gate maps it
                 final.fail(error)
