@@ -31,7 +31,7 @@ from typing import Protocol
 
 import anyio
 
-from tertulia_protocol.errors import TurnBusy
+from tertulia_protocol.errors import SessionNotFound, TurnBusy
 from tertuliad import limits
 from tertuliad.askers import asking
 from tertuliad.sessions.facts import ends_turn, is_internal
@@ -386,10 +386,7 @@ class Hub:
         if not self._is_here(follower):
             return
         if (error := done.exception()) is not None:
-            if isinstance(error, NotThere):
-                follower.pace = Pace.UNREAD  # another process has deleted the session
-            else:
-                self._give_up_reading(follower, error)
+            self._give_up_reading(follower, error)
             return
         self._failing = False
         room = self._rooms[follower.session_id]
@@ -412,6 +409,9 @@ class Hub:
             running.add_done_callback(partial(self._tell_idle, follower))
 
     def _give_up_reading(self, follower: Follower, error: BaseException) -> None:
+        if isinstance(error, NotThere | SessionNotFound):
+            follower.pace = Pace.UNREAD  # it was deleted, and that will be told
+            return
         if not self._failing:
             log.warning("a follower could not catch up: %s", error)
         self._failing = True
