@@ -77,15 +77,15 @@ HANDLERS: Mapping[str, str] = {
     "sessions.pruneOld": "library.prune",
     "sessions.close": "library.close",
     "sessions.save": "library.save",
-    "sessions.open": "opening.open_",
-    "sessions.list": "opening.listed",
+    "sessions.open": "sdk_names.open_",
+    "sessions.list": "sdk_names.listed",
     "sessions.getMetadata": "sessions.metadata",
-    "sessions.delete": "opening.delete",
-    "sessions.listNonEmptySessionIds": "opening.not_empty",
-    "sessions.findByTaskId": "opening.of_task",
-    "session.metadata.getClientMetadata": "opening.client_metadata",
-    "session.metadata.updateClientMetadata": "opening.update_client_metadata",
-    "sessions.getClientMetadata": "opening.client_metadata_of_many",
+    "sessions.delete": "sdk_names.delete",
+    "sessions.listNonEmptySessionIds": "sdk_names.not_empty",
+    "sessions.findByTaskId": "sdk_names.of_task",
+    "session.metadata.getClientMetadata": "sdk_names.client_metadata",
+    "session.metadata.updateClientMetadata": "sdk_names.update_client_metadata",
+    "sessions.getClientMetadata": "sdk_names.client_metadata_of_many",
 }
 
 
