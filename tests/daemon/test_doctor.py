@@ -153,8 +153,9 @@ def test_what_a_commit_that_was_cut_has_left_is_no_loss(killed: Path, tmp_path: 
 def test_a_home_that_was_never_used_is_sound(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
+    (home / "config.toml").touch(0o600)
     assert doctor(home)[0] == 0
-    assert names(home) == set()
+    assert names(home) == {"config.toml"}
     (home / DATABASE).touch(0o600)
     assert kinds(home) == ["database_empty"]
     change_header(home, "PRAGMA journal_mode = WAL")
@@ -322,6 +323,53 @@ def test_what_cannot_be_checked_is_told_and_left(
     if before is not None:
         assert file.read_bytes() == before
         assert not (home / files.SET_ASIDE).exists()
+
+
+@pytest.mark.parametrize("args", [(), ("--repair",)])
+@pytest.mark.parametrize("there", ["", "letter.txt", "run/other.pid", "log/run.owner"])
+def test_a_folder_that_is_no_home_is_told_and_keeps_its_rights(
+    tmp_path: Path, there: str, args: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / there).parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    if there:
+        (folder / there).touch()
+    tree = [folder, *folder.rglob("*")]
+    for path in tree:
+        path.chmod(0o755)
+    status, out, err = doctor(folder, *args)
+    assert (status, out) == (2, "")
+    assert err == f"No sessions are kept in {folder}. Name the right one with --home.\n"
+    assert [folder, *folder.rglob("*")] == tree
+    assert {path.stat().st_mode & 0o777 for path in tree} == {0o755}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "config.toml",
+        "sessions.db",
+        "sessions.db-wal",
+        "sessions.db-shm",
+        "sessions.db-journal",
+        "sessions.db.new",
+        "run/tertuliad.sock.lock",
+        "run/tcp-1.token",
+        "run/0123.owner",
+        "set-aside/20260101T000000.000000Z-log-damaged/sessions.db",
+    ],
+)
+def test_a_home_that_has_lost_all_but_one_file_is_repaired(tmp_path: Path, left: str) -> None:
+    home = tmp_path / "home"
+    (home / left).parent.mkdir(parents=True)
+    (home / left).touch(0o600)
+    home.chmod(0o777)
+    assert "mode_too_open" in kinds(home)
+    done: list[str] = []
+    assert not repair(home, done.append).faults
+    assert ". is closed to others now." in done
+    assert home.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_folder_that_may_only_be_read_cannot_be_checked(home: Path, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tertulia doctor",
         description="Checks the folder with the sessions, beside a daemon too, and repairs it.",
-        epilog="Exit status: 0 nothing is wrong, 1 there are faults, 2 it cannot be checked.",
+        epilog="Exit status: 0 nothing is wrong, 1 there are faults, 2 it cannot be checked, or no"
+        " sessions are kept there: such a folder is left as it is.",
         allow_abbrev=False,
     )
     parser.add_argument("--home", metavar="DIR", help="the folder with the sessions")

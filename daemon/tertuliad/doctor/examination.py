@@ -39,11 +39,24 @@ class Examined(msgspec.Struct, frozen=True):
         return [found for found in self.findings if found.is_fault]
 
 
-def examine(home: Path, *, alone: bool = False) -> Examined:
-    """`alone`: the caller has the folder for itself. Raises `CannotCheck`."""
+def examine(home: Path) -> Examined:
+    """Raises `CannotCheck`, also where the folder is no home."""
+    refuse_no_home(home)
+    return look(home)
+
+
+def refuse_no_home(home: Path) -> None:
+    """Raise `CannotCheck` where nothing is there, or nothing of a home: it is not to be changed."""
+    if files.is_home(home):
+        return
+    found = "No sessions are kept in" if home.is_dir() else "There is no folder"
+    raise CannotCheck(f"{found} {home}. Name the right one with --home.")
+
+
+def look(home: Path, *, alone: bool = False) -> Examined:
+    """As `examine`, of a home that may have lost everything by now. `alone`: the caller has the
+    folder for itself."""
     try:
-        if not home.is_dir():
-            raise CannotCheck(f"There is no folder {home}. Name the right one with --home.")
         if files.beside_the_database(home):
             return Examined(sorted(files.findings(home)))
         left = set(files.database_files(home))

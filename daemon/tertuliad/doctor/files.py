@@ -27,6 +27,29 @@ def database_files(home: Path, name: str = FILE_NAME) -> list[Path]:
     return [path for part in PARTS if (path := home / (name + part)).is_file()]
 
 
+def is_home(home: Path) -> bool:
+    """Whether anything is there that a home is known by. What cannot be looked at may be that."""
+    run = layout.run_folder(home)
+    socket = layout.shared_socket(home)
+    names = {*layout.SIGNS, *(name + part for name in (FILE_NAME, FRESH) for part in PARTS)}
+    return (
+        any(_may_exist(path) for path in (*map(home.joinpath, names), socket, _lock_of(socket)))
+        or any(run.glob(f"*{SUFFIX}"))
+        or any(run.glob("tcp-*.token"))
+        or any((home / SET_ASIDE).glob(f"*/{FILE_NAME}"))
+    )
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def findings(home: Path) -> list[Finding]:
     """All that is to be said about the files; nothing is opened but locks."""
     return [*_obstacles(home), *_too_open(home), *_dead(home), *_space(home)]

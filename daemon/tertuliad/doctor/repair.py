@@ -19,7 +19,7 @@ from pathlib import Path
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
 from tertuliad.doctor import files
-from tertuliad.doctor.examination import CannotCheck, Examined, examine
+from tertuliad.doctor.examination import CannotCheck, Examined, look, refuse_no_home
 from tertuliad.doctor.mending import index, mend, remove_all
 from tertuliad.store.durable import sync_folder
 from tertuliad.store.examination import NotOpened, Unreadable
@@ -45,15 +45,17 @@ _IN_DATABASE = {*_LOSES, "row_differs", "snapshot_differs", "index_damaged", "in
 
 
 def repair(home: Path, tell: Tell) -> Examined:
-    """Repair what is found, say what was done, and look again. Raises `CannotCheck`."""
+    """Repair what is found, say what was done, and look again. Raises `CannotCheck`, also where
+    the folder is no home."""
+    refuse_no_home(home)
     with _alone(home):
-        examined = examine(home, alone=True)
+        examined = look(home, alone=True)
         if not examined.findings:
             return examined
         try:
             if files.has_journal(home):
                 _take_back(home, tell)
-                examined = examine(home, alone=True)
+                examined = look(home, alone=True)
             kinds = {found.kind for found in examined.findings}
             _repair_database(home, kinds, tell)
             _repair_files(home, tell)
@@ -61,7 +63,7 @@ def repair(home: Path, tell: Tell) -> Examined:
                 _pack(home / FILE_NAME, tell)
         except (OSError, StoreFailed, Unreadable, NotOpened) as error:
             raise CannotCheck(f"The repair of {home} did not come to its end: {error}") from error
-    return examine(home)
+    return look(home)
 
 
 @contextlib.contextmanager
@@ -80,8 +82,6 @@ def _alone(home: Path) -> Iterator[None]:
 def _is_worked_on(home: Path, hold: Hold) -> bool:
     try:
         return not hold.take_alone() or files.someone_lives(home)
-    except FileNotFoundError:
-        raise CannotCheck(f"There is no folder {home}. Name the right one with --home.") from None
     except OSError as error:
         raise CannotCheck(
             f"Whether a daemon works on {home} cannot be told: {error}. Repair it as the user whose"
