@@ -115,6 +115,35 @@ async def test_iterators_end_when_their_session_does(home: Path) -> None:
                     pass
 
 
+async def test_who_is_not_attached_waits_for_no_events_and_sends_nothing(
+    home: Path, counted: Counted
+) -> None:
+    async def seen(session: AsyncSession) -> list[str]:
+        with anyio.fail_after(BOUND_S):
+            return [event.type async for event in await session.events()]
+
+    async with AsyncClient.spawn(home=home, command=counted.command) as client:
+        closed, deleted = await client.create_session("c"), await client.create_session("d")
+        await closed.close()
+        await client.delete_session("d")
+        again = await client.resume_session("c")
+        before = (await again.tail()).cursor
+        assert await seen(closed) == []
+        with pytest.raises(SessionNotFound):
+            await closed.send_and_wait("[[say:unseen]]", BOUND_S)
+        assert (await again.read_log(before)).events == ()
+        with pytest.raises(SessionNotFound):
+            await seen(deleted)
+        os.kill(counted.pids[0], signal.SIGKILL)
+        with pytest.raises(ConnectionLost):
+            await seen(again)
+        await client.reconnect()
+        with pytest.raises(SessionNotFound):
+            await seen(again)
+        with pytest.raises(SessionNotFound):
+            await again.send_and_wait("[[say:unseen]]", BOUND_S)
+
+
 async def test_events_show_what_another_client_does(served: Served) -> None:
     async with (
         AsyncClient.connect(served.address) as first,

@@ -15,7 +15,7 @@ from tertulia import AsyncClient, Client, SessionNotFound
 from tertulia.attachments import Hold
 from tertulia.core import Core
 from tests.clients.conftest import BOUND_S, Counted
-from tests.clients.test_core import Kept, frame, sent
+from tests.clients.test_core import Kept, frame, held, sent
 
 LONG = "[[fake-n50-d5]]"
 RESUME = "session.resume"
@@ -33,13 +33,6 @@ def grant(core: Core, request_id: Any) -> None:
 
 def refuse(core: Core, request_id: Any) -> None:
     core.receive(frame({"id": request_id, "error": {"code": -32602, "message": "no"}}))
-
-
-def held(core: Core) -> Hold:
-    """A hold of a session that is attached to."""
-    hold = Hold()
-    grant(core, asked(core, hold))
-    return hold
 
 
 def methods(core: Core) -> list[str]:

@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -209,6 +212,51 @@ def test_a_deleted_sessions_iterator_ends_with_an_error(home: Path) -> None:
             client.delete_session("gone")
         with pytest.raises(SessionNotFound):
             client.resume_session("gone")
+
+
+def found_of(ask: Callable[[], object]) -> object:
+    """What a call comes to; fails where it does not come to its end."""
+    asked: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            asked.set_result(ask())
+        except Exception as error:
+            asked.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return asked.result(BOUND_S)
+
+
+def test_who_is_not_attached_waits_for_no_events_and_sends_nothing(
+    home: Path, counted: Counted
+) -> None:
+    with Client.spawn(home=home, command=counted.command) as client:
+        closed, deleted = client.create_session("closed"), client.create_session("deleted")
+        closed.close()
+        client.delete_session("deleted")
+        again = client.resume_session("closed")
+        before = again.tail().cursor
+        assert found_of(lambda: list(closed.events())) == []
+        for talk in (closed.send_and_wait, closed.stream):
+            with pytest.raises(SessionNotFound):
+                found_of(partial(talk, "[[say:unseen]]"))
+        assert again.read_log(before).events == ()
+        with pytest.raises(SessionNotFound):
+            found_of(lambda: list(deleted.events()))
+        os.kill(counted.pids[0], signal.SIGKILL)
+        with pytest.raises(ConnectionLost):
+            list(again.events())
+        client.reconnect()
+        with pytest.raises(SessionNotFound):
+            found_of(lambda: list(again.events()))
+        with pytest.raises(SessionNotFound):
+            found_of(lambda: again.send_and_wait("[[say:unseen]]"))
+        assert found_of(lambda: list(closed.events())) == []
+        closed.attach()
+        events = closed.events()
+        noted = closed.log("here")
+        assert found_of(lambda: next(events).id) == noted
 
 
 def test_a_session_is_resumed_by_another_process(home: Path) -> None:

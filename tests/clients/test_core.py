@@ -18,8 +18,6 @@ from tertulia.errors import ConnectionLost, DaemonFailed, Overloaded, RpcError, 
 from tertulia.records import Event
 from tertulia_protocol.framing import Body, Framer, encode_frame
 
-HOLD = Hold()
-
 
 class Kept:
     """A feed that keeps what it gets."""
@@ -57,6 +55,14 @@ def sent(core: Core) -> list[Any]:
     return [msgspec.json.decode(each.data) for each in frames if isinstance(each, Body)]
 
 
+def held(core: Core, session_id: str = "s") -> Hold:
+    """A hold of a session that is attached to."""
+    hold = Hold()
+    core.attach("session.resume", {"sessionId": session_id}, hold)
+    core.receive(frame({"id": sent(core)[-1]["id"], "result": {"sessionId": session_id}}))
+    return hold
+
+
 def test_replies_in_any_order_and_any_cut_of_the_bytes_reach_their_askers() -> None:
     core = Core()
     futures = [core.request("ping", {"message": str(number)}) for number in range(3)]
@@ -71,7 +77,7 @@ def test_replies_in_any_order_and_any_cut_of_the_bytes_reach_their_askers() -> N
 def test_a_result_of_any_shape_arrives_as_it_is(result: Any) -> None:
     core = Core()
     future = core.request("ping", {})
-    core.receive(frame({"id": sent(core)[0]["id"], "result": result}))
+    core.receive(frame({"id": sent(core)[-1]["id"], "result": result}))
     assert future.result(0) == result
 
 
@@ -87,7 +93,7 @@ def test_a_result_of_any_shape_arrives_as_it_is(result: Any) -> None:
 def test_an_error_of_any_shape_is_an_rpc_error(error: dict[str, Any]) -> None:
     core = Core()
     future = core.request("ping", {})
-    core.receive(frame({"id": sent(core)[0]["id"], "error": error}))
+    core.receive(frame({"id": sent(core)[-1]["id"], "error": error}))
     raised = future.exception(0)
     assert isinstance(raised, RpcError)
     assert raised.message
@@ -98,7 +104,7 @@ def test_an_errors_kind_brings_its_class_and_data_back() -> None:
     future = core.request("session.send", {})
     data = {"kind": "overloaded", "retryMs": 250}
     error = {"code": -32004, "message": "later", "data": data}
-    core.receive(frame({"id": sent(core)[0]["id"], "error": error}))
+    core.receive(frame({"id": sent(core)[-1]["id"], "error": error}))
     raised = future.exception(0)
     assert isinstance(raised, Overloaded)
     assert raised.data == data
@@ -140,8 +146,8 @@ def test_the_daemons_questions_are_refused_and_not_left_open() -> None:
 def test_events_reach_the_feeds_of_their_session_only() -> None:
     core = Core()
     mine, other = Kept(), Kept()
-    core.subscribe("mine", mine, HOLD)
-    core.subscribe("other", other, HOLD)
+    core.subscribe("mine", mine, held(core, "mine"))
+    core.subscribe("other", other, held(core, "other"))
     core.receive(event_frame("mine") + event_frame("nobody's"))
     core.receive(frame({"method": "from.the.future", "params": [1]}))
     assert [event.type for event in mine.events] == ["session.idle"]
@@ -151,7 +157,7 @@ def test_events_reach_the_feeds_of_their_session_only() -> None:
 def test_a_feed_that_nobody_holds_is_forgotten() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("s", feed, HOLD)
+    core.subscribe("s", feed, held(core))
     seen = feed.events
     del feed
     gc.collect()
@@ -162,12 +168,12 @@ def test_a_feed_that_nobody_holds_is_forgotten() -> None:
 def test_the_end_of_the_connection_ends_everything_that_waits_once() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("s", feed, HOLD)
+    core.subscribe("s", feed, held(core))
     future = core.request("ping", {})
     core.lose(ConnectionLost("first"))
     core.lose(ConnectionLost("second"))
     late = Kept()
-    core.subscribe("s", late, HOLD)
+    core.subscribe("s", late, Hold())
     for error in (future.exception(0), *feed.ends, *late.ends):
         assert isinstance(error, ConnectionLost)
         assert str(error) == "first"
@@ -199,10 +205,29 @@ def test_each_who_asks_behind_the_end_is_told_by_an_error_of_its_own() -> None:
 def test_a_deleted_sessions_feeds_end_with_an_error() -> None:
     core = Core()
     feed = Kept()
-    core.subscribe("gone", feed, HOLD)
+    core.subscribe("gone", feed, held(core, "gone"))
     notice = {"type": "session.deleted", "sessionId": "gone"}
     core.receive(frame({"method": "session.lifecycle", "params": notice}))
     assert isinstance(feed.ends[0], SessionNotFound)
+
+
+def test_a_feed_of_who_is_not_attached_ends_at_once() -> None:
+    core = Core()
+    closed, deleted, never = held(core), held(core, "gone"), Hold()
+    closed.closed = True
+    core.release("s", closed)
+    notice = {"type": "session.deleted", "sessionId": "gone"}
+    core.receive(frame({"method": "session.lifecycle", "params": notice}))
+    other = held(core)
+    feeds = [Kept() for _ in range(4)]
+    for feed, session_id, hold in zip(
+        feeds, ("s", "gone", "s", "s"), (closed, deleted, never, other), strict=True
+    ):
+        core.subscribe(session_id, feed, hold)
+    assert feeds[0].ends == [None]
+    for feed in feeds[1:3]:
+        assert [type(end) for end in feed.ends] == [SessionNotFound]
+    assert feeds[3].ends == []
 
 
 @pytest.mark.parametrize(
@@ -231,7 +256,7 @@ def test_no_log_level_writes_what_is_sent_and_received(caplog: pytest.LogCapture
     caplog.set_level(logging.DEBUG, logger="pylsp_jsonrpc")
     core = Core()
     future = core.request("session.create", {"provider": {"apiKey": "secret-key"}})
-    core.receive(frame({"id": sent(core)[0]["id"], "error": {"code": 0, "message": "secret"}}))
+    core.receive(frame({"id": sent(core)[-1]["id"], "error": {"code": 0, "message": "secret"}}))
     core.receive(frame({"id": 1, "method": "secret.question"}))
     assert future.done()
     assert "secret" not in caplog.text

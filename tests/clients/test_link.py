@@ -192,17 +192,18 @@ def test_a_session_is_closed_while_another_thread_writes_much_and_the_reader_rea
 ) -> None:
     monkeypatch.setattr(limits, "THREAD_JOIN_S", 0.01)
     hold, others = Hold(), Hold()
-    feed = link.subscribe("another", others)
     pipe.free.set()
-    attached = threading.Thread(
-        target=link.attach, args=("session.resume", {"sessionId": "s"}, BOUND_S, hold)
-    )
-    attached.start()
-    assert pipe.entered.wait(BOUND_S)
-    pipe.say(id=1, result={"sessionId": "s"})
-    attached.join(BOUND_S)
+    for number, (session_id, each) in enumerate((("s", hold), ("another", others)), 1):
+        attaching = threading.Thread(
+            target=link.attach, args=("session.resume", {"sessionId": session_id}, BOUND_S, each)
+        )
+        attaching.start()
+        assert pipe.entered.wait(BOUND_S)
+        pipe.say(id=number, result={"sessionId": session_id})
+        attaching.join(BOUND_S)
+        pipe.entered.clear()
+    feed = link.subscribe("another", others)
     pipe.free.clear()
-    pipe.entered.clear()
     asks = threading.Thread(target=link.request, args=("ping", {"message": "x" * 9999}, BOUND_S))
     asks.start()
     assert pipe.entered.wait(BOUND_S)
@@ -215,8 +216,8 @@ def test_a_session_is_closed_while_another_thread_writes_much_and_the_reader_rea
         assert told is not None
         assert told.id == str(number)
     pipe.free.set()
-    pipe.say(id=2, result={})
-    pipe.say(id=3, result={"success": True})
+    pipe.say(id=3, result={})
+    pipe.say(id=4, result={"success": True})
     asks.join(BOUND_S)
     closes.join(BOUND_S)
     assert not link.lost

@@ -56,6 +56,11 @@ class AsyncEventQueue:
             self._error = error
             self._more.set()
 
+    def check(self) -> None:
+        """As `EventQueue.check`."""
+        if self._error is not None:
+            raise again(self._error)
+
     async def take(self) -> Event | None:
         """The next event, None at a clean end. Raises the end's error."""
         while not self._events:

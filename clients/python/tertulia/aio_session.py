@@ -16,7 +16,7 @@ from tertulia import calls, params
 from tertulia.aio_link import AsyncEventQueue
 from tertulia.aio_upkeep import AsyncUpkeep
 from tertulia.attachments import Hold
-from tertulia.errors import ConnectionLost, RpcError, Timeout
+from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, Timeout
 from tertulia.records import Answer, Event, SendOptions
 from tertulia.turn import BEGINNINGS, SENDING, Turn
 
@@ -33,18 +33,17 @@ class AsyncSession(AsyncUpkeep):
         self.id = session_id
         self._client = client
         self._hold = hold
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<AsyncSession {self.id}>"
 
     async def attach(self) -> None:
         await self._resume()
-        self._closed = False
+        self._hold.closed = False
 
     async def _attach_again(self) -> None:
         await self._resume()
-        if self._closed:
+        if self._hold.closed:
             await self._client.release(self.id, self._hold)
 
     async def _resume(self) -> None:
@@ -121,9 +120,9 @@ class AsyncSession(AsyncUpkeep):
 
     async def close(self) -> None:
         """As `Session.close`."""
-        if self._closed:
+        if self._hold.closed:
             return
-        self._closed = True
+        self._hold.closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
             await self._client.release(self.id, self._hold)
 
@@ -144,6 +143,9 @@ class AsyncSession(AsyncUpkeep):
     ) -> tuple[AsyncEventQueue, Turn]:
         # First, so that no event is missed.
         feed = await self._client.subscribe(self.id, self._hold)
+        feed.check()
+        if self._hold.closed:
+            raise SessionNotFound.of(self.id)
         turn = Turn(await self.send(prompt, attachments, **options), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(await self._stored_since(turn))

@@ -10,6 +10,7 @@ import anyio
 from tertulia import calls, limits, params
 from tertulia.aio_library import AsyncDoer
 from tertulia.aio_waiting import AsyncMessageQueue
+from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
 from tertulia.params import Path
 from tertulia.patience import Backoff
@@ -30,7 +31,7 @@ class AsyncUpkeep:
 
     id: str
     _client: AsyncPlace
-    _closed: bool
+    _hold: Hold
 
     async def attach(self) -> None:
         """As `Session.attach`."""
@@ -137,12 +138,12 @@ class AsyncEventLog(AsyncIterator[Event]):
         """What comes next; None: the session was closed."""
         session = self._session
         try:
-            page = None if session._closed else await self._read()
+            page = None if session._hold.closed else await self._read()
         except SessionNotFound:
-            if not session._closed:
+            if not session._hold.closed:
                 raise
             return None
-        return None if session._closed else page
+        return None if session._hold.closed else page
 
     async def _read(self) -> LogPage | None:
         try:
@@ -154,7 +155,7 @@ class AsyncEventLog(AsyncIterator[Event]):
     async def _read_again(self) -> LogPage | None:
         session = self._session
         backoff = Backoff(anyio.current_time() + self._patience)
-        while not session._closed:
+        while not session._hold.closed:
             try:
                 await session._attach_again()
                 return await session._client.do(self._reader.page())
@@ -162,6 +163,6 @@ class AsyncEventLog(AsyncIterator[Event]):
                 wait = backoff.wait(anyio.current_time())
                 if wait is None or session._client.closed:
                     raise
-                if not session._closed:
+                if not session._hold.closed:
                     await anyio.sleep(wait)
         return None

@@ -12,9 +12,12 @@ from weakref import WeakSet
 
 class Hold:
     """One `Session`'s share in its session's attachment: until it is released, and no longer than
-    the session, or one of its feeds, is held by anybody."""
+    the session, or one of its feeds, is held by anybody. `closed`: the `Session` wants none."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
 
 
 class _Attachment:
@@ -45,11 +48,16 @@ class Attachments:
                 attachment.holds.add(hold)
         return self._is_over(session_id, attachment)
 
+    def has(self, session_id: str, hold: Hold) -> bool:
+        """Whether `hold` keeps the session attached."""
+        attachment = self._by_session.get(session_id)
+        return attachment is not None and hold in attachment.holds
+
     def release(self, session_id: str, hold: Hold) -> bool:
         """Whether to detach: it was the last one. Nothing to do the second time."""
-        attachment = self._by_session.get(session_id)
-        if attachment is None or hold not in attachment.holds:
+        if not self.has(session_id, hold):
             return False
+        attachment = self._by_session[session_id]
         attachment.holds.remove(hold)
         return self._is_over(session_id, attachment)
 

@@ -127,9 +127,11 @@ class Core:
 
     def subscribe(self, session_id: str, feed: Feed, hold: Hold) -> None:
         """Route the session's events to `feed`, for as long as its reader holds it, and until
-        `hold` is released."""
+        `hold` is released. It ends at once where `hold` does not keep the session attached."""
         if self._lost is not None:
             feed.end(self._lost)
+        elif not self._attachments.has(session_id, hold):
+            feed.end(None if hold.closed else SessionNotFound.of(session_id))
         else:
             self._feeds.setdefault(session_id, WeakKeyDictionary())[feed] = hold
 

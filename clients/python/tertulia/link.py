@@ -56,6 +56,7 @@ class EventQueue:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Event | Exception | None] = queue.SimpleQueue()
         self._ended = False
+        self._error: Exception | None = None
 
     def push(self, event: Event) -> None:
         if self._ended:
@@ -67,8 +68,14 @@ class EventQueue:
 
     def end(self, error: Exception | None) -> None:
         if not self._ended:
+            self._error = error
             self._ended = True
             self._queue.put(error)
+
+    def check(self) -> None:
+        """Raise the error that it has ended with, if it has."""
+        if self._error is not None:
+            raise again(self._error)
 
     def take(self, timeout: float | None = None) -> Event | None:
         """The next event, None at a clean end. Raises the end's error, or `queue.Empty`."""

@@ -16,7 +16,7 @@ from tertulia import calls, params, queue_calls
 from tertulia.attachments import Hold
 from tertulia.calls import Call
 from tertulia.deadline import Deadline
-from tertulia.errors import ConnectionLost, RpcError, Timeout
+from tertulia.errors import ConnectionLost, RpcError, SessionNotFound, Timeout
 from tertulia.link import EventQueue
 from tertulia.records import Answer, Event, SendOptions
 from tertulia.turn import BEGINNINGS, SENDING, Turn
@@ -37,18 +37,17 @@ class Session(Upkeep):
         self.id = session_id
         self._client = client
         self._hold = hold
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
 
     def attach(self) -> None:
         self._resume()
-        self._closed = False
+        self._hold.closed = False
 
     def _attach_again(self) -> None:
         self._resume()
-        if self._closed:
+        if self._hold.closed:
             self._client.release(self.id, self._hold)
 
     def _resume(self) -> None:
@@ -103,8 +102,9 @@ class Session(Upkeep):
         return TurnStream(self, turn, self._play(feed, turn, deadline))
 
     def events(self) -> Iterator[Event]:
-        """The session's events from this call on, whoever caused them. Ends with `close`; raises
-        `ConnectionLost` with the connection, `SessionNotFound` once the session is deleted."""
+        """The session's events from this call on, whoever caused them. Ends with `close`, or at
+        once behind it; raises `ConnectionLost` with the connection, `SessionNotFound` once the
+        session is deleted, or where a new connection has not attached to it."""
         return _live(self._client.subscribe(self.id, self._hold))
 
     def messages(self) -> list[Event]:
@@ -128,9 +128,9 @@ class Session(Upkeep):
     def close(self) -> None:
         """Detach: the session and a turn that runs stay in the daemon. Idempotent. Other objects of
         this client that stand for the same session go on; the last one that is closed detaches."""
-        if self._closed:
+        if self._hold.closed:
             return
-        self._closed = True
+        self._hold.closed = True
         with contextlib.suppress(ConnectionLost, RpcError):
             self._client.release(self.id, self._hold)
 
@@ -154,6 +154,9 @@ class Session(Upkeep):
     ) -> tuple[EventQueue, Turn]:
         given = params.message(self.id, prompt, attachments, {**options})
         feed = self._client.subscribe(self.id, self._hold)  # first, so that no event is missed
+        feed.check()  # before anything is sent: its turn would be seen by nobody
+        if self._hold.closed:
+            raise SessionNotFound.of(self.id)
         turn = Turn(self._in_time(calls.send(given), deadline), prompt)
         if "idempotency_key" in options:  # it may have been accepted, and answered, before
             turn.recall(self._stored_since(turn, deadline))

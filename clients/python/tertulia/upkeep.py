@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from tertulia import calls, limits, params
+from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
 from tertulia.library import Doer
 from tertulia.params import Path
@@ -29,7 +30,7 @@ class Upkeep:
 
     id: str
     _client: Place
-    _closed: bool
+    _hold: Hold
 
     def attach(self) -> None:
         """Attach again, connecting anew where the connection was lost. Writes no event."""
@@ -146,12 +147,12 @@ class EventLog(Iterator[Event]):
         """What comes next; None: the session was closed."""
         session = self._session
         try:
-            page = None if session._closed else self._read()
+            page = None if session._hold.closed else self._read()
         except SessionNotFound:
-            if not session._closed:
+            if not session._hold.closed:
                 raise
             return None
-        return None if session._closed else page
+        return None if session._hold.closed else page
 
     def _read(self) -> LogPage | None:
         try:
@@ -163,7 +164,7 @@ class EventLog(Iterator[Event]):
     def _read_again(self) -> LogPage | None:
         session = self._session
         backoff = Backoff(time.monotonic() + self._patience)
-        while not session._closed:
+        while not session._hold.closed:
             try:
                 session._attach_again()
                 return session._client.do(self._reader.page())
@@ -171,6 +172,6 @@ class EventLog(Iterator[Event]):
                 wait = backoff.wait(time.monotonic())
                 if wait is None or session._client.closed:
                     raise
-                if not session._closed:
+                if not session._hold.closed:
                     time.sleep(wait)
         return None
