@@ -345,7 +345,7 @@ async def test_a_session_that_is_deleted_before_it_is_resumed_is_made(
         room.sessions.let_go()
         load = room.store.load
 
-        def too_late(session_id: str) -> Future[Any]:
+        def too_late(session_id: str, upto: int | None = None) -> Future[Any]:
             monkeypatch.setattr(room.store, "load", load)
             final = Reply()
 

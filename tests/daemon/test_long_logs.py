@@ -16,8 +16,9 @@ import pytest
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.replies import Reply, settled
 from tertuliad.sessions import state
-from tertuliad.store.base import Log, Range, Record
+from tertuliad.store.base import Append, Log, Range, Record
 from tertuliad.store.schema import FILE_NAME
 from tests.support.frames_client import FramesClient
 from tests.support.pair import Room, pair
@@ -49,6 +50,9 @@ def many_turns(document: Document, turns: int) -> Document:
         for record in turn
     ]
     events = [*(record["event"] for record in before), *renamed]
+    shown = [event for event in events if not event["type"].startswith("tertulia.")]
+    for earlier, event in itertools.pairwise(shown):
+        event["parentId"] = earlier["id"]
     return {**document, "events": [{"seq": next(seqs), "event": event} for event in events]}
 
 
@@ -60,8 +64,8 @@ class Reads:
         self.read: list[int] = []
         load, read = room.store.load, room.store.read
 
-        def counted_load(session_id: str) -> Future[Log | None]:
-            return self._noted(load(session_id), self.loaded, lambda log: len(log.records))
+        def counted_load(session_id: str, upto: int | None = None) -> Future[Log | None]:
+            return self._noted(load(session_id, upto), self.loaded, lambda log: len(log.records))
 
         def counted_read(session_id: str, wanted: Range) -> Future[list[Record]]:
             return self._noted(read(session_id, wanted), self.read, len)
@@ -144,6 +148,126 @@ async def test_what_is_imported_brings_the_snapshot_that_its_first_resume_begins
         await client.turn("long", "and one more")
         said = [m for m in room.model.calls[-1].request.messages if m.role == "user"]
         assert len(said) == 101
+
+
+async def users(client: FramesClient, session_id: str) -> list[tuple[int, str]]:
+    """The seqs and ids of the user's messages, by which a place in the log is named."""
+    records = (await exported(client, session_id))["events"]
+    said = [record for record in records if record["event"]["type"] == "user.message"]
+    return [(record["seq"], record["event"]["id"]) for record in said]
+
+
+async def in_order(client: FramesClient, session_id: str, begun: int) -> None:
+    """Wait until a session that shows so many turns of its log goes on behind them."""
+    await client.turn(session_id, "and one more")
+    stored = await client.request("session.getMessages", {"sessionId": session_id})
+    events = stored["events"]
+    assert len([e for e in events if e["type"] == "user.message"]) == begun + 1
+    assert [e["parentId"] for e in events[1:]] == [e["id"] for e in events[:-1]]
+
+
+@pytest.mark.parametrize("place", [3, 50, None], ids=["early", "middle", "end"])
+async def test_a_fork_of_a_long_log_reads_what_is_before_its_place_and_comes_back_by_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int | None
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 8)
+    async with pair(tmp_path) as (client, room):
+        await imported(client, 100)
+        params, turns, before = {"sessionId": "long", "newSessionId": "fork"}, 100, 0
+        if place is not None:
+            seq, params["toEventId"] = (await users(client, "long"))[place]
+            turns, before = place, seq - 1
+        reads = Reads(room, monkeypatch)
+        await client.request("sessions.fork", params)
+        assert reads.loaded == [before]
+        assert sum(reads.read) <= 8
+        for _ in range(8):  # the source goes on, and its snapshot with it
+            await client.request("session.resume", {"sessionId": "long"})
+            await client.turn("long", "elsewhere")
+    async with pair(tmp_path) as (client, room):
+        reads = Reads(room, monkeypatch)
+        await client.request("session.resume", {"sessionId": "fork"})
+        assert reads.loaded[0] <= 8
+        await in_order(client, "fork", turns)
+
+
+async def test_what_is_folded_behind_a_rewind_is_folded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 8)
+    async with pair(tmp_path) as (client, room):
+        await imported(client, 100)
+        seq, place = (await users(client, "long"))[50]
+        await client.request("session.resume", {"sessionId": "long"})
+        params = {"sessionId": "long", "eventId": place}
+        await client.request("session.history.truncate", params)
+        reads = Reads(room, monkeypatch)
+        for _ in range(3):
+            await client.request("session.resume", {"sessionId": "long", "disableResume": True})
+            room.sessions.let_go()
+        assert reads.loaded[0] >= seq
+        assert reads.loaded[1:] == [0, 0]
+        await in_order(client, "long", 50)
+
+
+async def test_a_session_whose_snapshot_cannot_be_stored_comes_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is folded as far as it was, and the next time again."""
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", NEVER)
+    async with pair(tmp_path) as (client, room):
+        await imported(client, 10)
+        monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 8)
+        append = room.store.append
+        refused = []
+
+        def full(given: Append) -> Future[None]:
+            refused.append(given)
+            return Reply.failed(StoreFailed("The disk is full."))
+
+        monkeypatch.setattr(room.store, "append", full)
+        reads = Reads(room, monkeypatch)
+        for _ in range(2):
+            await client.request("session.resume", {"sessionId": "long", "disableResume": True})
+            room.sessions.let_go()
+        assert [given.records for given in refused] == [(), ()]
+        assert min(reads.loaded) > 40
+        monkeypatch.setattr(room.store, "append", append)
+        await client.request("session.resume", {"sessionId": "long"})
+        await in_order(client, "long", 10)
+
+
+async def test_a_session_that_grew_comes_back_by_the_snapshot_that_was_stored_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 8)
+    async with pair(tmp_path) as (client, room):
+        await client.create("s")
+        reads = Reads(room, monkeypatch)
+        for number in range(12):
+            await client.turn("s", f"message {number}")
+            room.sessions.let_go()
+            await client.request("session.resume", {"sessionId": "s", "disableResume": True})
+        assert len(reads.loaded) >= 12
+        assert max(reads.loaded) < 8
+        await in_order(client, "s", 12)
+
+
+async def test_to_list_sessions_reads_no_event(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (client, room):
+        for session in ("a", "b"):
+            await client.create(session)
+            await client.turn(session, "hello")
+        reader = room.store._reader
+        statements: list[str] = []
+        await settled(reader.submit(lambda db: db.set_trace_callback(statements.append)))
+        for params in ({}, {"limit": 1}, {"order": "title"}, {"filter": {"archived": "any"}}):
+            listed = await client.request("session.list", params)
+            assert listed["sessions"]
+        await client.request("sessions.findByPrefix", {"prefix": "a"})
+        await settled(reader.submit(lambda db: db.set_trace_callback(None)))
+        assert any("FROM sessions" in statement for statement in statements)
+        assert not [statement for statement in statements if "events" in statement]
 
 
 class Folds:

@@ -610,6 +610,8 @@ async def test_a_snapshot_stands_for_what_is_before_it(open_store: Open) -> None
     assert early is not None
     assert (late.snapshot, [r.seq for r in late.records]) == (b"at 4", [5])
     assert (early.snapshot, [r.seq for r in early.records]) == (None, [1, 2, 3, 4])
+    assert await done(store.load("a", 3)) == Log(row("a", 5), None, list(records(1, 3)))
+    assert await done(store.load("late", 4)) == Log(late.row, b"at 4", [])
     await rewound(store, "a", 5, 3)
     back = await done(store.load("a"))
     assert back is not None
@@ -682,6 +684,17 @@ async def test_a_large_snapshot_is_stored_by_a_thread(
         added = Append(seq - 1, row("a", seq), records(seq, seq), snapshot=b"x" * size)
         await done(store.append(added))
     assert by == [threading.main_thread().name, "store-writer"]
+
+
+async def test_a_fork_may_have_a_snapshot_of_its_own(open_store: Open) -> None:
+    store = open_store()
+    await filled(store, "a", 4)
+    fork = forked("a", 3, "b")
+    own = msgspec.structs.replace(fork.append, snapshot=b"own")
+    await done(store.fork(msgspec.structs.replace(fork, append=own)))
+    assert await done(store.load("b")) == Log(own.row, b"own", [])
+    assert await done(store.load("b", 3)) == Log(own.row, None, list(records(1, 3)))
+    assert await done(store.load("a")) == Log(row("a", 4), None, list(records(1, 4)))
 
 
 async def test_an_event_is_found_by_its_id(open_store: Open) -> None:

@@ -14,7 +14,7 @@ from tertuliad.sessions.listing import row_of
 from tertuliad.sessions.loading import Loaded, load
 from tertuliad.sessions.refusals import exists, overtaken
 from tertuliad.sessions.sealed import fold_in, seal
-from tertuliad.sessions.state import SessionState, decoded, title_of
+from tertuliad.sessions.state import SessionState, decoded, snapshot, title_of
 from tertuliad.store.base import (
     AlreadyThere,
     Append,
@@ -99,8 +99,9 @@ async def _forked(
 def _first_of(
     state: SessionState, source: str, upto: int, name: str | None, turn_id: str | None
 ) -> Append:
-    """The fork's own first records, behind what it shares. The turn that is open there, if one is,
-    goes on in the source alone."""
+    """The fork's own first records, behind what it shares, and where that is long its own snapshot:
+    the source's will be of a later time. The turn that is open there, if one is, goes on in the
+    source alone."""
     drafts = [Draft(facts.Forked(source, upto))]
     if turn_id is not None:
         drafts.append(Draft(events.AssistantTurnEnd(turn_id=turn_id)))
@@ -108,7 +109,8 @@ def _first_of(
         drafts.append(Draft(facts.Named(name)))
     state.seq = upto
     records = fold_in(state, seal(state, tuple(drafts), state.created_ms))
-    return Append(upto, row_of(state, state.created_ms), records)
+    due = snapshot(state) if upto >= limits.SNAPSHOT_EVENTS else None
+    return Append(upto, row_of(state, state.created_ms), records, snapshot=due)
 
 
 async def cut_before(store: Store, session_id: str, event_id: str) -> Cut:

@@ -18,8 +18,8 @@ import msgspec
 from tertuliad import limits
 from tertuliad.replies import Reply, mapped, then
 from tertuliad.sessions.refusals import unreadable
-from tertuliad.sessions.state import SessionState, folded
-from tertuliad.store.base import Log, Record, Row, Store
+from tertuliad.sessions.state import SessionState, folded, snapshot
+from tertuliad.store.base import Append, Log, Record, Row, Store
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def load(store: Store, session_id: str, upto: int | None = None) -> Reply:
     """Answers a `Loaded`, None where there is no such session; at once where its log is short. With
     `upto`, the state is that at this seq. Fails with `StoreFailed`, also where the log cannot be
     folded."""
-    return then(store.load(session_id), partial(_loaded, store, upto))
+    return then(store.load(session_id, upto), partial(_loaded, store, upto))
 
 
 def made_of(store: Store, records: list[Record], make: Callable[[], T]) -> Future[T]:
@@ -59,9 +59,20 @@ def _loaded(store: Store, upto: int | None, found: Log | None) -> Reply:
     def answer(state: SessionState | None) -> Reply:
         if state is None:
             return then(store.whole(found.row.id), partial(_loaded, store, upto))
-        return Reply.of(Loaded(state, found.row, state.seq - len(found.records)))
+        kept = upto is None and _keep(store, found, state)
+        snapshot_seq = state.seq if kept else state.seq - len(found.records)
+        return Reply.of(Loaded(state, found.row, snapshot_seq))
 
     return then(made_of(store, found.records, partial(_folded, found, upto)), answer)
+
+
+def _keep(store: Store, found: Log, state: SessionState) -> bool:
+    """Have the state stored as the log's snapshot where many events were folded, as those behind a
+    rewind are. Nobody waits for it: where it fails, whoever folds the log next tries again."""
+    if len(found.records) < limits.SNAPSHOT_EVENTS or (made := snapshot(state)) is None:
+        return False
+    store.append(Append(found.row.head, found.row, (), snapshot=made, before=found.row))
+    return True
 
 
 def _folded(found: Log, upto: int | None) -> SessionState | None:

@@ -151,13 +151,13 @@ def fold(state: SessionState, records: list[Record]) -> None:
 
 def folded(found: Log, upto: int | None = None) -> SessionState | None:
     """The state of a stored session, as it was at `upto`, if that is given. None where the
-    snapshot is of no use: another version wrote it, or it is of a later time."""
+    snapshot is of no use: another version wrote it."""
     state: SessionState | None
     if found.snapshot is not None:
         state = from_snapshot(found.snapshot)
     else:
         state = SessionState(id=found.row.id, created_ms=found.row.created_ms, history=[])
-    if state is None or (upto is not None and state.seq > upto):
+    if state is None:
         return None
     state.id, state.created_ms = found.row.id, found.row.created_ms
     wanted = [r for r in found.records if r.seq > state.seq and (upto is None or r.seq <= upto)]

@@ -202,7 +202,9 @@ class Store(Protocol):
         that were there has freed. One that is not as `known` any more stays."""
         ...
 
-    def load(self, session_id: str) -> Future[Log | None]: ...
+    def load(self, session_id: str, upto: int | None = None) -> Future[Log | None]:
+        """With `upto`, of the log up to this seq."""
+        ...
 
     def whole(self, session_id: str) -> Future[Log | None]:
         """The same without a snapshot: all of the log, at one moment."""

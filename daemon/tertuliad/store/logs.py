@@ -163,11 +163,11 @@ def has(db: sqlite3.Connection, segment: int, seq: int) -> bool:
 
 
 def find(db: sqlite3.Connection, segment: int, wanted_id: str) -> int | None:
-    """The seq of the event whose envelope has this id."""
-    for part, upto in chain(db, segment):
+    """The seq of the event whose envelope has this id; what was said last is looked at first."""
+    for part, upto in reversed(chain(db, segment)):
         row = db.execute(
             "SELECT id FROM events WHERE id BETWEEN ? AND ?"
-            " AND json_extract(CAST(body AS TEXT), '$.id') = ?",
+            " AND json_extract(CAST(body AS TEXT), '$.id') = ? ORDER BY id DESC LIMIT 1",
             (event_id(part, 0), event_id(part, upto), wanted_id),
         ).fetchone()
         if row is not None:

@@ -105,12 +105,12 @@ class SqliteStore:
             self._step = who, self._writer.submit(search.index, heavy=True)
         return self._step[1]
 
-    def load(self, session_id: str) -> Future[Log | None]:
+    def load(self, session_id: str, upto: int | None = None) -> Future[Log | None]:
         db = self._writer.at_hand
         if db is not None:
             with contextlib.suppress(Exception):  # the thread finds out why, and has time to wait
-                return Reply.of(_load(db, session_id, light=True))
-        return self._reader.submit(lambda db: _load(db, session_id))
+                return Reply.of(_load(db, session_id, upto, light=True))
+        return self._reader.submit(lambda db: _load(db, session_id, upto))
 
     def whole(self, session_id: str) -> Future[Log | None]:
         return self._reader.submit(lambda db: _load(db, session_id, snapshots=False))
@@ -267,7 +267,7 @@ def _fork(db: sqlite3.Connection, fork: Fork) -> None:
         raise HeadMoved(fork.source)
     segment = logs.new_segment(db, fork.append.expected_head, parent, fork.upto)
     rows.insert(db, row, segment)
-    logs.insert(db, segment, fork.append.records)
+    _add(db, fork.append, segment)
 
 
 def _delete(
@@ -295,7 +295,12 @@ class _NotLight(Exception):
 
 
 def _load(
-    db: sqlite3.Connection, session_id: str, *, snapshots: bool = True, light: bool = False
+    db: sqlite3.Connection,
+    session_id: str,
+    upto: int | None = None,
+    *,
+    snapshots: bool = True,
+    light: bool = False,
 ) -> Log | None:
     """`light`: raises `_NotLight` where it may take long."""
     db.execute("BEGIN")  # one moment for the row and its log
@@ -305,11 +310,14 @@ def _load(
             return None
         row, segment = found
         parts = logs.chain(db, segment, limits.LIGHT_SEGMENTS + 1 if light else None)
+        last = row.head
+        if upto is not None:
+            last, parts = upto, [(part, min(end, upto)) for part, end in parts]
         kept = logs.newest_snapshot(db, parts) if snapshots else None
         part, after, size = kept or (0, 0, 0)
         records: list[Record] | None
         if light:
-            few = len(parts) <= limits.LIGHT_SEGMENTS and row.head - after <= limits.LIGHT_EVENTS
+            few = len(parts) <= limits.LIGHT_SEGMENTS and last - after <= limits.LIGHT_EVENTS
             most = limits.LIGHT_BYTES - size
             records = logs.read_small(db, parts, after, most) if few and most >= 0 else None
             if records is None:
