@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tertulia import Client, DaemonFailed, launch
+from tertulia import Client, DaemonFailed, launch, limits
 from tertulia_protocol.methods.registry import METHODS
 from tests.clients.command import TERTULIA, ok, run, running
 from tests.clients.conftest import BOUND_S, Model, Served
@@ -80,6 +80,25 @@ def test_search_shows_where_it_was_said(served: Served) -> None:
     assert "There are more" in run("search", "heron", "--limit", "1").stderr
     nothing = run("search", "pelican")
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "Nothing was found.\n")
+
+
+def test_a_search_is_as_long_as_its_limit_says(served: Served) -> None:
+    count = limits.FOUND_AT_MOST + 10
+    with Client.connect(served.address) as client:
+        session = client.create_session("s")
+        session.queue.pause()
+        for number in range(count):
+            session.send(f"[[say:yes]] heron {number}")
+        session.queue.resume()
+        session.send_and_wait("[[say:yes]] that is all")
+        for limit in (count - 5, count, count + 5):
+            found = loaded("search", "heron", "--limit", str(limit))
+            assert len({hit["eventId"] for hit in found["hits"]}) == min(limit, count)
+            assert ("cursor" in found) == (limit < count)
+        session.fork()
+    twice = run("search", "heron", "--limit", str(count - 5))
+    assert twice.stdout.count("you, ") == 2 * (count - 5)
+    assert "There are more" in twice.stderr
 
 
 def test_rename_and_fork_and_rewind(served: Served) -> None:

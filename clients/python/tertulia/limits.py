@@ -21,6 +21,7 @@ PATIENCE_LONGEST_WAIT_S = 4.0  # between two tries, unless the daemon asks for m
 FEED_EVENTS = 100_000  # that may wait for one reader; above, its feed ends with FellBehind
 LISTED_AT_ONCE = 200  # rows of one request, where all of them are iterated over
 FOUND_AT_ONCE = 50  # places of one request, where all of them are iterated over
+FOUND_AT_MOST = 200  # places of one request: the daemon gives no more
 LOG_WAIT_S = 2.0  # one read of a log that is followed waits so long for news
 RECONNECT_S = 30.0  # a follower of a log tries so long to reach its daemon again
 SHARED_BACK_S = 10.0  # a chat gives its home's shared daemon so long, and starts its own then

@@ -34,6 +34,8 @@ nothing behind."""
 LIST_EPILOG = """\
 KEY is archived (true, false or any; false where it is not given), named (true or false), prefix (of
 the id), cwd, repository, branch, git-root, or metadata.NAME."""
+SEARCH_EPILOG = """\
+What forks share is one place, and is shown for each of them."""
 USAGE_EPILOG = """\
 Calls that gave a whole answer are counted, also those that were rewound since, and each once: a
 fork counts its own alone, and so does a session imported under another id. One imported under its
@@ -165,8 +167,9 @@ def _finding(add: Add) -> None:
     search = add("search", "commands.listing:search", "find what was said, in all sessions")
     search.add_argument("text", nargs="+", type=_text, metavar="TEXT", help="words, all of them")
     search.add_argument(
-        "--limit", type=_count, default=20, metavar="N", help="at most N of them (20)"
+        "--limit", type=_count, default=20, metavar="N", help="at most N places (20)"
     )
+    search.epilog = SEARCH_EPILOG
     add("models", "commands.listing:models", "list the models and whether they can be used now")
     usage = add("usage", "commands.listing:usage", "the tokens that model calls took")
     usage.add_argument("session", nargs="?", metavar="SESSION", help="of this one; else of all")

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import calls
+from tertulia import calls, limits
 from tertulia.client import Client
 from tertulia.commands.common import (
     client_for,
@@ -79,15 +79,30 @@ def _state(info: SessionInfo) -> str:
 
 def search(options: argparse.Namespace) -> int:
     """`tertulia search TEXT`."""
-    call = calls.search(" ".join(options.text), options.limit, None)
     with client_for(options) as client:
-        result = client.request(call.method, call.params)
+        found = _found(client, " ".join(options.text), options.limit)
     if options.json:
-        return print_json(result)
-    _print_hits(call.read(result).items, style_for(options))
-    if "cursor" in result:
+        return print_json(found)
+    _print_hits(convert(found["hits"], list[SearchHit]), style_for(options))
+    if "cursor" in found:
         remark("There are more: take a higher --limit, or more words.")
     return 0
+
+
+def _found(client: Client, text: str, places: int) -> dict[str, Any]:
+    """The hits of so many places as they came, of as many pages as it takes, and where the next one
+    begins. A place that forks share has several."""
+    hits: list[Any] = []
+    cursor = None
+    while True:
+        page = min(places, limits.FOUND_AT_MOST)
+        call = calls.search(text, page, cursor)
+        result = client.request(call.method, call.params)
+        hits += result["hits"]
+        cursor = result.get("cursor")
+        places -= page
+        if cursor is None or not places:
+            return {"hits": hits, **({"cursor": cursor} if cursor else {})}
 
 
 def _print_hits(hits: Sequence[SearchHit], style: Style) -> None:
