@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from tertulia import Client
 from tertulia.records import Event
 from tertulia.session import Session, TurnStream
 from tertulia.talk import speak
@@ -32,6 +33,49 @@ def test_an_answer_that_stdout_cannot_encode_is_shown_as_far_as_it_can(
     done = run("send", "s1", "[[say:a\u65e5b]]", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a?b\n", "")
     assert "a?b" in ok("show", "s1", PYTHONIOENCODING=encoding)
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A locale that decodes no other letters."""
+
+
+def test_a_locale_without_letters_takes_and_keeps_what_is_utf8(home: Path) -> None:
+    ok("send", "s1", "[[say:été]]", **ASCII)
+    assert "été" in ok("show", "s1")
+    assert json.loads(ok("search", "été", "--json", **ASCII))["hits"]
+    ok("rename", "s1", "Ünïcode", "名", **ASCII)
+    ok("fork", "s1", "--name", "é", "--id", "f1", **ASCII)
+    named = [
+        json.loads(ok("call", "session.name.get", f'{{"sessionId": "{s}", "é": "é"}}', **ASCII))
+        for s in ("s1", "f1")
+    ]
+    assert [each["name"] for each in named] == ["Ünïcode 名", "é"]
+    with Client.spawn(home=home) as client:
+        client.update_metadata("f1", {"ort": "Zürich"})
+    listed = json.loads(ok("list", "--filter", "metadata.ort=Zürich", "--json", **ASCII))
+    assert [row["sessionId"] for row in listed["sessions"]] == ["f1"]
+
+
+def test_a_name_that_the_locale_cannot_decode_is_shown_as_it_is(
+    begun: Path, tmp_path: Path
+) -> None:
+    for env in (ASCII, {}):
+        for name in ("hömé", "h\udcff"):
+            missing = str(tmp_path / name)
+            assert f"kept in {missing}: " in run("list", "--home", missing, **env).stderr
+    ok("send", "s1", "[[say:x]]", **ASCII)
+    file = str(tmp_path / "é.json")
+    assert ok("export", "s1", file, **ASCII) == f"exported s1 to {file}\n"
+    told = json.loads(ok("export", "s1", file, "--force", "--json", **ASCII))
+    assert told == {"sessionId": "s1", "file": file}
+    error = json.loads(run("export", "s1", file, "--json", **ASCII).stderr)["error"]
+    assert f"There is a file {file} already" in error["message"]
+
+
+def test_a_method_that_is_no_text_is_wrong_usage() -> None:
+    done = run("call", "a\udcff")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "it is not valid UTF-8" in done.stderr
 
 
 def test_json_is_utf8_whatever_the_encoding_of_stdout(home: Path) -> None:

@@ -30,6 +30,7 @@ from tertulia.lasting import LastingSession
 from tertulia.session import Session
 from tertulia.talk import speak
 from tertulia.terminal import Stopped, Style, colours_wanted
+from tertulia.typed import mended
 from tertulia.wording import said
 
 PROMPT = "> "
@@ -93,9 +94,9 @@ def _read() -> str | None:
     Raises `TertuliaError` for a line that is too long for a message.
     """
     if not sys.stdin.isatty():
-        return _mended(_piped_line()) or None
+        return mended(_piped_line()) or None
     try:
-        return _mended(input(PROMPT))
+        return mended(input(PROMPT))
     except EOFError:
         print(file=sys.stderr)
         return None
@@ -109,10 +110,6 @@ def _piped_line() -> str:
             " a message: break it into shorter ones."
         )
     return line
-
-
-def _mended(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> bool:

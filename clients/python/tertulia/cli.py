@@ -8,6 +8,7 @@ an interrupt is met.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tertulia.options import Run
+
+SHOWN = "tertulia.shown"
+UNDECODED = 0xDC00
+"""The byte 0x80 stands in a text as U+DC80, and so on, where it could not be decoded."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,19 +76,31 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _take_any_text() -> None:
-    """What stdout cannot encode is shown as `?`; stdin's bytes come in whatever they are. Of the
-    three, one that was closed before this began leads nowhere: else the next file that is opened
-    would be taken for it."""
+    """What stdout and stderr cannot encode is shown as `?`, a name as the bytes that it is; stdin's
+    come in whatever they are. Of the three, one that was closed before this began leads nowhere:
+    else the next file that is opened would be taken for it."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - as long as the program
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:  # `print` would take stdout in its place
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    codecs.register_error(SHOWN, _shown)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=SHOWN)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def _shown(fault: UnicodeError) -> tuple[str | bytes, int]:
+    """An error handler of `codecs`: bytes of a name that the locale could not decode go out again,
+    and anything else is `?`."""
+    if not isinstance(fault, UnicodeEncodeError):
+        raise fault
+    odd = fault.object[fault.start : fault.end]
+    codes = (ord(letter) - UNDECODED for letter in odd)
+    return bytes(code if 0x80 <= code <= 0xFF else ord("?") for code in codes), fault.end
 
 
 def _give_up(number: int) -> None:

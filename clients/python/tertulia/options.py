@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from tertulia.interrupts import ended_at_once
+from tertulia.typed import decoded
 from tertulia_protocol.decoding import json_decoder
 
 EPILOG = """\
@@ -156,6 +157,7 @@ def _finding(add: Add) -> None:
     listed.add_argument(
         "--filter",
         action=_Chosen,
+        type=_text,
         default={},
         metavar="KEY=VALUE",
         help="those alone of which this is true; may be repeated",
@@ -254,7 +256,9 @@ def _running(add: Add) -> None:
     doctor.add_argument("--repair", action="store_true", help="mend what can be; no daemon may run")
     doctor.epilog = DOCTOR_EPILOG
     call = add("call", "commands.calling:call", "ask for any method of the protocol")
-    call.add_argument("method", metavar="METHOD", help="such as session.metadata.snapshot")
+    call.add_argument(
+        "method", type=_text, metavar="METHOD", help="such as session.metadata.snapshot"
+    )
     call.add_argument(
         "params",
         nargs="?",
@@ -278,25 +282,33 @@ def _folder(text: str) -> str:
 def _text(text: str) -> str:
     """What was typed in another encoding has no letters to be sent."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        return decoded(text)
+    except UnicodeError:
         raise argparse.ArgumentTypeError("it is not valid UTF-8") from None
-    return text
 
 
 def _word(text: str) -> str:
-    if not _text(text).strip():
+    word = _text(text)
+    if not word.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return word
+
+
+def _address(text: str) -> str:
+    """It may be a path: its bytes stay what they are."""
+    if not text.strip():
         raise argparse.ArgumentTypeError("it is empty")
     return text
 
 
 def _model(text: str) -> str:
-    if not _text(text).strip():
+    model = _text(text)
+    if not model.strip():
         raise argparse.ArgumentTypeError(
             "it is empty: `tertulia models` lists what can be named, and without --model the"
             " session's own answers"
         )
-    return text
+    return model
 
 
 def _count(text: str) -> int:
@@ -368,7 +380,7 @@ def _plain(text: str) -> str | bool | int | float:
     """A number, true or false where it is one, else text."""
     try:
         value: bool | int | float = json_decoder(bool | int | float).decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except msgspec.DecodeError:
         return text
     return value
 
@@ -382,7 +394,7 @@ def _common(hidden: Sequence[str] = ()) -> _Parser:
         common.add_argument(f"--{name}", help=argparse.SUPPRESS if name in hidden else text, **how)
 
     add("home", "the data folder", metavar="DIR", type=_folder)
-    add("connect", "unix:/path or host:port of a daemon", metavar="ADDR", type=_word)
+    add("connect", "unix:/path or host:port of a daemon", metavar="ADDR", type=_address)
     add("token", "its connection token; better in TERTULIA_TOKEN")
     add("json", "output and errors for programs", action="store_true")
     add("no-color", "as NO_COLOR does", action="store_true")

@@ -20,6 +20,7 @@ from tertulia.errors import (
     TertuliaError,
     TurnBusy,
 )
+from tertulia.typed import mended
 
 _CLAUSES = re.compile(r"(?<=[.;]) ")
 _METHOD = re.compile(r"(?<![\w/.-])(?:sessions?|models|runtime)\.(?!db\b)[a-z]\w*")
@@ -66,7 +67,7 @@ def for_programs(error: Exception) -> str:
     side has a message and no code."""
     import json  # this module is imported where nothing has failed yet
 
-    told: dict[str, Any] = {"message": str(error)}
+    told: dict[str, Any] = {"message": mended(str(error))}
     if isinstance(error, RpcError):
         told = {"code": error.code, **told, **({"data": error.data} if error.data else {})}
     return json.dumps({"error": told})

@@ -9,6 +9,7 @@ import sys
 from tertulia import calls, documents
 from tertulia.commands.common import answer_of, client_for, print_json
 from tertulia.errors import InvalidParams, SessionExists, TertuliaError
+from tertulia.typed import mended
 
 PIPE = "-"
 DOCUMENT = "$.document."
@@ -29,7 +30,7 @@ def export(options: argparse.Namespace) -> int:
         taken = f"There is a file {options.file} already: --force writes over it."
         raise TertuliaError(taken) from None
     if options.json:
-        return print_json({"sessionId": options.session, "file": options.file})
+        return print_json({"sessionId": options.session, "file": mended(options.file)})
     print(f"exported {options.session} to {options.file}")
     return 0
 

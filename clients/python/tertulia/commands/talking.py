@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from tertulia.interrupts import INTERRUPTED
 from tertulia.session import Session
 from tertulia.talk import opened, speak
 from tertulia.terminal import Stopped, stopping
+from tertulia.typed import decoded
 
 
 def send(options: argparse.Namespace) -> int:
@@ -74,9 +74,8 @@ def given_for_session(options: argparse.Namespace) -> dict[str, Any]:
 def _prompt(text: str) -> str:
     """The message: the argument, or stdin for `-`. Raises `TertuliaError` for what is no text."""
     try:
-        raw = _piped() if text == "-" else os.fsencode(text)
-        prompt = raw.decode("utf-8")
-    except UnicodeDecodeError:
+        prompt = _piped().decode("utf-8") if text == "-" else decoded(text)
+    except UnicodeError:
         raise TertuliaError("The text is not valid UTF-8.") from None
     if not prompt.strip():
         raise TertuliaError("There is nothing to send: give a text, or `-` and a text on stdin.")
