@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -23,6 +25,7 @@ from tertulia import (
     TurnFailed,
     limits,
 )
+from tertulia.aio_link import AsyncLink
 from tests.clients.conftest import BOUND_S, Counted, Model, Served, wait_until_gone
 
 pytestmark = pytest.mark.anyio
@@ -213,6 +216,72 @@ async def test_a_cancelled_body_leaves_no_process(home: Path, counted: Counted) 
                 scope.cancel()
     assert scope.cancelled_caught
     wait_until_gone(counted.pids[0])
+
+
+def in_a_task(step: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+    return asyncio.create_task(asyncio.wait_for(step, BOUND_S))
+
+
+@pytest.mark.parametrize("owner", ["over", "inside"])
+async def test_left_by_a_task_that_never_entered_it_it_ends(
+    home: Path, counted: Counted, owner: str
+) -> None:
+    client = AsyncClient.spawn(home=home, command=counted.command)
+    entered, leaves = asyncio.Event(), asyncio.Event()
+
+    async def life() -> None:
+        await client.__aenter__()
+        entered.set()
+        if owner == "inside":
+            await leaves.wait()
+            await client.__aexit__(None, None, None)
+
+    before = asyncio.all_tasks()
+    task = in_a_task(life())
+    await asyncio.wait_for(entered.wait(), BOUND_S)
+    if owner == "over":
+        await task
+    async with client:
+        session = await client.create_session()
+        events = await session.events()
+    assert await client.ping("x") == "pong: x"
+    await in_a_task(client.__aexit__(None, None, None))
+    wait_until_gone(counted.pids[0])
+    assert client.closed
+    with pytest.raises(ConnectionLost, match="closed"):
+        async for _ in events:
+            pass
+    with pytest.raises(ConnectionLost, match="closed"):
+        await client.ping()
+    with pytest.raises(ConnectionLost, match="closed"):
+        async with client:
+            pass
+    leaves.set()
+    await task
+    assert asyncio.all_tasks() == before
+
+
+async def test_left_while_it_connects_anew_it_has_no_connection(
+    home: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncClient.spawn(home=home, command=counted.command) as client:
+        open_link = client._open_link
+
+        async def leaving() -> AsyncLink:
+            link = await open_link()
+            await in_a_task(client.__aexit__(None, None, None))
+            return link
+
+        monkeypatch.setattr(client, "_open_link", leaving)
+        session = await client.create_session()
+        events = await session.events()
+        os.kill(counted.pids[0], signal.SIGKILL)
+        with pytest.raises(ConnectionLost, match="signal 9"), anyio.fail_after(BOUND_S):
+            async for _ in events:
+                pass
+        with pytest.raises(ConnectionLost, match="closed"), anyio.fail_after(BOUND_S):
+            await client.reconnect()
+        wait_until_gone(counted.pids[1])
 
 
 async def cancelled(task: asyncio.Task[None], times: int) -> None:

@@ -3,7 +3,8 @@
     async with AsyncClient.spawn() as client, await client.create_session() as session:
         print((await session.send_and_wait("Hello")).text)
 
-The connection lives in the `async with` that was entered first; others that enter share it.
+The connection lives in the `async with` that was entered first; others that enter share it. Where a
+task leaves the client that never entered it, as a test's fixture may, the connection ends as well.
 Errors come as they are, never in a group.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -56,6 +58,9 @@ class AsyncClient(AsyncLibrary):
         self._tasks: anyio.abc.TaskGroup | None = None
         self._owner: int | None = None
         self._depth = 0
+        self._guests: Counter[int] = Counter()
+        """How often each other task is inside."""
+        self._left = False
         self._link: AsyncLink | None = None
 
     @classmethod
@@ -95,12 +100,16 @@ class AsyncClient(AsyncLibrary):
         return cls(open_link, known, patience)
 
     async def __aenter__(self) -> AsyncClient:
+        self._refuse_left()
         task = anyio.get_current_task().id
         if self._tasks is None:
             self._owner = task
             self._tasks = anyio.create_task_group()
             await self._tasks.__aenter__()
-        self._depth += task == self._owner
+        if task == self._owner:
+            self._depth += 1
+        else:
+            self._guests[task] += 1
         try:
             await self._started()
         except BaseException:
@@ -114,11 +123,14 @@ class AsyncClient(AsyncLibrary):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if anyio.get_current_task().id != self._owner:
+        task = anyio.get_current_task().id
+        if task != self._owner:
+            await self._leave(task)
             return
         self._depth -= 1
         if self._depth or self._tasks is None:
             return
+        self._left = True
         try:
             with anyio.CancelScope(shield=True):
                 await self._close()
@@ -126,6 +138,16 @@ class AsyncClient(AsyncLibrary):
             self._tasks.cancel_scope.cancel()
             # The body's own error is not handed to the group, which would wrap it.
             await self._tasks.__aexit__(None, None, None)
+
+    async def _leave(self, task: int) -> None:
+        """Of a task that has no part in the group, whose own end only its owner can await: without
+        the link there is nothing in it."""
+        if self._guests[task]:
+            self._guests -= Counter([task])
+            return
+        self._left = True
+        with anyio.CancelScope(shield=True):
+            await self._close()
 
     async def _close(self) -> None:
         link, self._link = self._link, None
@@ -144,10 +166,18 @@ class AsyncClient(AsyncLibrary):
             raise RuntimeError("Enter the client first: async with client.")
         async with self._starting:
             if self._link is None:
-                if self._depth == 0:
-                    raise ConnectionLost("The client was closed.")
-                self._link = await self._opened(self._tasks)
-        return self._link
+                self._refuse_left()
+                link = await self._opened(self._tasks)
+                if self._left:  # meanwhile
+                    with anyio.CancelScope(shield=True):
+                        await link.aclose()
+                self._refuse_left()
+                self._link = link
+            return self._link
+
+    def _refuse_left(self) -> None:
+        if self._left:
+            raise ConnectionLost("The client was closed.")
 
     async def reconnect(self) -> None:
         """As `Client.reconnect`."""
@@ -161,7 +191,7 @@ class AsyncClient(AsyncLibrary):
     @property
     def closed(self) -> bool:
         """Whether it was left."""
-        return self._tasks is not None and self._depth == 0
+        return self._left
 
     async def _opened(self, tasks: anyio.abc.TaskGroup) -> AsyncLink:
         """The link after its handshake; on failure nothing is left of it."""
