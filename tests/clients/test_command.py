@@ -42,6 +42,60 @@ def test_send_json_is_a_line_for_each_event(home: Path) -> None:
     assert types[-1] == "session.idle"
 
 
+def test_a_key_is_accepted_once_and_answered_alike(home: Path) -> None:
+    assert ok("send", "s1", "[[say:one]]", "--key", "k") == "one\n"
+    assert ok("send", "s1", "[[say:two]]", "--key", "k") == "one\n"
+    again = ok("send", "s1", "[[say:two]]", "--key", "k", "--json").splitlines()
+    assert json.loads(again[0])["data"]["content"] == "[[say:one]]"
+    assert "two" not in ok("show", "s1")
+
+
+def test_a_message_is_sent_only_where_the_log_ends(home: Path) -> None:
+    def ends_at() -> int:
+        told = ok("call", "session.eventLog.tail", '{"sessionId": "s1"}')
+        return int(json.loads(told)["seq"])
+
+    ok("send", "s1", "[[say:one]]")
+    seq = str(ends_at())
+    assert ok("send", "s1", "[[say:two]]", "--expected-seq", seq) == "two\n"
+    late = run("send", "s1", "[[say:three]]", "--expected-seq", seq)
+    assert (late.returncode, late.stdout) == (1, "")
+    assert late.stderr.startswith(f"tertulia: The session's log is at {ends_at()}, not at {seq}: ")
+    error = json.loads(run("send", "s1", "x", "--expected-seq", seq, "--json").stderr)["error"]
+    assert error["data"] == {"kind": "seq_moved", "seq": ends_at()}
+    assert "no session s2" in run("send", "s2", "x", "--expected-seq", "0").stderr
+    assert "three" not in ok("show", "s1")
+
+
+def test_a_message_for_an_idle_session_alone_is_refused_while_a_turn_runs(served: Served) -> None:
+    assert ok("send", "s1", "[[say:one]]", "--if-idle") == "one\n"
+    with Client.connect(served.address) as client, client.resume_session("s1") as session:
+        session.send("[[fake-hang]]")
+        busy = run("send", "s1", "x", "--if-idle")
+        assert (busy.returncode, busy.stdout) == (1, "")
+        assert "without --if-idle it waits as well" in busy.stderr
+        error = json.loads(run("send", "s1", "x", "--if-idle", "--json").stderr)["error"]
+        assert error["data"]["kind"] == "turn_busy"
+        assert not session.queue.list().items
+        session.abort()
+
+
+def test_an_immediate_message_goes_before_the_others_that_wait(served: Served) -> None:
+    with Client.connect(served.address) as client, client.create_session("s1") as session:
+        session.send("[[fake-hang]]")
+        session.send("[[say:later]]")
+        events = session.events()
+        with running("send", "s1", "[[say:at once]]", "--immediate") as send:
+            next(event for event in events if session.queue.list().steering)
+            session.abort()
+            assert send.stdout is not None
+            assert send.stdout.read() == b"at once\n"
+            assert send.wait(BOUND_S) == 0
+        next(event for event in events if event.type == "session.idle")
+    shown = ok("show", "s1")
+    assert shown.index("model: at once") < shown.index("model: later")
+
+
 def test_list_show_and_delete_speak_json(home: Path) -> None:
     ok("send", "s1", "[[say:hi]]")
     ok("send", "s2", "[[say:hi]]")
@@ -80,6 +134,8 @@ READING = [
     ["search", "lake"],
     ["usage"],
     ["rename", "s1", "Lake"],
+    ["metadata", "s1"],
+    ["metadata", "s1", "team=docs"],
     ["fork", "s1"],
     ["rewind", "s1"],
     ["export", "s1"],

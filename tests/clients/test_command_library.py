@@ -101,6 +101,35 @@ def test_a_search_is_as_long_as_its_limit_says(served: Served) -> None:
     assert "There are more" in twice.stderr
 
 
+def test_metadata_is_kept_shown_and_taken_out(served: Served) -> None:
+    said("s", "x")
+    assert run("metadata", "s").stderr == "No metadata is kept.\n"
+    given = ["team=the docs", "size=3", "ratio=-0.5", "big=true", "none=null", "sum=a=b"]
+    assert ok("metadata", "s", *given).splitlines() == [
+        "big    true",
+        "none   null",
+        "ratio  -0.5",
+        "size   3",
+        "sum    a=b",
+        "team   the docs",
+    ]
+    assert ids("--filter", "metadata.size=3", "--filter", "metadata.team=the docs") == ["s"]
+    kept = loaded("metadata", "s", "none=", "ratio=", "sum=", "nothing=")
+    assert kept == {
+        "sessionId": "s",
+        "metadata": {"team": "the docs", "size": 3, "big": True},
+        "archived": False,
+    }
+    with Client.connect(served.address) as client:
+        client.update_metadata("s", {"big": None, "more": {"a": [1, None]}, "line": "a\nb"})
+    assert ok("metadata", "s").splitlines() == [
+        "line  a b",
+        'more  {"a":[1,null]}',
+        "size  3",
+        "team  the docs",
+    ]
+
+
 def test_rename_and_fork_and_rewind(served: Served) -> None:
     said("s", "one", "two")
     assert loaded("rename", "s", "my", "plan") == {"sessionId": "s", "name": "my plan"}
@@ -303,6 +332,8 @@ def test_a_followed_log_ends_with_its_session(served: Served) -> None:
     "arguments",
     [
         ["rename", "nobody", "x"],
+        ["metadata", "nobody"],
+        ["metadata", "nobody", "a=b"],
         ["fork", "nobody"],
         ["rewind", "nobody"],
         ["export", "nobody"],
@@ -345,6 +376,12 @@ def test_an_event_that_is_not_there_is_told_in_one_line(served: Served) -> None:
         (["prune", "--older-than", "99999999w"], "is more than 1000000 days"),
         (["rename", "s", "a\udcff"], "it is not valid UTF-8"),
         (["search", "a\udcff"], "it is not valid UTF-8"),
+        (["metadata", "s", "team"], "'team' is not NAME=VALUE"),
+        (["metadata", "s", "=red"], "'=red' is not NAME=VALUE"),
+        (["metadata", "s", "a=\udcff"], "it is not valid UTF-8"),
+        (["send", "s", "x", "--key", ""], "it is empty"),
+        (["send", "s", "x", "--expected-seq", "x"], "not a whole number"),
+        (["send", "s", "x", "--expected-seq", "1", "--model", "m"], "not allowed with --model"),
         (["send", "s", "x", "--model", ""], "it is empty"),
         (["list", "--connect", ""], "it is empty"),
         (["queue", "s", "--edit", "m", " "], "it is empty"),

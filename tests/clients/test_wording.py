@@ -56,6 +56,10 @@ from tertulia.wording import said
             "A turn runs in this session. Try again when it has ended.",
         ),
         (
+            TurnBusy("It was to be idle; without ifIdle it waits. Wait for session.idle."),
+            "It was to be idle; without --if-idle it waits. Try again when it has ended.",
+        ),
+        (
             InvalidParams(
                 "$.eventId: no such event. sessions.fork takes one.", {"path": "$.eventId"}
             ),

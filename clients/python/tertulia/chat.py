@@ -139,7 +139,7 @@ def _speak_until_heard(lasting: LastingSession, prompt: str, style: Style) -> No
     key = uuid.uuid4().hex
     for losses in range(limits.CHAT_LOSSES + 1):
         try:
-            return speak(lasting.session, prompt, key=key, whole=losses > 0)
+            return speak(lasting.session, prompt, whole=losses > 0, idempotency_key=key)
         except (ConnectionLost, Draining) as error:
             if losses == limits.CHAT_LOSSES:
                 raise

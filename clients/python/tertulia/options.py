@@ -26,6 +26,11 @@ started for as long as the command runs. DIR, the folder with the sessions and c
 The exit code is 0: done, 1: failed, with the reason on stderr, 2: wrong usage, 130: Ctrl-C. With
 --json the reason is one line, {"error": {"message": ...}}, with the wire's code and data where the
 daemon refused."""
+SEND_EPILOG = """\
+With a key that was sent before, the answer is that of the first time. Where the log ends tells
+`tertulia call session.eventLog.tail`, and so does the refusal where that is not N; --model and
+--system do not go with --expected-seq, since the log has them too. A message that is refused is not
+sent, and the exit code is 1."""
 SERVE_EPILOG = """\
 It listens on a unix socket in the data folder, where the other commands look for it; --port N,
 --socket PATH or --stdio say where else. `tertuliad --help` lists them and its other options."""
@@ -37,6 +42,10 @@ KEY is archived (true, false or any; false where it is not given), named (true o
 the id), cwd, repository, branch, git-root, or metadata.NAME."""
 SEARCH_EPILOG = """\
 What forks share is one place, and is shown for each of them."""
+METADATA_EPILOG = """\
+VALUE is a number, true or false where it is one, else text; `tertulia list --filter
+metadata.NAME=VALUE` lists the sessions that have it. Other JSON is kept with `tertulia call
+session.metadata.update`."""
 USAGE_EPILOG = """\
 Calls that gave a whole answer are counted, also those that were rewound since, and each once: a
 fork counts its own alone, and so does a session imported under another id. One imported under its
@@ -85,6 +94,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for name in REFUSED.get(options.command, ()):
         if hasattr(options, name):
             commands[options.command].error(f"`tertulia {options.command}` takes no --{name}")
+    if getattr(options, "expected_seq", None) is not None and (options.model or options.system):
+        commands["send"].error("argument --expected-seq: not allowed with --model or --system")
     for name in ("home", "connect", "token"):
         setattr(options, name, getattr(options, name, None))
     for name in ("json", "no_color"):
@@ -128,6 +139,15 @@ def _talking(add: Add) -> None:
     send = add("send", "commands.talking:send", "send one message and print the answer as it comes")
     send.add_argument("session", metavar="SESSION", help="resumed or created")
     send.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
+    send.add_argument(
+        "--key", type=_word, help="accept it once, however often it is sent with this key"
+    )
+    send.add_argument("--if-idle", action="store_true", help="only if no turn runs and none waits")
+    send.add_argument(
+        "--expected-seq", type=_number, metavar="N", help="only if the session's log ends at N"
+    )
+    send.add_argument("--immediate", action="store_true", help="before the others that wait")
+    send.epilog = SEND_EPILOG
     for each in (chat, send):
         each.add_argument(
             "--model",
@@ -194,6 +214,18 @@ def _changing(add: Add) -> None:
     rename = add("rename", "commands.changing:rename", "give a session a name")
     rename.add_argument("session", metavar="SESSION")
     rename.add_argument("name", nargs="+", type=_text, metavar="NAME")
+    metadata = add(
+        "metadata", "commands.changing:metadata", "show or change what you keep with a session"
+    )
+    metadata.add_argument("session", metavar="SESSION")
+    metadata.add_argument(
+        "members",
+        nargs="*",
+        type=_member,
+        metavar="NAME=VALUE",
+        help="kept from now on; NAME= is kept no more",
+    )
+    metadata.epilog = METADATA_EPILOG
     fork = add("fork", "commands.changing:fork", "make a session that begins as another one")
     fork.add_argument("session", metavar="SESSION")
     fork.add_argument("--at", metavar="EVENT", help="with what stands before this event; else all")
@@ -383,6 +415,14 @@ def _plain(text: str) -> str | bool | int | float:
     except msgspec.DecodeError:
         return text
     return value
+
+
+def _member(text: str) -> tuple[str, str | bool | int | float | None]:
+    """`NAME=VALUE` as a name and what is kept under it; None: nothing any more."""
+    name, equals, value = _text(text).partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, _plain(value) if value else None
 
 
 def _common(hidden: Sequence[str] = ()) -> _Parser:

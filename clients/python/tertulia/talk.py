@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any
+from typing import Any, Unpack
 
 from tertulia.client import Client
 from tertulia.errors import SessionNotFound, TertuliaError
@@ -31,18 +31,19 @@ def opened(client: Client, session_id: str | None, given: dict[str, Any]) -> tup
     return client.create_session(session_id, working_directory=".", **given), True
 
 
-def speak(session: Session, prompt: str, *, key: str | None = None, whole: bool = False) -> None:
+def speak(
+    session: Session, prompt: str, *, whole: bool = False, **options: Unpack[SendOptions]
+) -> None:
     """Send, and write the answer to stdout as it comes, or `whole`. Ctrl-C gives it up.
 
     On stderr a line tells of each model call that is tried again. Once the line is ended, the
     turn's warnings follow there, also that nothing was answered, and what the turn ends with is
-    raised. With a `key` it may be sent again: the answer is that of the first time.
+    raised.
     """
     voice = Voice(sys.stdout)
     spoken: dict[str, int] = {}
     warnings: list[str] = []
     said_any = False
-    options: SendOptions = {"idempotency_key": key} if key else {}
     try:
         with stopping() as stopper, Progress("waiting for the model") as progress:
             events = session.stream(prompt, **options)

@@ -58,6 +58,7 @@ def said(error: TertuliaError | RpcError) -> str:
         instead = {**_INSTEAD, "session.create": _HOW_TO_ADD}
     elif isinstance(error, TurnBusy):
         instead = {**_INSTEAD, "session.idle": "Try again when it has ended."}
+        text = text.replace("ifIdle", "--if-idle")
     text = "\n".join(_without_methods(line, instead) for line in text.split("\n"))
     return text if _ADDRESS.match(text) else text[:1].upper() + text[1:]
 

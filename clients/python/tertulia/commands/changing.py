@@ -1,13 +1,18 @@
-"""`tertulia rename`, `fork` and `rewind`: a session's name and its past."""
+"""`tertulia rename`, `metadata`, `fork` and `rewind`: a session's name, what is kept with it, and
+its past."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
+
+import msgspec
 
 from tertulia import calls
 from tertulia.commands.common import (
     answer_of,
     attached,
+    client_for,
     local_time,
     one_line,
     print_json,
@@ -27,6 +32,27 @@ def rename(options: argparse.Namespace) -> int:
         return print_json({"sessionId": options.session, "name": given})
     print(f"renamed {options.session}: {one_line(given or '')}")
     return 0
+
+
+def metadata(options: argparse.Namespace) -> int:
+    """`tertulia metadata SESSION [NAME=VALUE...]`: keep these, and show what is kept then."""
+    with client_for(options) as client:
+        if options.members:
+            kept = client.update_metadata(options.session, dict(options.members))
+        else:
+            kept = client.metadata(options.session)
+    if options.json:
+        return print_json({"sessionId": options.session, **msgspec.to_builtins(kept)})
+    if not kept.metadata:
+        remark("No metadata is kept.")
+        return 0
+    print_table([(one_line(name), _shown(kept.metadata[name])) for name in sorted(kept.metadata)])
+    return 0
+
+
+def _shown(value: Any) -> str:
+    """Text as it is, whatever else as JSON."""
+    return one_line(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
 def fork(options: argparse.Namespace) -> int:

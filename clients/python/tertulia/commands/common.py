@@ -83,16 +83,15 @@ def style_for(options: argparse.Namespace) -> Style:
 
 @contextlib.contextmanager
 def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
-    """The session that was named, which stays as it is: no event of a resume, no turn of a message
-    that waits. The end of the connection detaches: after Ctrl-C nothing more is asked of a daemon
-    that may not answer."""
+    """The session that was named, which stays as it is. The end of the connection detaches: after
+    Ctrl-C nothing more is asked of a daemon that may not answer."""
     with client_for(options) as client:
-        yield (
-            client,
-            client.resume_session(
-                options.session, disable_resume=True, continue_pending_work=False
-            ),
-        )
+        yield client, resumed_as_it_is(client, options.session)
+
+
+def resumed_as_it_is(client: Client, session_id: str) -> Session:
+    """The session, with no event of a resume, and no turn of a message that waits."""
+    return client.resume_session(session_id, disable_resume=True, continue_pending_work=False)
 
 
 def answer_of(options: argparse.Namespace, call: Call[Any]) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 
 from tertulia import limits
 from tertulia.client import Client
-from tertulia.commands.common import client_for, print_json, tell_of_pause
+from tertulia.commands.common import client_for, print_json, resumed_as_it_is, tell_of_pause
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.interrupts import INTERRUPTED
+from tertulia.records import SendOptions
 from tertulia.session import Session
 from tertulia.talk import opened, speak
 from tertulia.terminal import Stopped, stopping
@@ -22,25 +23,46 @@ from tertulia.typed import decoded
 def send(options: argparse.Namespace) -> int:
     """`tertulia send SESSION TEXT`."""
     prompt = _prompt(options.text)
+    given = _given_with_message(options)
     with client_for(options) as client:
-        session, new = opened(client, options.session, given_for_session(options))
+        session, new = _opened(client, options)
         if not new:
             tell_of_pause(session)
         with _kept_if_used(client, session, new):
             try:
                 if options.json:
                     with stopping() as stopper:
-                        events = session.stream(prompt)
+                        events = session.stream(prompt, **given)
                         stopper.knows(events.stop)
                         for event in events:
                             print_json(event)
                 else:
-                    speak(session, prompt)
+                    speak(session, prompt, **given)
             except Stopped:
                 return INTERRUPTED
             except ConnectionLost as error:
                 raise _lost(error, session.id) from None
     return 0
+
+
+def _opened(client: Client, options: argparse.Namespace) -> tuple[Session, bool]:
+    """The session, and whether it is new. One whose log has to end at a place stays as it is."""
+    if options.expected_seq is None:
+        return opened(client, options.session, given_for_session(options))
+    return resumed_as_it_is(client, options.session), False
+
+
+def _given_with_message(options: argparse.Namespace) -> SendOptions:
+    given: SendOptions = {}
+    if options.immediate:
+        given["mode"] = "immediate"
+    if options.key is not None:
+        given["idempotency_key"] = options.key
+    if options.if_idle:
+        given["if_idle"] = True
+    if options.expected_seq is not None:
+        given["expected_seq"] = options.expected_seq
+    return given
 
 
 def _lost(error: ConnectionLost, session_id: str) -> ConnectionLost:
