@@ -228,7 +228,12 @@ def test_why_a_daemon_does_not_start_is_said_first(begun: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["call"], "attached to a session"), (["send"], "from then on")]
+    ("arguments", "said"),
+    [
+        (["call"], "attached to a session"),
+        (["send"], "from then on"),
+        (["prune"], "and not who is attached there"),
+    ],
 )
 def test_the_help_tells_what_stays_of_a_command(arguments: list[str], said: str) -> None:
     assert said in " ".join(ok(*arguments, "--help").split())

@@ -152,8 +152,8 @@ class Library(Doer):
         exclude: Iterable[str] = (),
     ) -> Pruned:
         """Delete the sessions that nobody has changed for so long, or, unless `dry_run` is False,
-        say which they are. Named ones stay unless they are included; those that run, are attached
-        to, or have messages that wait always do."""
+        say which they are. Named ones stay unless they are included; those that run, that clients
+        of this daemon are attached to, or that have messages that wait always do."""
         return self.do(calls.prune(older_than_days, dry_run, include_named, exclude))
 
     def delete_sessions(self, session_ids: Iterable[str]) -> dict[str, int]:

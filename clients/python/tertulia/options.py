@@ -51,8 +51,9 @@ Calls that gave a whole answer are counted, also those that were rewound since, 
 fork counts its own alone, and so does a session imported under another id. One imported under its
 own counts those of its file; what was deleted is not counted any more."""
 PRUNE_EPILOG = """\
-AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that somebody is
-attached to, or in which messages wait always stay."""
+AGE is a number of days, or one with a unit: 12h, 30d, 8w. Sessions that run, that a client of the
+daemon is attached to, or in which messages wait always stay. Where other daemons use the data
+folder, the turns that they run are seen, and not who is attached there."""
 CALL_EPILOG = """\
 spec/methods.md has the methods, and `tertulia call rpc.discover` their shapes. The result is
 printed as it came, in one line of JSON, and so is an error, on stderr. What is for those alone who

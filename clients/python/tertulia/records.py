@@ -126,7 +126,7 @@ class Metadata(msgspec.Struct, frozen=True):
 
 class Pruned(msgspec.Struct, frozen=True, rename="camel"):
     """`candidates` are old enough; `skipped` are those of them that stay, for `reasons`: "running",
-    "attached", "elsewhere" (in use by another daemon), "pending", "excluded" or "named". `recent`
+    "attached", "elsewhere" (a turn of another daemon), "pending", "excluded" or "named". `recent`
     sessions are not old enough. Nothing is deleted in a `dry_run`. `freed_bytes` may be less than
     their sizes: what a fork still needs stays."""
 

@@ -65,7 +65,7 @@ def _print_going(client: Client, found: Pruned) -> None:
 STAYS = {
     "running": "with a turn that runs",
     "attached": "that a client is attached to",
-    "elsewhere": "in use by another daemon",
+    "elsewhere": "with a turn that another daemon runs",
     "pending": "with messages that wait",
     "excluded": "named by --keep",
     "named": "with a name (--named: those too)",
