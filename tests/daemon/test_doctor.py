@@ -1132,9 +1132,12 @@ def shell(script: str) -> list[str]:
     ],
     ids=["closed", "left", "full"],
 )
-def test_whatever_becomes_of_its_output_the_exit_status_holds(
+def test_the_exit_status_holds_where_nobody_reads_and_tells_of_a_full_disk(
     home: Path, program: list[str], complaint: str
 ) -> None:
+    sound = 1 if complaint else 0
+    assert doctor(home, program=program) == (sound, "", complaint)
+    assert doctor(home, "--json", program=program) == (sound, "", complaint)
     (home / "sessions.db").chmod(0o644)
     assert doctor(home, program=program) == (1, "", complaint)
 

@@ -60,8 +60,8 @@ printed as it came, in one line of JSON, and so is an error, on stderr. What is 
 are attached to a session is asked for once the command is, and it detaches as it ends. Where no
 shared daemon runs, what was begun ends with the command."""
 DOCTOR_EPILOG = """\
-Exit code 0: nothing is wrong; 1: there are faults; 2: it cannot be checked, or no sessions are kept
-there: such a folder is left as it is."""
+Exit code 0: nothing is wrong; 1: there are faults, or they cannot be written; 2: it cannot be
+checked, or no sessions are kept there: such a folder is left as it is."""
 SEND_HINT = (
     " (put a TEXT of several words into quotes, one that begins with a dash behind --, as in"
     " `tertulia send SESSION -- -v`; - reads it from stdin)"

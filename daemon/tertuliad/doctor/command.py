@@ -1,7 +1,7 @@
 """The command: `python -m tertuliad.doctor --home DIR [--repair] [--json]`.
 
-Exit status: 0 nothing is wrong (any more), 1 there are faults, 2 the home cannot be checked. It is
-the same where nobody reads what is printed.
+Exit status: 0 nothing is wrong (any more), 1 there are faults, or what was found cannot be written,
+2 the home cannot be checked. It is the same where nobody reads what is printed.
 """
 
 from __future__ import annotations
@@ -32,19 +32,17 @@ def main(argv: list[str] | None = None) -> int:
     except CannotCheck as error:
         _print_refusal(home, str(error), done, as_document=given.json)
         return CANNOT
-    if given.json:
-        _print_json(home, examined, done)
-    else:
-        _print_lines(home, examined, done)
-    return FAULTS if examined.faults else SOUND
+    tell = _print_json if given.json else _print_lines
+    told = tell(home, examined, done)
+    return SOUND if told and not examined.faults else FAULTS
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tertulia doctor",
         description="Checks the folder with the sessions, beside a daemon too, and repairs it.",
-        epilog="Exit status: 0 nothing is wrong, 1 there are faults, 2 it cannot be checked, or no"
-        " sessions are kept there: such a folder is left as it is.",
+        epilog="Exit status: 0 nothing is wrong, 1 there are faults, or they cannot be written,"
+        " 2 it cannot be checked, or no sessions are kept there: such a folder is left as it is.",
         allow_abbrev=False,
     )
     parser.add_argument("--home", metavar="DIR", help="the folder with the sessions")
@@ -64,21 +62,21 @@ def _print_refusal(home: Path, words: str, done: list[str], *, as_document: bool
             sys.stderr.write(words + "\n")
 
 
-def _print_json(home: Path, examined: Examined, done: list[str]) -> None:
+def _print_json(home: Path, examined: Examined, done: list[str]) -> bool:
     found = [as_json(one) for one in examined.findings]
-    _print_document(
+    return _print_document(
         {"home": str(home), "sessions": examined.sessions, "findings": found, "done": done}
     )
 
 
-def _print_document(document: dict[str, object]) -> None:
+def _print_document(document: dict[str, object]) -> bool:
     # A path may have bytes that are no text; the standard library's encoder lets them through.
-    _print(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+    return _print(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
 
 
-def _print_lines(home: Path, examined: Examined, done: list[str]) -> None:
+def _print_lines(home: Path, examined: Examined, done: list[str]) -> bool:
     faults = counted(len(examined.faults), "fault") if examined.faults else "no fault"
-    _print(
+    return _print(
         *_told(done),
         *map(as_line, examined.findings),
         f"{home}: {faults}, {counted(examined.sessions, 'session')} looked into.",
@@ -89,9 +87,10 @@ def _told(done: list[str]) -> list[str]:
     return [f"done   {line}" for line in done]
 
 
-def _print(*lines: str) -> None:
+def _print(*lines: str) -> bool:
+    """False: they were to be read, and cannot be written."""
     if not lines or sys.stdout is None:  # None: it was closed before this began
-        return
+        return True
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -100,5 +99,9 @@ def _print(*lines: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # Python flushes it at exit, and would complain again
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+        if isinstance(error, BrokenPipeError):
+            return True
+        if sys.stderr is not None:
             sys.stderr.write(f"stdout cannot be written: {error.strerror}\n")
+        return False
+    return True
