@@ -20,8 +20,8 @@ from tertulia import (
     SessionExists,
     TurnBusy,
 )
-from tertulia.aio_waiting import AsyncMessageQueue
-from tertulia.waiting import MessageQueue
+from tertulia.aio_message_queue import AsyncMessageQueue
+from tertulia.message_queue import MessageQueue
 from tests.clients.conftest import BOUND_S, Counted
 
 pytestmark = pytest.mark.anyio

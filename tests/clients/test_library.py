@@ -21,8 +21,8 @@ from tertulia import (
     Usage,
 )
 from tertulia.library import Library
+from tertulia.message_queue import MessageQueue
 from tertulia.upkeep import Upkeep
-from tertulia.waiting import MessageQueue
 from tests.clients.conftest import BOUND_S
 
 

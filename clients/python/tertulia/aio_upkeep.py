@@ -9,7 +9,7 @@ import anyio
 
 from tertulia import calls, limits, params
 from tertulia.aio_library import AsyncDoer
-from tertulia.aio_waiting import AsyncMessageQueue
+from tertulia.aio_message_queue import AsyncMessageQueue
 from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
 from tertulia.params import Path

@@ -158,7 +158,9 @@ def _talking(add: Add) -> None:
         each.add_argument(
             "--system", type=_text, metavar="TEXT", help="added to the system message"
         )
-    queue = add("queue", "commands.waiting:queue", "show or edit the messages that wait for a turn")
+    queue = add(
+        "queue", "commands.queueing:queue", "show or edit the messages that wait for a turn"
+    )
     queue.add_argument("session", metavar="SESSION")
     edits = queue.add_mutually_exclusive_group()
     edits.add_argument("--remove", metavar="MESSAGE", help="take a message out")

@@ -10,11 +10,11 @@ from tertulia import calls, limits, params
 from tertulia.attachments import Hold
 from tertulia.errors import ConnectionLost, DaemonFailed, Draining, SessionNotFound
 from tertulia.library import Doer
+from tertulia.message_queue import MessageQueue
 from tertulia.params import Path
 from tertulia.patience import Backoff
 from tertulia.reading import LogReader
 from tertulia.records import Event, LogEnd, LogPage, Metadata, RewindPoint, Usage
-from tertulia.waiting import MessageQueue
 
 
 class Place(Doer, Protocol):
