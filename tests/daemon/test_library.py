@@ -21,6 +21,7 @@ from tertulia_protocol.errors import (
     TurnBusy,
 )
 from tertuliad import limits
+from tertuliad.doctor.examination import examine
 from tertuliad.replies import settled
 from tertuliad.store.base import Row
 from tertuliad.store.indexer import Indexer
@@ -286,6 +287,22 @@ async def test_what_was_rewound_is_gone_and_the_rest_stays(
     assert after[:gone] == before[:gone]
     assert after[gone]["parentId"] == before[gone - 1]["id"]
     assert await found(client, "four") == {"a"}
+
+
+async def test_a_log_that_was_rewound_when_a_snapshot_was_due_goes_on_where_it_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        await spoken(client, "a", "one", "two", "three")
+        event_id = await message_id(client, "a", 1)
+        monkeypatch.setattr(limits, "SNAPSHOT_EVENTS", 1)
+        await client.request("session.history.truncate", {"sessionId": "a", "eventId": event_id})
+        room.sessions.let_go()
+        await client.turn("a", "four")
+        events = await stored(client, "a")
+        assert [e["parentId"] for e in events] == [None, *(e["id"] for e in events[:-1])]
+        assert model_read(room) == ["one", "answer 1 to one", "four"]
+    assert examine(tmp_path).faults == []
 
 
 async def test_a_message_that_is_sent_behind_a_rewind_is_kept(

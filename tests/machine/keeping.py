@@ -139,11 +139,12 @@ async def note(engine: Engine, who: int, which: int, how: int) -> None:
 
 
 def _event(engine: Engine, session: str, how: int) -> tuple[Event | None, str]:
-    """One of the session's events and its id; None: nobody has such a one."""
+    """One of the session's events, counted from the last, and its id; None: nobody has such a
+    one."""
     paper = engine.book.papers.get(session)
     if paper is None or how % 9 == 8:
         return None, NOBODY
-    event = pick(paper.shown, how)
+    event = pick(paper.shown[::-1], how)
     return event, engine.event_id(paper, event)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine
 
 from tests.machine import keeping, looking, pace, talking
 from tests.machine.engine import Engine
 from tests.machine.ground import Ground
-from tests.machine.rules import SETTINGS, with_rules
+from tests.machine.rules import LONG, SETTINGS, with_rules
 
 Step = Callable[[Engine, int, int, int], Awaitable[None]]
 
@@ -101,6 +102,22 @@ PACED: tuple[Step, ...] = (
 """With few others beside them, steps about pace meet in the middle of an answer."""
 
 
+async def speak(engine: Engine, who: int, which: int, how: int) -> None:
+    """A whole turn."""
+    await talking.send_plainly(engine, who, which, how)
+    await engine.settle()
+    await talking.finish(engine, who, which, how)
+
+
+BRANCHED: tuple[Step, ...] = (
+    speak,
+    keeping.note,
+    keeping.fork,
+    keeping.rewind,
+)
+"""With few others beside them, one log is forked and rewound again and again, and goes on."""
+
+
 class WholeMachine(EngineMachine):
     """Every step that there is."""
 
@@ -122,9 +139,20 @@ class PacedMachine(EngineMachine):
         self.step(talking.send_plainly, 1, 0, 0)
 
 
+class BranchedMachine(EngineMachine):
+    """A session with a turn, and what comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for step in (keeping.create, speak):
+            self.step(step, 0, 0, 0)
+
+
 TestEngine = with_rules(WholeMachine, STEPS).TestCase
 TestEngine.settings = SETTINGS
 TestForgetfulEngine = with_rules(ForgetfulMachine, STEPS).TestCase
 TestForgetfulEngine.settings = SETTINGS
 TestPacedEngine = with_rules(PacedMachine, PACED).TestCase
 TestPacedEngine.settings = SETTINGS
+TestBranchedEngine = with_rules(BranchedMachine, BRANCHED).TestCase
+TestBranchedEngine.settings = settings(SETTINGS, max_examples=150 if LONG else 20)
