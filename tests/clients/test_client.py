@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -30,6 +32,7 @@ from tertulia import (
     TurnAborted,
     TurnFailed,
     limits,
+    process,
 )
 from tests.clients.conftest import BOUND_S, Counted, Model, Served, listening_port, wait_until_gone
 
@@ -390,6 +393,65 @@ def test_a_client_that_is_dropped_leaves_no_process(home: Path, counted: Counted
     del client
     gc.collect()
     wait_until_gone(counted.pids[0])
+
+
+def descriptors() -> set[tuple[int, str]]:
+    """The pipes and sockets that are open."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith(("pipe:", "socket:")):
+                found.add((int(name), target))
+    return found
+
+
+@pytest.mark.parametrize("ending", ["", "killed", "over"])
+def test_a_client_that_is_dropped_leaves_nothing_in_its_process(
+    home: Path, counted: Counted, ending: str
+) -> None:
+    gc.collect()
+    before, running = descriptors(), set(process._RUNNING)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        client = Client.spawn(home=home, command=counted.command)
+        events = client.create_session().events()
+        assert client._link is not None
+        reader = client._link._reader
+        if ending:
+            os.kill(counted.pids[0], signal.SIGKILL)
+        if ending == "over":
+            reader.join(BOUND_S)
+        del client, events
+        gc.collect()
+        reader.join(BOUND_S)
+        assert not reader.is_alive()
+        del reader
+        gc.collect()
+    assert descriptors() == before
+    assert running == process._RUNNING
+    with pytest.raises(ChildProcessError):
+        os.waitpid(counted.pids[0], os.WNOHANG)
+    assert [each.message for each in warned] == []
+
+
+def test_a_shared_daemons_client_that_is_dropped_leaves_nothing(served: Served) -> None:
+    gc.collect()
+    before = descriptors()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        client = Client.connect(served.address)
+        client.start()
+        assert client._link is not None
+        reader = client._link._reader
+        del client
+        gc.collect()
+        reader.join(BOUND_S)
+        assert not reader.is_alive()
+        del reader
+        gc.collect()
+    assert descriptors() == before
+    assert [each.message for each in warned] == []
 
 
 def test_a_program_that_is_not_there_is_a_clear_error() -> None:

@@ -101,7 +101,7 @@ class Client(Library):
                 raise ConnectionLost("The client was closed.")
             if self._link is None:
                 self._link = self._open_link()
-                self._hang_up = weakref.finalize(self, self._link.stream.hang_up)
+                self._hang_up = weakref.finalize(self, self._link.abandon)
             return self._link
 
     def reconnect(self) -> None:

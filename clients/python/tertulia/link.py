@@ -47,7 +47,7 @@ class Stream(Protocol):
         """End it from this side; a `read` that waits returns. Bounded, idempotent."""
 
     def release(self) -> None:
-        """Free what is left, once the reader is gone."""
+        """Free what is left, once nobody reads any more. At once, idempotent."""
 
 
 class EventQueue:
@@ -97,6 +97,8 @@ class Link:
         self._core = Core()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self._abandoned = False
+        self._is_read = True
         self._reader = threading.Thread(target=self._read, name="tertulia reader", daemon=True)
         self._reader.start()
 
@@ -146,6 +148,14 @@ class Link:
             self.stream.end()
             self._reader.join(timeout=limits.THREAD_JOIN_S)
         if not self._reader.is_alive():
+            self.stream.release()
+
+    def abandon(self) -> None:
+        """Hang up, and leave the rest of `close` to the reader. At once, in any thread, whatever
+        that one holds."""
+        self._abandoned = True
+        self.stream.hang_up()
+        if not self._is_read:  # it was gone before
             self.stream.release()
 
     def _ask(self, method: str, ask: Callable[[], Future[Any]], timeout: float | None) -> Any:
@@ -218,6 +228,10 @@ class Link:
             self._lose(self.stream.reason())
         finally:  # whatever happened: nobody may wait for a reader that is gone
             self._lose(ConnectionLost("The connection's reader failed."))
+            self._is_read = False  # before the look: one of the two sees the other
+            if self._abandoned:
+                self.stream.end()
+                self.stream.release()
 
     def _lose(self, error: Exception) -> None:
         with self._lock:

@@ -117,10 +117,13 @@ class DaemonProcess:
         return True
 
     def release(self) -> None:
-        """Close the reading ends, once nobody reads them any more."""
+        """Close the reading ends, once nobody reads them any more, and forget a process that has
+        ended."""
         for pipe in (self._popen.stdout, self._popen.stderr):
             if pipe is not None and not (pipe is self._popen.stderr and self._drain.is_alive()):
                 pipe.close()
+        if self._popen.poll() is not None:
+            _RUNNING.discard(self)
 
 
 @atexit.register
