@@ -148,7 +148,7 @@ import os, sys
 from tertulia import Client, TertuliaError
 client = Client.connect(sys.argv[1], "") if sys.argv[1] else Client.spawn()
 with client, client.create_session("s") as session:
-    events = session.events()
+    events, turn = session.events(), session.stream("[[fake-n1]]")
     child = os.fork()
     if child == 0:
         {then}
@@ -156,11 +156,14 @@ with client, client.create_session("s") as session:
     _, status = os.waitpid(child, 0)
     print(client.ping("x"), client.closed, os.waitstatus_to_exitcode(status))
     session.log("a note")
-    print(next(events).data["message"])
+    print(next(event.data["message"] for event in events if event.type == "session.info"))
+    print([event.type for event in turn][-1])
 print(client.closed)
 """
 REFUSED = """
-        for use in (client.ping, client.start, client.reconnect, session.messages, session.events):
+        old = lambda: next(events), lambda: next(turn)
+        new = client.ping, client.start, client.reconnect, session.messages, session.events
+        for use in (*old, *new):
             try:
                 use()
             except TertuliaError as error:
@@ -183,7 +186,7 @@ def test_a_fork_leaves_its_parent_the_connection(served: Served, then: str, shar
         timeout=BOUND_S,
         check=False,
     )
-    assert ran.stdout == "pong: x False 3\na note\nTrue\n", ran.stderr
+    assert ran.stdout == "pong: x False 3\na note\nsession.idle\nTrue\n", ran.stderr
     assert ran.returncode == 0, ran.stderr
 
 

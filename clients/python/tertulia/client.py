@@ -21,7 +21,7 @@ from tertulia.attachments import Hold
 from tertulia.calls import Call
 from tertulia.errors import ConnectionLost, RpcError, TertuliaError
 from tertulia.library import Library
-from tertulia.link import EventQueue, Link
+from tertulia.link import EventQueue, Link, in_a_fork
 from tertulia.params import Path
 from tertulia.process import DaemonProcess
 from tertulia.records import Model
@@ -147,10 +147,7 @@ class Client(Library):
 
     def _refuse_in_fork(self) -> None:
         if self._is_inherited:
-            raise TertuliaError(
-                "This process is a fork of the one that opened the connection, which would miss"
-                " the answers: make a client of its own here."
-            )
+            raise in_a_fork()
 
     def _given_up(self) -> Link | None:
         """The link, which is the caller's to close now."""

@@ -50,10 +50,19 @@ class Stream(Protocol):
         """Free what is left, once nobody reads any more. At once, idempotent."""
 
 
+def in_a_fork() -> TertuliaError:
+    """For who goes on in a fork with what its parent has opened."""
+    return TertuliaError(
+        "This process is a fork of the one that opened the connection, which would miss the"
+        " answers: make a client of its own here."
+    )
+
+
 class EventQueue:
-    """A feed that threads can wait on. Every reader of it sees its end."""
+    """A feed that threads can wait on. Every reader of it sees its end; none is in a fork."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._queue: queue.SimpleQueue[Event | Exception | None] = queue.SimpleQueue()
         self._ended = False
         self._error: Exception | None = None
@@ -78,7 +87,10 @@ class EventQueue:
             raise again(self._error)
 
     def take(self, timeout: float | None = None) -> Event | None:
-        """The next event, None at a clean end. Raises the end's error, or `queue.Empty`."""
+        """The next event, None at a clean end. Raises the end's error, `queue.Empty`, or in a fork
+        a `TertuliaError`."""
+        if os.getpid() != self._owner:
+            raise in_a_fork()
         item = self._queue.get(timeout=timeout)
         if isinstance(item, Event):
             return item
