@@ -1,7 +1,8 @@
 """A client of `tertuliad`: blocking (`Client`) and async (`AsyncClient`), over one pure core.
 
 A name's module is imported when the name is asked for: nobody pays for an event loop without need,
-and the command can be interrupted quietly from its first moment on.
+and the command is soon where it can be interrupted quietly, in `cli.main`. One that is interrupted
+before, while Python itself starts, ends with Python's own words.
 """
 
 from __future__ import annotations
