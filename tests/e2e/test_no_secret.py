@@ -115,3 +115,17 @@ def test_what_one_client_gave_for_one_session_is_used_for_that_session_alone(
         assert keys == ["Bearer key-of-mine", "Bearer key-of-theirs"]
         error = wire.refused("session.create", model="fake")
         assert error.data["kind"] == "model_unavailable"
+
+
+def test_a_fork_is_answered_with_the_key_of_its_source(home: Path, model: ModelThread) -> None:
+    with stdio_daemon(home, "--turn-retries", "0") as daemon:
+        wire = daemon.wire
+        session = wire.create(model.provider(f"{MARK}-key"))
+        wire.turn(session, "[[say:one]]")
+        fork = wire.call("sessions.fork", sessionId=session)["sessionId"]
+        wire.call("session.delete", sessionId=session)
+        wire.call("session.resume", sessionId=fork)
+        assert said(wire.turn(fork, "[[say:two]]")) == ["two"]
+        sent = [chat.headers["authorization"] for chat in model.chats]
+        assert sent == [f"Bearer {MARK}-key"] * 2
+        check(daemon, home)
