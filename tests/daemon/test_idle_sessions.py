@@ -125,8 +125,10 @@ async def test_whoever_waits_for_a_paused_message_is_answered_when_it_had_its_tu
         asked = await client.ask("session.sendAndWait", {"sessionId": "s", "prompt": "hello"})
         await client.request("session.name.get", {"sessionId": "s"})  # the message is accepted
         await left_memory(room, 1)
+        room.sessions._live["s"].used_s = 0.0
+        room.sessions.let_go_idle()
         room.sessions.let_go()
-        assert room.sessions.in_memory == 1, "somebody waits for it"
+        assert list(room.sessions._live) == ["s"], "somebody waits for it"
         await client.request("session.queue.setDrainPaused", {"sessionId": "s", "paused": False})
         answer = await client.answer(asked)
         assert answer["result"]["response"]["data"]["content"] == "answer 1 to hello"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -49,6 +50,27 @@ async def test_bytes_come_as_they_were_written(standard: Pipes) -> None:
         assert await stream.receive(2) == b"o"
         await stream.send(b"answer")
     assert os.read(standard.from_stdout, 100) == b"answer"
+    await stream.aclose()
+
+
+async def test_a_read_that_fails_is_the_end_of_input(
+    standard: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does a terminal's, to a process in the background that nobody is in charge of."""
+    stream = StdioStream(standard.stdin, standard.stdout)
+    with anyio.fail_after(20):
+        os.write(standard.to_stdin, b"one")
+        assert await stream.receive() == b"one"
+
+        def gone(fd: int, size: int) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "read", gone)
+        os.write(standard.to_stdin, b"what nobody can read")
+        for _ in range(2):
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+    monkeypatch.undo()
     await stream.aclose()
 
 

@@ -41,6 +41,15 @@ def files_left(daemon: DaemonProcess, spare: int) -> Iterator[None]:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_a_low_limit_of_files_is_raised_as_far_as_the_system_allows(home: Path) -> None:
+    low = ("sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh", str(TERTULIAD))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard > 64
+    with stdio_daemon(home, program=low) as daemon:
+        daemon.wire.call("status.get")  # greeted it may be before it has started
+        assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
 def test_a_start_with_too_few_files_says_so(home: Path) -> None:
     with DaemonProcess(home, "--port", "0", program=TOO_FEW) as daemon:
         assert daemon.wait() == 1

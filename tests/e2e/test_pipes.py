@@ -97,7 +97,8 @@ def test_a_daemon_whose_answers_nobody_reads_ends_with_its_pipe(home: Path) -> N
 
 
 def test_a_terminal_that_is_gone_ends_a_daemon_on_stdio(home: Path) -> None:
-    """Reading from it fails then, with EIO; there is no end of file."""
+    """Its other end is closed: the kernel gives an end of file. Where reading fails (EIO), see
+    `tests/daemon/test_stdio.py`."""
     master, terminal = pty.openpty()
     tty.setraw(terminal)
     with DaemonProcess(home, *SDK_FLAGS, "--stdio", stdin=terminal) as daemon:
