@@ -17,11 +17,13 @@ from tertulia_protocol.errors import Overloaded
 from tertulia_protocol.provider_config import ProviderConfig
 from tertuliad import limits
 from tertuliad.providers.base import Image, Message, ProviderFailed, RichMessage, ToolCall
+from tertuliad.sessions import facts
 from tertuliad.sessions.decide import answering, sending, turns
 from tertuliad.sessions.decide import settings as changes
 from tertuliad.sessions.decide.answering import Progress
+from tertuliad.sessions.decide.rewinding import Cut, rewind
 from tertuliad.sessions.history import NOT_RUN
-from tertuliad.sessions.state import SessionState, fold, title_of
+from tertuliad.sessions.state import OpenTurn, SessionState, apply, fold, title_of
 from tertuliad.store.base import Record
 from tests.support.session_on_paper import SessionOnPaper, message, outcome, stored, types
 
@@ -393,3 +395,74 @@ def test_a_full_queue_refuses_the_next_message_and_keeps_its_own(
     assert "session.idle" in refused.value.message
     assert [item.message_id for item in paper.state.pending] == ["m1", "m2"]
     assert paper.folded() == paper.state
+
+
+# What a fork and a rewind make of each member
+
+FILLED: dict[str, Any] = {
+    "id": "s",
+    "created_ms": 1,
+    "seq": 9,
+    "last_event_id": "e9",
+    "shown_events": 7,
+    "config": SessionConfig(model="m"),
+    "name": "chosen",
+    "auto_name": "made",
+    "first_words": "hello",
+    "metadata": {"k": 1},
+    "archived": True,
+    "parent": "p",
+    "history": [Message("user", "hello")],
+    "said_chars": 5,
+    "messages": 1,
+    "pending": [facts.MessageQueued("m2", "waits")],
+    "paused": True,
+    "keys": {"k": "m1"},
+    "turn": OpenTurn("t", "m1", "m"),
+    "turns": 3,
+    "inherited_turns": 2,
+    "last_message_id": "m1",
+    "usage": {"m": facts.Totals(calls=1)},
+    "last_usage": (1, 2),
+}
+OF_THE_LOG = {"seq", "last_event_id", "shown_events", "history", "said_chars", "messages"}
+"""What is counted anew when less of the log is folded."""
+ENDED_BY_A_REWIND = {"turn"}
+ITS_OWN = {"id", "created_ms"}
+TAKEN_BY_A_FORK = {"config", "auto_name", "first_words", "turns", "last_message_id"}
+
+
+def filled(**other: Any) -> SessionState:
+    return SessionState(**{**FILLED, **other})
+
+
+def test_every_member_of_a_state_is_filled_here() -> None:
+    bare = SessionState(id="", created_ms=0)
+    assert list(FILLED) == list(SessionState.__struct_fields__)
+    assert [name for name, value in FILLED.items() if getattr(bare, name) == value] == []
+
+
+def test_a_rewind_carries_all_that_is_not_counted_anew() -> None:
+    carried = set(facts.Carried.__struct_fields__)
+    derived = OF_THE_LOG | ENDED_BY_A_REWIND | ITS_OWN | {"last_message_id"}
+    assert carried | derived == set(FILLED)
+    assert not carried & derived
+    state = filled(turn=None)
+    cut = Cut(head=9, kept=4, removed=3, first_words=FILLED["first_words"], cut_turn=None)
+    told = rewind(state, "e5", cut, None).drafts[0].data
+    assert isinstance(told, facts.Rewound)
+    assert {name: getattr(told.carried, name) for name in carried} == {
+        name: FILLED[name] for name in carried
+    }
+    earlier = SessionState(id="s", created_ms=1, seq=4)
+    apply(earlier, 10, facts.INTERNAL[facts.Rewound], "e10", told)
+    assert {name for name in carried if getattr(earlier, name) != FILLED[name]} == set()
+
+
+def test_a_fork_resets_all_that_it_does_not_take_along() -> None:
+    state = filled()
+    apply(state, FILLED["seq"], facts.INTERNAL[facts.Forked], "e10", facts.Forked("source", 9))
+    reset = {name for name, value in FILLED.items() if getattr(state, name) != value}
+    kept = OF_THE_LOG | ITS_OWN | TAKEN_BY_A_FORK
+    assert reset | kept == set(FILLED)
+    assert not reset & kept
