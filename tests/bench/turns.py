@@ -120,10 +120,41 @@ async def abort(bench: Bench) -> Numbers:
     }
 
 
+STEPS = {
+    "first": ("fake-hang", 0),
+    "flood": ("fake-n20000-d0", 1),
+    "tool": ("fake-toollook-stall1", 1),
+}
+"""What the model does, and how many deltas have come when it is given up."""
+
+
+async def aborts(bench: Bench) -> Numbers:
+    """An answer given up at the other steps of its turn, and a message that waits, taken back."""
+    numbers: Numbers = {}
+    async with bench.started() as driven:
+        session = await driven.create()
+        for name, (script, deltas) in STEPS.items():
+            each = []
+            for _ in range(bench.sizes.aborts):
+                turn = await driven.begin(session, script)
+                await driven.seen(turn, deltas)
+                each.append(await timed(driven.request("session.abort", sessionId=session)))
+                await driven.finish(turn, may_fail=True)
+            numbers[f"aborts.{name}"] = quantile(each, 0.99)
+        await driven.begin(session, "fake-hang")
+        each = []
+        for _ in range(bench.sizes.aborts):
+            sent = await driven.request("session.send", sessionId=session, prompt="[[fake-hang]]")
+            taken = {"sessionId": session, "messageId": sent["messageId"]}
+            each.append(await timed(driven.request("session.abort", **taken)))
+    return numbers | {"aborts.waiting": quantile(each, 0.99)}
+
+
 TURNS = {
     "turn": Section(turn),
     "stream": Section(stream),
     "conc": Section(conc),
     "crowd": Section(crowd),
     "abort": Section(abort),
+    "aborts": Section(aborts, long=True),
 }

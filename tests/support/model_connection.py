@@ -92,8 +92,8 @@ class Streaming:
             owed = min(owed, int((now + EARLY_S - self.start) / self.period) + 1)
         while (events := self._take(owed)) and self.next < owed:
             self._send(events)
-            if self.connection.paused:
-                return None  # `resume_writing` calls again
+            if self.connection.paused or self.connection.transport.is_closing():
+                return None  # `resume_writing` calls again, where somebody still reads
         due = self.start + self.next * self.period
         if self.next < self.limit or (self.period and due > now + EARLY_S):
             self._send(events)
