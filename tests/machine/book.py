@@ -65,7 +65,8 @@ class Message:
 
 @dataclass
 class Turn:
-    """`orphan`: the process that ran it is gone. `history` is what the model has to read."""
+    """`orphan`: the process that ran it is gone; `imported`: it came with a document, and what
+    waits behind it waits for a client. `history` is what the model has to read."""
 
     message: Message
     history: list[tuple[str, str]]
@@ -73,6 +74,7 @@ class Turn:
     reasoning: str = ""
     started: bool = False
     orphan: bool = False
+    imported: bool = False
 
 
 @dataclass

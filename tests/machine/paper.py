@@ -84,7 +84,7 @@ class Paper(Written):
             for e in paper.log
         ]
         if paper.turn is not None:
-            paper.turn.orphan = True
+            paper.turn.orphan = paper.turn.imported = True
         if session != self.id:
             paper.inherited_turns, paper.calls = paper.kept.turns, 0
             paper._store("tertulia.copied")
@@ -97,7 +97,7 @@ class Paper(Written):
     def touch(self) -> None:
         """Whatever is asked of a session first ends a turn that nobody runs."""
         if self.turn is not None and self.turn.orphan:
-            self._end("turn_lost")
+            self._end("turn_lost", go_on=not self.turn.imported)
             self._committed(aside=True)
 
     def go_on(self) -> None:
