@@ -286,7 +286,9 @@ class Hub:
         `failed`: its turn has, and it is kept back for a moment. The session was made at
         `created_ms`; 0: that is not known."""
         room = self._rooms.get(session_id)
-        if room is None or 0 != room.created_ms != created_ms != 0:
+        if room is None:
+            return
+        if room.created_ms != created_ms and 0 not in (room.created_ms, created_ms):
             return
         room.head = max(seq, room.head)
         if seq > before:

@@ -141,7 +141,7 @@ class Sessions:
     def told(self, session_id: str) -> int:
         """The last stored seq that was published here, or read, of a session in memory."""
         session = self._live.get(session_id)
-        return 0 if session is None else session.told
+        return 0 if session is None else session.known.head
 
     def answers(self, session_id: str) -> bool:
         """Whether pieces of an answer were told in the turn that runs here."""

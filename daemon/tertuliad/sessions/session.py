@@ -62,7 +62,7 @@ class Command(msgspec.Struct):
 
     def decided(self, state: SessionState) -> Decision:
         """Raises `SessionNotFound` where it is for another session."""
-        if 0 != self.created_ms != state.created_ms:
+        if self.created_ms not in (0, state.created_ms):
             raise SessionNotFound.of(state.id)
         return self.decide(state)
 
@@ -154,11 +154,6 @@ class Session:
         """0: it is not known yet."""
         known = self._state or self._stored
         return 0 if known is None else known.created_ms
-
-    @property
-    def told(self) -> int:
-        """The last stored seq that was published here, or read."""
-        return self._telling.seq
 
     @property
     def known(self) -> Known:
