@@ -19,6 +19,7 @@ from tertulia import (
     AsyncSession,
     ConnectionLost,
     DaemonFailed,
+    SessionDeleted,
     SessionNotFound,
     Timeout,
     TurnAborted,
@@ -76,6 +77,15 @@ async def test_an_aborted_turn_ends(home: Path) -> None:
             async for event in session.stream("[[fake-n100000-d20]]"):
                 if event.type == "assistant.message_delta":
                     await session.abort()
+
+
+async def test_a_turn_whose_session_is_deleted_says_so(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session()
+        with pytest.raises(SessionDeleted, match="deleted"), anyio.fail_after(BOUND_S):
+            async for event in session.stream("[[fake-n100000-d20]]"):
+                if event.type == "assistant.message_delta":
+                    await client.delete_session(session.id)
 
 
 async def test_neither_a_timeout_nor_a_cancellation_ends_a_turn(home: Path) -> None:

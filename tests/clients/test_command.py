@@ -513,6 +513,28 @@ def test_a_chat_whose_session_is_deleted_elsewhere_ends(served: Served) -> None:
     assert stderr == b"tertulia: This session was deleted by another client.\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("send", "s1", "[[fake-n100000-d20]]"), b"The session was deleted while its turn ran."),
+        (("chat", "s1"), b"This session was deleted by another client."),
+    ],
+)
+def test_a_session_that_is_deleted_while_its_answer_streams_is_told_so(
+    served: Served, command: tuple[str, ...], told: bytes
+) -> None:
+    with running(*command) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"[[fake-n100000-d20]]\n")
+        process.stdin.flush()
+        assert process.stdout.read(5)
+        ok("delete", "s1")
+        _, stderr = process.communicate(timeout=BOUND_S)
+    assert process.returncode == 1
+    assert stderr == b"tertulia: %s\n" % told
+
+
 def test_a_chat_that_nobody_sits_before_tells_by_its_exit_code_that_a_message_failed(
     begun: Path,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tertulia.errors import TurnAborted, TurnFailed
+from tertulia.errors import SessionDeleted, TurnAborted, TurnFailed
 from tertulia.records import Event
 from tertulia.turn import Turn
 
@@ -19,6 +19,7 @@ MINE = event("user.message", content="hi", messageId="m1")
 OTHER = event("user.message", content="yo", messageId="m2", delivery="queued")
 END = event("assistant.turn_end")
 IDLE = event("session.idle")
+ABORTED_IDLE = event("session.idle", aborted=True)
 
 
 def said(text: str) -> Event:
@@ -156,17 +157,21 @@ def test_an_error_that_is_not_the_turns_fails_nothing(more: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    "end",
+    ("end", "error"),
     [
-        (event("abort", reason="user_initiated"), IDLE),
-        (event("session.idle", aborted=True),),
+        ((event("abort", reason="user_initiated"), IDLE), TurnAborted),
+        ((event("abort", reason="user_initiated"), ABORTED_IDLE), TurnAborted),
+        ((ABORTED_IDLE,), SessionDeleted),
     ],
 )
-def test_an_aborted_turn_says_so_and_keeps_what_was_said(end: tuple[Event, ...]) -> None:
+def test_an_aborted_turn_says_why_and_keeps_what_was_said(
+    end: tuple[Event, ...], error: type[TurnAborted]
+) -> None:
     delta = event("assistant.message_delta", messageId="a", deltaContent="half an ")
     turn, _ = played(MINE, delta, *end)
     with pytest.raises(TurnAborted) as raised:
         turn.answer()
+    assert type(raised.value) is error
     assert raised.value.text == "half an "
 
 

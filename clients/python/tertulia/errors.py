@@ -7,7 +7,7 @@ requests, rebuilt from the wire by `rpc_error`. No error's text or repr holds a 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from tertulia_protocol.errors import (
     Draining,
@@ -42,6 +42,7 @@ __all__ = [
     "Overloaded",
     "RpcError",
     "SeqMoved",
+    "SessionDeleted",
     "SessionExists",
     "SessionNotFound",
     "StoreFailed",
@@ -116,8 +117,16 @@ class TurnAborted(TertuliaError):
     """A turn was ended by `abort`. `text` is what the model had said until then."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__("The turn was aborted.")
+        super().__init__(self._TOLD)
         self.text = text
+
+    _TOLD: ClassVar[str] = "The turn was aborted."
+
+
+class SessionDeleted(TurnAborted):
+    """A turn ended because its session was deleted meanwhile, by whoever."""
+
+    _TOLD = "The session was deleted while its turn ran."
 
 
 class MessageRemoved(TertuliaError):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
 
-from tertulia.errors import MessageRemoved, RpcError, TertuliaError, TurnAborted
+from tertulia.errors import MessageRemoved, RpcError, SessionDeleted, TertuliaError, TurnAborted
 
 PROGRESS_S = 0.25  # between two steps of the progress line
 
@@ -160,6 +160,8 @@ def stopping() -> Iterator[Stopper]:
     before = signal.signal(signal.SIGINT, handle)
     try:
         yield stopper
+    except SessionDeleted:
+        raise
     except TurnAborted as error:
         raise Stopped(error.text) if stopper.asked else error from None
     except MessageRemoved as error:

@@ -4,7 +4,8 @@ A turn begins with the `user.message` that carries the id `session.send` answere
 before belongs to somebody else's turn. It ends with the `session.idle` behind its
 `assistant.turn_end`, its failure or its abort: another one is late. Where more messages are queued
 there is no idle between them, and the next turn's `user.message` ends this one. The last
-`assistant.message` is the answer; `session.error` makes the turn fail where it names its message:
+`assistant.message` is the answer; an idle that says it was aborted, without an `abort` before it,
+is the session's deletion; `session.error` makes the turn fail where it names its message:
 others are lines that clients wrote.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from tertulia.errors import MessageRemoved, TurnAborted, TurnFailed
+from tertulia.errors import MessageRemoved, SessionDeleted, TurnAborted, TurnFailed
 from tertulia.records import Answer, Event, LogPage, Waiting
 
 BEGINNINGS = ("user.message",)
@@ -47,6 +48,7 @@ class Turn:
         self._text: str | None = None
         self._model: str | None = None
         self._aborted = False
+        self._cut_off = False
         self._failure: TurnFailed | None = None
 
     def take(self, event: Event) -> bool:
@@ -81,9 +83,11 @@ class Turn:
         return any(self._begins_with(event) for event in events)
 
     def answer(self) -> Answer:
-        """What the turn came to, once it is over. Raises `TurnAborted` or `TurnFailed`."""
-        if self._aborted:
-            raise TurnAborted(self._text or "".join(self._partial))
+        """What the turn came to, once it is over. Raises `TurnAborted`, `SessionDeleted` or
+        `TurnFailed`."""
+        if self._aborted or self._cut_off:
+            said = self._text or "".join(self._partial)
+            raise SessionDeleted(said) if self._cut_off else TurnAborted(said)
         if self._failure is not None:
             raise self._failure
         return Answer(self._text or "", tuple(self._events), self.message_id, self._model)
@@ -145,7 +149,7 @@ class Turn:
             case "assistant.turn_end":
                 self._said_all = True
             case "session.idle":
-                self._aborted = self._aborted or bool(event.data.get("aborted"))
+                self._cut_off = bool(event.data.get("aborted")) and not self._aborted
                 self.over = True
 
     def _is_failed_by(self, error: Event) -> bool:
