@@ -159,6 +159,15 @@ def test_what_only_reads_or_changes_makes_no_home(tmp_path: Path, arguments: lis
     assert not typo.exists()
 
 
+def test_options_may_stand_between_words(home: Path) -> None:
+    ok("send", "s1", "--json", "[[say:one]]")
+    assert json.loads(ok("metadata", "s1", "--json", "ticket=7", "--home", str(home), "done=true"))
+    assert json.loads(ok("metadata", "s1", "--json"))["metadata"] == {"ticket": 7, "done": True}
+    ok("send", "s2", "[[say:two]]")
+    assert json.loads(ok("delete", "s1", "--json", "s2"))["deleted"] == ["s1", "s2"]
+    assert run("delete", "s1", "--jsno", "s2").stderr.endswith("arguments: --jsno\n")
+
+
 def test_a_folder_of_other_things_does_not_become_a_home_by_a_list(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     done = run("list", "--home", str(tmp_path / "letters"))

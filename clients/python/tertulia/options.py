@@ -116,7 +116,9 @@ def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_Command
+    )
 
     def add(name: str, where: str, summary: str) -> _Parser:
         made = commands.add_parser(
@@ -428,10 +430,10 @@ def _member(text: str) -> tuple[str, str | bool | int | float | None]:
     return name, _plain(value) if value else None
 
 
-def _common(hidden: Sequence[str] = ()) -> _Parser:
+def _common(hidden: Sequence[str] = ()) -> _Command:
     """The options that may stand before and after the subcommand; absent ones leave no default,
     which would undo what stood before it. The help passes over those in `hidden`."""
-    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Command(add_help=False, argument_default=argparse.SUPPRESS)
 
     def add(name: str, text: str, **how: Any) -> None:
         common.add_argument(f"--{name}", help=argparse.SUPPRESS if name in hidden else text, **how)
@@ -454,6 +456,21 @@ class _Parser(argparse.ArgumentParser):
         elif self.prog == "tertulia send" and not message.startswith("argument --"):
             message += SEND_HINT
         super().error(message)
+
+
+class _Command(_Parser):
+    """Takes options between its words as well, up to a `--`."""
+
+    _in_passes = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._in_passes or "--" in args:
+            return super().parse_known_args(args, namespace)
+        self._in_passes = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._in_passes = False
 
 
 def _nearest(word: str, choices: str) -> str:
