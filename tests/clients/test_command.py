@@ -165,7 +165,7 @@ def test_options_may_stand_between_words(home: Path) -> None:
     assert json.loads(ok("metadata", "s1", "--json"))["metadata"] == {"ticket": 7, "done": True}
     ok("send", "s2", "[[say:two]]")
     assert json.loads(ok("delete", "s1", "--json", "s2"))["deleted"] == ["s1", "s2"]
-    assert run("delete", "s1", "--jsno", "s2").stderr.endswith("arguments: --jsno\n")
+    assert "unrecognized arguments: --jsno" in run("delete", "s1", "--jsno", "s2").stderr
 
 
 def test_a_folder_of_other_things_does_not_become_a_home_by_a_list(tmp_path: Path) -> None:
