@@ -70,6 +70,21 @@ async def test_a_failed_turn_says_why_and_the_next_one_works(home: Path) -> None
         assert (await session.send_and_wait("[[say:fine]]", BOUND_S)).text == "fine"
 
 
+async def test_a_client_of_another_event_loop_is_refused(home: Path) -> None:
+    async with AsyncClient.spawn(home=home) as client:
+        session = await client.create_session()
+
+        async def there() -> None:
+            with pytest.raises(RuntimeError, match="another event loop"):
+                await session.send("Hello")
+            with pytest.raises(RuntimeError, match="another event loop"):
+                async with client:
+                    pass
+
+        await anyio.to_thread.run_sync(anyio.run, there)
+        assert await client.ping("here") == "pong: here"
+
+
 async def test_an_aborted_turn_ends(home: Path) -> None:
     async with AsyncClient.spawn(home=home) as client:
         session = await client.create_session()

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
+from anyio.lowlevel import current_token
 
 from tertulia import calls, launch, limits, params
 from tertulia.aio_library import AsyncLibrary
@@ -57,6 +58,8 @@ class AsyncClient(AsyncLibrary):
         self._starting = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._owner: int | None = None
+        self._loop: object = None
+        """The event loop in which the connection lives."""
         self._depth = 0
         self._guests: Counter[int] = Counter()
         """How often each other task is inside."""
@@ -104,6 +107,7 @@ class AsyncClient(AsyncLibrary):
         task = anyio.get_current_task().id
         if self._tasks is None:
             self._owner = task
+            self._loop = current_token()
             self._tasks = anyio.create_task_group()
             await self._tasks.__aenter__()
         if task == self._owner:
@@ -164,6 +168,8 @@ class AsyncClient(AsyncLibrary):
     async def _started(self) -> AsyncLink:
         if self._tasks is None:
             raise RuntimeError("Enter the client first: async with client.")
+        if current_token() != self._loop:
+            raise RuntimeError("The client lives in another event loop: make one for each.")
         async with self._starting:
             if self._link is None:
                 self._refuse_left()
