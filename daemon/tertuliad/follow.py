@@ -35,7 +35,7 @@ from tertulia_protocol.errors import SessionNotFound, TurnBusy
 from tertuliad import limits
 from tertuliad.askers import asking
 from tertuliad.sessions.facts import ends_turn, is_internal
-from tertuliad.sessions.sealed import event_frame, idle_frame
+from tertuliad.sessions.sealed import Published, event_frame, idle_frame
 from tertuliad.store.base import Known, NotThere, Range, Record, Store
 
 log = logging.getLogger(__name__)
@@ -265,38 +265,28 @@ class Hub:
         room = self._rooms.get(session_id)
         return () if room is None else room.followers
 
-    def publish(
-        self,
-        session_id: str,
-        frames: list[bytes],
-        before: int,
-        seq: int,
-        *,
-        created_ms: int = 0,
-        pieces: bool = False,
-        begins: bool = False,
-        idle: bytes | None = None,
-        failed: bool = False,
-    ) -> None:
-        """Give frames to all who keep up. `before` and `seq` are of the last stored event before
-        the frames, and of the last one before or in them. Without frames, what was stored is not
-        shown. Whoever has missed one of the `pieces` of an answer gets no more of them, but the
-        whole, until a turn `begins`: what clients join has no hole, whatever else is stored
-        meanwhile. `idle` is the one of the frames that says that the session is idle;
-        `failed`: its turn has, and it is kept back for a moment. The session was made at
-        `created_ms`; 0: that is not known."""
-        room = self._rooms.get(session_id)
+    def publish(self, told: Published) -> None:
+        """Give frames to all who keep up.
+
+        Whoever has missed one of the pieces of an answer gets no more of them, but the whole, until
+        a turn begins: what clients join has no hole, whatever else is stored meanwhile. The
+        `session.idle` behind a failure is kept back for a moment.
+        """
+        room = self._rooms.get(told.session_id)
         if room is None:
             return
-        if room.created_ms != created_ms and 0 not in (room.created_ms, created_ms):
+        if room.created_ms != told.created_ms and 0 not in (room.created_ms, told.created_ms):
             return
-        room.head = max(seq, room.head)
-        if seq > before:
+        frames, idle, seq = told.frames, told.idle, told.seq
+        stores = seq > told.before
+        if seq > room.head:
+            room.head = seq
+        if stores:
             room.elsewhere = False  # who stores something owns the log
-        if begins or idle is not None:
+        if told.begins or idle is not None:
             room.drop_idle()
-        if failed and idle is not None:
-            self._keep_back(session_id, room, idle)
+        if told.failed and idle is not None:
+            self._keep_back(told.session_id, room, idle)
             frames, idle = [frame for frame in frames if frame is not idle], None
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         for follower in room.followers:
@@ -304,22 +294,23 @@ class Hub:
                 self._catch_up(follower)
             elif follower.pace is not Pace.LIVE:
                 pass
-            elif follower.seq < before:
+            elif follower.seq < told.before:
                 # Another process has written to the log meanwhile; what is live here is dropped.
                 follower.owed = follower.owed or bool(frames)
                 self._catch_up(follower)
-            elif pieces and follower.missed:
+            elif told.pieces and follower.missed:
                 continue
             elif not frames or follower.offer(joined):
-                follower.seq = max(seq, follower.seq)
+                if seq > follower.seq:
+                    follower.seq = seq
                 follower.owed = follower.owed and idle is None
             if idle is not None and follower.pace is not Pace.LIVE:
                 follower.idle, follower.owed = idle, True
-            if pieces:
+            if told.pieces:
                 follower.missed = follower.pace is not Pace.LIVE
-            elif begins:
+            elif told.begins:
                 follower.missed = False
-            if seq > before:
+            if stores:
                 follower.tell_news()
 
     def _keep_back(self, session_id: str, room: _Room, idle: bytes) -> None:
@@ -328,7 +319,10 @@ class Hub:
     def _tell_kept_back(self, session_id: str, kept: _KeptBack) -> None:
         room = self._rooms.get(session_id)
         if room is not None and room.kept_back is kept:
-            self.publish(session_id, [kept.idle], room.head, room.head, idle=kept.idle)
+            head = room.head
+            self.publish(
+                Published(session_id, room.created_ms, [kept.idle], head, head, idle=kept.idle)
+            )
 
     def expect(self, session_id: str, put: Future[object]) -> None:
         """A message is on its way into the session; `put` is done once it is accepted, or is

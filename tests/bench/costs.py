@@ -26,7 +26,7 @@ from tertuliad.providers.openai_answer import StreamedAnswer
 from tertuliad.providers.openai_wire import encode_request
 from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decision, Draft
-from tertuliad.sessions.sealed import Sealed, event_frame, seal
+from tertuliad.sessions.sealed import Published, Sealed, event_frame, seal
 from tertuliad.sessions.state import SessionState, apply
 from tertuliad.store import sqlite
 from tertuliad.store.base import Append, Record, Row
@@ -94,7 +94,7 @@ def told() -> Iterator[tuple[str, float]]:
         body = event_frame("s", sealed[0].body)
 
         def publish(hub: Hub = hub, body: bytes = body) -> None:
-            hub.publish("s", [body], 0, 0)
+            hub.publish(Published("s", 0, [body], 0, 0))
 
         yield f"a frame is given to {followers} who follow", cost(publish, 2000 // followers)
 

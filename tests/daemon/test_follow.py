@@ -18,7 +18,7 @@ from tertuliad import limits
 from tertuliad.askers import NOBODY
 from tertuliad.follow import Hub
 from tertuliad.replies import Reply
-from tertuliad.sessions.sealed import event_frame
+from tertuliad.sessions.sealed import Published, event_frame
 from tertuliad.store.base import Range, Record, Store
 
 ROOM = "room"
@@ -124,13 +124,13 @@ class Desk:
         made = [_record(before + number + 1, kind) for number in range(count)]
         self.store.log += made
         frames = [event_frame(ROOM, record.body) for record in made]
-        self.hub.publish(ROOM, frames, before, before + count, begins=begins)
+        self.hub.publish(Published(ROOM, 0, frames, before, before + count, begins=begins))
 
     def live(self, kind: str = "assistant.message_delta") -> None:
         """Publish an event that is not stored."""
         seq = len(self.store.log)
         body = json.dumps({"id": "live", "type": kind, "ephemeral": True}).encode()
-        self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq)
+        self.hub.publish(Published(ROOM, 0, [event_frame(ROOM, body)], seq, seq))
 
     def end(self, name: str, *, failed: bool = False) -> None:
         """A turn ends; the live `session.idle` behind it is called so."""
@@ -139,13 +139,13 @@ class Desk:
         body = json.dumps({"id": name, "type": name, "ephemeral": True}).encode()
         idle = event_frame(ROOM, body)
         frames = [event_frame(ROOM, self.store.log[-1].body), idle]
-        self.hub.publish(ROOM, frames, seq - 1, seq, idle=idle, failed=failed)
+        self.hub.publish(Published(ROOM, 0, frames, seq - 1, seq, idle=idle, failed=failed))
 
     def piece(self, text: str) -> None:
         """A delta of an answer."""
         seq = len(self.store.log)
         body = json.dumps({"id": "live", "type": text, "ephemeral": True}).encode()
-        self.hub.publish(ROOM, [event_frame(ROOM, body)], seq, seq, pieces=True)
+        self.hub.publish(Published(ROOM, 0, [event_frame(ROOM, body)], seq, seq, pieces=True))
 
     def drained(self, outlet: Outlet) -> None:
         outlet.full, outlet.room_for = False, None
@@ -175,7 +175,7 @@ def test_what_was_read_before_it_was_published_is_not_told_again(
     desk.drained(outlet)
     desk.store.do_all()
     frames = [event_frame(ROOM, _record(seq).body) for seq in (4, 5)]
-    desk.hub.publish(ROOM, frames, 3, 5)
+    desk.hub.publish(Published(ROOM, 0, frames, 3, 5))
     desk.store.do_all()
     desk.stored()
     desk.store.do_all()
@@ -208,7 +208,7 @@ def test_news_that_come_late_do_not_have_the_log_told_again() -> None:
     outlet = desk.join()
     desk.stored(3)
     late = json.dumps({"id": "live", "type": IDLE, "ephemeral": True}).encode()
-    desk.hub.publish(ROOM, [event_frame(ROOM, late)], 1, 1)
+    desk.hub.publish(Published(ROOM, 0, [event_frame(ROOM, late)], 1, 1))
     desk.stored()
     desk.store.do_all()
     assert outlet.seen == [*names(1, 3), IDLE, "e4"]
@@ -519,7 +519,7 @@ def _act(desk: Desk, outlets: list[Outlet], step: str, number: int) -> Any:
         case "internal":
             seq = len(desk.store.log) + 1
             desk.store.log.append(_record(seq, "tertulia.named"))
-            desk.hub.publish(ROOM, [], seq - 1, seq)
+            desk.hub.publish(Published(ROOM, 0, [], seq - 1, seq))
         case "elsewhere":
             desk.store.log.append(_record(len(desk.store.log) + 1))
         case "heard":

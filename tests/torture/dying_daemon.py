@@ -40,6 +40,7 @@ from tertuliad.follow import Hub
 from tertuliad.models import Models
 from tertuliad.providers.openai_answer import ToolCalls
 from tertuliad.sessions.registry import Sessions
+from tertuliad.sessions.sealed import Published
 from tertuliad.store.base import Append
 from tertuliad.store.sqlite import SqliteStore
 
@@ -131,19 +132,12 @@ def watch(death: Death) -> None:
 def _around_publish(death: Death) -> None:
     original = Hub.publish
 
-    def publish(
-        hub: Hub,
-        session_id: str,
-        frames: list[bytes],
-        before: int,
-        seq: int,
-        **what: Any,
-    ) -> None:
-        joined = b"".join(frames)
+    def publish(hub: Hub, told: Published) -> None:
+        joined = b"".join(told.frames)
         shown = [event for event in EVENTS if f'"type":"{event}"'.encode() in joined]
         for event in shown:
             death.at(f"{event}.asked")
-        original(hub, session_id, frames, before, seq, **what)
+        original(hub, told)
         for event in shown:
             death.at(f"{event}.told")
 

@@ -33,6 +33,27 @@ class Sealed(msgspec.Struct, frozen=True, gc=False):
     shown: bool
 
 
+class Published(msgspec.Struct, frozen=True, gc=False):
+    """Frames for whoever follows a session: the one that was made at `created_ms`, 0 where that is
+    not known. `before` is the last stored seq before the frames, `seq` the last one before or in
+    them; without frames only the seq moves on.
+
+    `pieces`: the frames are parts of an answer that will be told whole. `begins`: a turn begins in
+    them. `idle`: the one of them that says that the session is idle. `failed`: the turn that they
+    end has failed.
+    """
+
+    session_id: str
+    created_ms: int
+    frames: list[bytes]
+    before: int
+    seq: int
+    pieces: bool = False
+    begins: bool = False
+    idle: bytes | None = None
+    failed: bool = False
+
+
 def seal(
     state: SessionState, drafts: tuple[Draft, ...], at_ms: int, behind: str | None = None
 ) -> list[Sealed]:

@@ -13,7 +13,7 @@ from tertulia_protocol.errors import StoreFailed
 from tertuliad.clock import now_ms
 from tertuliad.sessions.decide import Draft
 from tertuliad.sessions.decide.turns import LOST
-from tertuliad.sessions.sealed import Sealed, event_frames, seal
+from tertuliad.sessions.sealed import Published, Sealed, event_frames, seal
 from tertuliad.sessions.state import SessionState
 from tertuliad.sessions.waits import Waits
 from tertuliad.sessions.world import World
@@ -63,24 +63,26 @@ class Telling:
             before = next((item.seq - 1 for item in sealed if item.seq), state.seq)
             kinds = {item.type for item in sealed}
             self._world.publish(
-                state.id,
-                frames,
-                before,
-                state.seq,
-                created_ms=state.created_ms,
-                pieces=kinds <= _PIECES,
-                begins=_BEGIN in kinds,
-                idle=_idle(shown, frames) if _IDLE in kinds else None,
-                failed=_ERROR in kinds and not self._world.draining(),
+                Published(
+                    state.id,
+                    state.created_ms,
+                    frames,
+                    before,
+                    state.seq,
+                    pieces=kinds <= _PIECES,
+                    begins=_BEGIN in kinds,
+                    idle=_idle(shown, frames) if _IDLE in kinds else None,
+                    failed=_ERROR in kinds and not self._world.draining(),
+                )
             )
 
     def pieces(self, state: SessionState, drafts: tuple[Draft, ...]) -> None:
         """Parts of an answer that is told whole later, all of them live only."""
         if drafts:
             bodies = [item.body for item in seal(state, drafts, now_ms())]
-            frames = event_frames(state.id, bodies)
+            frames, seq = event_frames(state.id, bodies), state.seq
             self._world.publish(
-                state.id, frames, state.seq, state.seq, created_ms=state.created_ms, pieces=True
+                Published(state.id, state.created_ms, frames, seq, seq, pieces=True)
             )
 
     def live(self, state: SessionState, *data: events.EventData) -> None:

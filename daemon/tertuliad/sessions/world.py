@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,30 +17,9 @@ from tertuliad.store.base import Row, Store
 from tertuliad.store.owners import Owners
 
 if TYPE_CHECKING:
+    from tertuliad.sessions.sealed import Published
     from tertuliad.sessions.state import SessionState
     from tertuliad.tasks import Spawn
-
-
-class Publish(Protocol):
-    """Give frames to whoever follows the session; `before` and `seq` are of the last stored event
-    before them, and of the last one before or in them. No frames: only the seq moves on. `pieces`:
-    they are of what will be told whole; `begins`: a turn does; `idle`: the one of them that says
-    that the session is; `failed`: its turn has. The session was made at `created_ms`: who follows
-    an earlier one of its id is told nothing. Never waits."""
-
-    def __call__(
-        self,
-        session_id: str,
-        frames: list[bytes],
-        before: int,
-        seq: int,
-        *,
-        created_ms: int,
-        pieces: bool = False,
-        begins: bool = False,
-        idle: bytes | None = None,
-        failed: bool = False,
-    ) -> None: ...
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +28,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     owners: Owners
     resolve: Callable[[str | None, SessionProviders | None], Awaitable[Target]]
-    publish: Publish
+    publish: Callable[[Published], None]
+    """Tell whoever follows the session; never waits."""
     lifecycle: Callable[[LifecycleType, Row], None]
     """Tell every connection that the session was created or updated."""
     spawn: Spawn
