@@ -137,10 +137,10 @@ class _Room:
 
     __slots__ = ("created_ms", "elsewhere", "followers", "head", "kept_back")
 
-    def __init__(self, head: int, created_ms: int) -> None:
+    def __init__(self, told: Known) -> None:
         self.followers: tuple[Follower, ...] = ()
-        self.head = head
-        self.created_ms = created_ms
+        self.head = told.head
+        self.created_ms = told.created_ms
         self.elsewhere = False
         self.kept_back: _KeptBack | None = None
 
@@ -169,21 +169,17 @@ class Hub:
         """The last read of a log has failed, and that was said."""
 
     def attach(
-        self,
-        outlet: Outlet,
-        session_id: str,
-        seq: int,
-        *,
-        mid_answer: bool = False,
-        created_ms: int = 0,
+        self, outlet: Outlet, session_id: str, told: Known, *, mid_answer: bool = False
     ) -> None:
-        """Follow the session, which was made at `created_ms`, from behind `seq` on; the second time
-        there is nothing to do. `mid_answer`: pieces of an answer have been told already, which this
-        one has missed. The room of another session of its id has to be closed before."""
+        """Follow the session from behind what was `told` of it; the second time there is nothing to
+        do. `mid_answer`: pieces of an answer have been told already, which this one has missed. The
+        room of another session of its id has to be closed before."""
         followed = self._by_outlet.setdefault(outlet, {})
         if session_id not in followed:
-            follower = followed[session_id] = Follower(outlet, session_id, seq, missed=mid_answer)
-            room = self._rooms.setdefault(session_id, _Room(seq, created_ms))
+            follower = followed[session_id] = Follower(
+                outlet, session_id, told.head, missed=mid_answer
+            )
+            room = self._rooms.setdefault(session_id, _Room(told))
             room.followers = (*room.followers, follower)
 
     def detach(self, outlet: Outlet, session_id: str) -> bool:

@@ -29,7 +29,7 @@ from tertuliad.sessions.decide import Decision, Draft
 from tertuliad.sessions.sealed import Published, Sealed, event_frame, seal
 from tertuliad.sessions.state import SessionState, apply
 from tertuliad.store import sqlite
-from tertuliad.store.base import Append, Record, Row
+from tertuliad.store.base import Append, Known, Record, Row
 from tertuliad.store.durable import sync_file
 from tertuliad.store.log_file import LogFile
 from tertuliad.store.schema import open_database
@@ -90,7 +90,7 @@ def told() -> Iterator[tuple[str, float]]:
     for followers in (1, 10, 100):
         hub = Hub(None, lambda _: Reply())  # type: ignore[arg-type]
         for _ in range(followers):
-            hub.attach(_Outlet(), "s", 0)
+            hub.attach(_Outlet(), "s", Known(0))
         body = event_frame("s", sealed[0].body)
 
         def publish(hub: Hub = hub, body: bytes = body) -> None:

@@ -19,7 +19,7 @@ from tertuliad.askers import NOBODY
 from tertuliad.follow import Hub
 from tertuliad.replies import Reply
 from tertuliad.sessions.sealed import Published, event_frame
-from tertuliad.store.base import Range, Record, Store
+from tertuliad.store.base import Known, Range, Record, Store
 
 ROOM = "room"
 IDLE = "session.idle"
@@ -115,7 +115,7 @@ class Desk:
 
     def join(self) -> Outlet:
         outlet = Outlet()
-        self.hub.attach(outlet, ROOM, len(self.store.log))
+        self.hub.attach(outlet, ROOM, Known(len(self.store.log)))
         return outlet
 
     def stored(self, count: int = 1, *, kind: str = "session.info", begins: bool = False) -> None:
@@ -217,7 +217,7 @@ def test_news_that_come_late_do_not_have_the_log_told_again() -> None:
 def test_attaching_twice_adds_nothing() -> None:
     desk = Desk()
     outlet = desk.join()
-    desk.hub.attach(outlet, ROOM, len(desk.store.log))
+    desk.hub.attach(outlet, ROOM, Known(len(desk.store.log)))
     desk.stored()
     assert outlet.seen == ["e1"]
     assert desk.hub.followers(ROOM) == 1
@@ -240,7 +240,7 @@ def test_a_frame_is_encoded_once_for_all() -> None:
 def test_who_is_gone_is_told_nothing() -> None:
     desk = Desk()
     stays, leaves = desk.join(), desk.join()
-    desk.hub.attach(leaves, "another room", 0)
+    desk.hub.attach(leaves, "another room", Known(0))
     desk.hub.detach_all(leaves)
     desk.stored()
     assert (stays.seen, leaves.seen) == (["e1"], [])
@@ -417,7 +417,7 @@ def test_a_read_for_a_follower_that_left_and_came_back_is_dropped() -> None:
     desk.stored()
     desk.drained(outlet)
     desk.hub.detach(outlet, ROOM)
-    desk.hub.attach(outlet, ROOM, len(desk.store.log))
+    desk.hub.attach(outlet, ROOM, Known(len(desk.store.log)))
     desk.stored()
     desk.store.do_all()
     assert outlet.seen == ["e2"]

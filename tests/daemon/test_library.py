@@ -23,7 +23,7 @@ from tertulia_protocol.errors import (
 from tertuliad import limits
 from tertuliad.doctor.examination import examine
 from tertuliad.replies import settled
-from tertuliad.store.base import Row
+from tertuliad.store.base import Known, Row
 from tertuliad.store.indexer import Indexer
 from tertuliad.store.schema import FILE_NAME
 from tests.support.frames_client import FramesClient
@@ -1190,7 +1190,7 @@ async def test_what_is_attached_to_while_others_are_pruned_stays(
 
     def first(session_ids: list[str], known: Row | None) -> Any:
         if not deleted:
-            room.engine.hub.attach(next(iter(room.connections)), listed[-1], 0)
+            room.engine.hub.attach(next(iter(room.connections)), listed[-1], Known(0))
         deleted.extend(session_ids)
         return real(session_ids, known)
 

@@ -511,7 +511,7 @@ async def test_a_key_is_nowhere_but_in_memory(
         assert room.model.calls[0].request.headers == {"X-Key": "hd-verysecret"}
         assert "a" not in room.world.request_headers
         assert "verysecret" not in str(client.messages)
-        kept = room.world.credentials.of("a", room.sessions.created_ms("a"))
+        kept = room.world.credentials.of("a", room.sessions.just_told("a").created_ms)
         assert kept is not None
         assert "verysecret" not in repr(kept.given)
         on_disk = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

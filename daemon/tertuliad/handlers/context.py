@@ -73,7 +73,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """Keep in memory what the settings of a session, which has just taken them, say of
         endpoints and keys; nothing said changes nothing."""
         if given := SessionProviders(config.provider, config.providers):
-            created_ms = self.sessions.created_ms(session_id)
+            created_ms = self.sessions.just_told(session_id).created_ms
             self.world.credentials.keep(session_id, created_ms, given)
 
     def delete(self, session_id: str, known: Row | None = None) -> Reply:

@@ -136,14 +136,13 @@ def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
 
 
 def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> None:
-    created_ms = ctx.sessions.created_ms(session_id)
-    ctx.forget_others(session_id, created_ms)
+    # The command is done and nothing of it is published yet: it is the first that is heard of.
+    told = ctx.sessions.just_told(session_id)
+    ctx.forget_others(session_id, told.created_ms)
     ctx.keep_providers(session_id, config)
     if caller.is_over:
         return  # it was let go of already: nobody would end the attachment
-    # The command is done and nothing of it is published yet: it is the first that is heard of.
-    told, mid_answer = ctx.sessions.told(session_id), ctx.sessions.answers(session_id)
-    ctx.hub.attach(caller, session_id, told, mid_answer=mid_answer, created_ms=created_ms)
+    ctx.hub.attach(caller, session_id, told, mid_answer=ctx.sessions.answers(session_id))
     ctx.opened()
 
 

@@ -138,25 +138,20 @@ class Sessions:
         asked = self._asked(session_id, lambda session: session.turn_of(message_id))
         return then(asked, ended)
 
-    def told(self, session_id: str) -> int:
-        """The last stored seq that was published here, or read, of a session in memory."""
-        session = self._live.get(session_id)
-        return 0 if session is None else session.known.head
-
     def answers(self, session_id: str) -> bool:
         """Whether pieces of an answer were told in the turn that runs here."""
         session = self._live.get(session_id)
         return session is not None and session.answers
 
-    def created_ms(self, session_id: str) -> int:
-        """When a session that is in memory was made."""
-        session = self._live.get(session_id)
-        return 0 if session is None else session.created_ms
-
     def known(self, session_id: str) -> Known | None:
-        """What was published or read of a session; None: it is not in memory."""
+        """What was published or read of a session; None: it is not in memory, or being deleted."""
         session = self._slot(session_id)
         return None if session is None else session.known
+
+    def just_told(self, session_id: str) -> Known:
+        """The same, for who has just been answered by the session: it may be deleted meanwhile."""
+        session = self._live.get(session_id)
+        return Known(0) if session is None else session.known
 
     def waited_for(self) -> dict[str, Known]:
         """The same of those that somebody waits for."""
