@@ -16,6 +16,7 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
@@ -358,7 +359,7 @@ class Session:
             if error is None:
                 self._finish(command, decision, sealed, row)
             else:
-                self._not_committed(error, command, decision)
+                self._not_committed(error, command)
         finally:
             self._busy = False
             self._work()
@@ -423,7 +424,8 @@ class Session:
             if error is not None:
                 self._fail_all(error)
             elif (loaded := done.result()) is None:
-                self._not_there()
+                self.gone = True
+                self._lost_elsewhere()
                 self._fail_all(SessionNotFound.of(self.id))
             elif not self.gone:
                 self._take_up(loaded)
@@ -432,7 +434,7 @@ class Session:
 
     def _take_up(self, loaded: Loaded) -> None:
         if self.created_ms not in (0, loaded.row.created_ms):
-            self._replaced()
+            self._lost_elsewhere()  # another one has its id by now
         self._state = loaded.state
         self._snapshot_seq = loaded.snapshot_seq
         self._stored = loaded.row
@@ -448,8 +450,8 @@ class Session:
         if turn is not None and self._turn.id is None:
             self._recover(loaded, turn.id)
 
-    def _replaced(self) -> None:
-        """Another process has deleted the session, and another one has its id by now."""
+    def _lost_elsewhere(self) -> None:
+        """The session that was known here, if one was, is gone: another process has deleted it."""
         self._turn.taken_over()
         if self._turn.lost:
             self._turn.lost = False
@@ -474,14 +476,6 @@ class Session:
         if not self.running and self.deletion is None:
             self._state = None
 
-    def _not_there(self) -> None:
-        """There is no such session, or another process has deleted it."""
-        self.gone = True
-        self._turn.taken_over()
-        if self._turn.lost:
-            self._telling.live(self._nowhere(), events.SessionIdle(aborted=True))
-        self._telling.waits.fail(SessionNotFound.of(self.id))
-
     def _recover(self, loaded: Loaded, turn_id: str) -> None:
         """End a turn that nobody runs any more, before anything else is done."""
         if self._world.owners.elsewhere(loaded.row.owner):
@@ -494,11 +488,22 @@ class Session:
         was_run = loaded.row.owner is not None  # else it came with a document: nobody asked for it
         go_on = was_run and not world.leave_waiting and world.has_keys(loaded.state)
         message = turns.UNSTORED if loaded.row.owner == world.owners.me else turns.INTERRUPTED
-        reply = Reply()
-        reply.add_done_callback(self._recovered)
-        end = partial(turns.interrupt, message=message, go_on=go_on, turn_id=turn_id)
-        made = loaded.row.created_ms
-        self._inbox.insert(0, Command(end, reply, created_ms=made, ends_turn=turn_id))
+        self._interrupt_first(turn_id, message, self._recovered, go_on=go_on)
+
+    def _interrupt_first(
+        self,
+        turn_id: str,
+        message: str,
+        done: Callable[[Future[object]], None],
+        *,
+        go_on: bool = True,
+    ) -> None:
+        """Put the end of a turn that nobody runs any more before all other commands; `done` learns
+        what came of it."""
+        decide = partial(turns.interrupt, message=message, go_on=go_on, turn_id=turn_id)
+        end = Command(decide, Reply(), created_ms=self.created_ms, ends_turn=turn_id)
+        end.reply.add_done_callback(done)
+        self._inbox.insert(0, end)
 
     def _answer_only(self, state: SessionState) -> None:
         """Another process runs a turn: what would change something is refused."""
@@ -521,7 +526,7 @@ class Session:
         if error is not None:
             self._fail_all(error)
 
-    def _not_committed(self, error: BaseException, command: Command, decision: Decision) -> None:
+    def _not_committed(self, error: BaseException, command: Command) -> None:
         was_new, self._state = self._is_new, None
         self._turn.not_started()
         if isinstance(error, AlreadyThere):
@@ -565,10 +570,7 @@ class Session:
 
     def _end_lost(self, turn_id: str, message: str) -> None:
         """End the turn, whose model was hung up on, before anything else is done."""
-        decide = partial(turns.interrupt, message=message, turn_id=turn_id)
-        end = Command(decide, Reply(), created_ms=self.created_ms, ends_turn=turn_id)
-        end.reply.add_done_callback(self._interrupted)
-        self._inbox.insert(0, end)
+        self._interrupt_first(turn_id, message, self._interrupted)
         self._work()
 
     def _interrupted(self, done: Future[object]) -> None:
