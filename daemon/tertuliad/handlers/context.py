@@ -194,7 +194,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         return final
 
 
-def on_success(reply: Reply, act: Callable[[], None]) -> Reply:
+def on_success(reply: Reply, act: Callable[[], object]) -> Reply:
     """Have `act` done when the reply has its result, before anybody sees it."""
 
     def check(done: Future[Any]) -> None:

@@ -26,7 +26,7 @@ def pending_items(ctx: Context, caller: Caller, params: shapes.SessionParams) ->
         )
         return Decision(result=result)
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def has_pending(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
@@ -35,7 +35,7 @@ def has_pending(ctx: Context, caller: Caller, params: shapes.SessionParams) -> R
             result=methods_log.SessionQueueHasPendingResult(has_pending=bool(state.pending))
         )
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def process(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
@@ -58,10 +58,6 @@ def _shown(message: MessageQueued) -> str:
     return message.display if message.display is not None else message.content
 
 
-def _post(ctx: Context, caller: Caller, session_id: str, command: Decide) -> Reply:
-    return ctx.post(caller, session_id, command)
-
-
 def move(ctx: Context, caller: Caller, params: methods_log.SessionQueueMoveItemParams) -> Reply:
     def command(state: SessionState) -> Decision:
         return queue.move(
@@ -71,7 +67,7 @@ def move(ctx: Context, caller: Caller, params: methods_log.SessionQueueMoveItemP
             lambda changed: methods_log.Changed(changed=changed),
         )
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def insert(ctx: Context, caller: Caller, params: methods_log.SessionQueueInsertAtParams) -> Reply:
@@ -96,18 +92,18 @@ def remove(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) ->
     def command(state: SessionState) -> Decision:
         return queue.remove(state, params.id, lambda removed: methods_log.Removed(removed=removed))
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def remove_most_recent(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
     def command(state: SessionState) -> Decision:
         return queue.remove_last(state, lambda removed: methods_log.Removed(removed=removed))
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def clear(ctx: Context, caller: Caller, params: shapes.SessionParams) -> Reply:
-    return _post(ctx, caller, params.session_id, lambda state: queue.clear(state, None))
+    return ctx.post(caller, params.session_id, lambda state: queue.clear(state, None))
 
 
 def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTextParams) -> Reply:
@@ -120,7 +116,7 @@ def edit(ctx: Context, caller: Caller, params: methods_log.SessionQueueUpdateTex
             lambda updated: methods_log.Updated(updated=updated),
         )
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
@@ -140,22 +136,18 @@ def duplicate(ctx: Context, caller: Caller, params: methods_log.QueueItemParams)
         headers = ctx.world.request_headers
         headers.keep(params.session_id, copy_id, headers.of(params.session_id, params.id))
 
-    return on_success(_post(ctx, caller, params.session_id, command), with_headers)
+    return on_success(ctx.post(caller, params.session_id, command), with_headers)
 
 
 def set_paused(
     ctx: Context, caller: Caller, params: methods_log.SessionQueueSetDrainPausedParams
 ) -> Reply:
-    reply = _post(
-        ctx, caller, params.session_id, lambda state: queue.pause(state, params.paused, None)
+    reply = ctx.post(
+        caller, params.session_id, lambda state: queue.pause(state, params.paused, None)
     )
     if params.paused:
         return reply
-    return on_success(reply, lambda: _go_on(ctx, params.session_id))
-
-
-def _go_on(ctx: Context, session_id: str) -> None:
-    ctx.sessions.go_on(session_id)
+    return on_success(reply, lambda: ctx.sessions.go_on(params.session_id))
 
 
 def send_now(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) -> Reply:
@@ -164,7 +156,7 @@ def send_now(ctx: Context, caller: Caller, params: methods_log.QueueItemParams) 
             state, params.id, lambda steered: methods_log.Steered(steered=steered)
         )
 
-    return _post(ctx, caller, params.session_id, command)
+    return ctx.post(caller, params.session_id, command)
 
 
 # A session rests
