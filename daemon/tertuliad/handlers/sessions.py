@@ -16,9 +16,8 @@ from tertulia_protocol.config import (
     SessionConfig,
     given_providers,
     merged,
-    refusal,
 )
-from tertulia_protocol.errors import NotSupported, SessionExists, SessionNotFound
+from tertulia_protocol.errors import SessionExists, SessionNotFound
 from tertulia_protocol.methods import session as methods
 from tertuliad import limits
 from tertuliad.askers import asker, asking
@@ -27,7 +26,7 @@ from tertuliad.handlers.context import Caller, Context, on_success, working_dire
 from tertuliad.ids import new_id
 from tertuliad.replies import Reply, mapped, settled
 from tertuliad.sessions.decide import Decision, settings
-from tertuliad.sessions.refusals import check_folder, check_listed
+from tertuliad.sessions.refusals import check_given, check_supported
 from tertuliad.sessions.state import SessionState
 from tertuliad.store.base import ListQuery, Page, Row
 
@@ -51,7 +50,7 @@ def create(ctx: Context, caller: Caller, params: CreateParams) -> Reply:
 def created(ctx: Context, caller: Caller, session_id: str, config: SessionConfig) -> Reply:
     """Make a session and attach the caller; answers a `SessionOpened`."""
     ctx.need_room(caller, session_id)
-    _check_given(config)
+    check_given(config)
     _check(ctx, config)
     if config.working_directory is None:
         config = msgspec.structs.replace(config, working_directory=working_directory())
@@ -91,7 +90,7 @@ def resumed(
     """Attach the caller to a stored session; answers a `SessionOpened`. `silent`: the log does not
     say so."""
     ctx.need_room(caller, session_id)
-    _check_given(config)
+    check_given(config)
     others = ctx.hub.followers(session_id) - ctx.hub.follows(caller, session_id)
     names_a_model = config.model is not None or given_providers(config) is not None
 
@@ -120,17 +119,10 @@ def resumed(
     return ctx.after_a_look(session_id, take_up)
 
 
-def _check_given(config: SessionConfig) -> None:
-    check_listed(config, config.name)
-    check_folder(config.working_directory)
-
-
 def _check(ctx: Context, config: SessionConfig, *, model: bool = True) -> None:
     """Raise for what this version does not do, and for a model that nobody answers for. Without
     `model` that is left to the next turn: a history can be read whoever answers."""
-    refused = refusal(config)
-    if refused is not None:
-        raise NotSupported(refused)
+    check_supported(config)
     if model and config.model is not None:
         ctx.models.check(config.model, given_providers(config))
 

@@ -4,14 +4,13 @@ attached."""
 from __future__ import annotations
 
 from tertulia_protocol import faults, shapes
-from tertulia_protocol.config import given_providers, merged, refusal
-from tertulia_protocol.errors import NotSupported
+from tertulia_protocol.config import given_providers, merged
 from tertulia_protocol.methods import library as methods_library
 from tertulia_protocol.methods import session as methods
 from tertuliad.handlers.context import Caller, Context, on_success
 from tertuliad.replies import Reply
 from tertuliad.sessions.decide import Decision, settings
-from tertuliad.sessions.refusals import check_folder, check_listed, check_name, check_visible
+from tertuliad.sessions.refusals import check_given, check_name, check_supported, check_visible
 from tertuliad.sessions.state import SessionState
 
 
@@ -80,11 +79,8 @@ def update_options(
     ctx: Context, caller: Caller, params: methods.SessionOptionsUpdateParams
 ) -> Reply:
     patch = params.patch()
-    check_listed(patch, None)
-    check_folder(patch.working_directory)
-    refused = refusal(patch)
-    if refused is not None:
-        raise NotSupported(refused)
+    check_given(patch)
+    check_supported(patch)
     result = shapes.Success(success=True)
 
     def command(state: SessionState) -> Decision:

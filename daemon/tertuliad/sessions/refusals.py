@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 
 from tertulia_protocol import faults
-from tertulia_protocol.config import SessionConfig
-from tertulia_protocol.errors import RpcError, SessionExists, StoreFailed, TurnBusy
+from tertulia_protocol.config import SessionConfig, refusal
+from tertulia_protocol.errors import (
+    NotSupported,
+    RpcError,
+    SessionExists,
+    StoreFailed,
+    TurnBusy,
+)
 from tertuliad import limits
 
 
@@ -78,8 +84,21 @@ def check_folder(path: str | None) -> None:
         raise faults.invalid("$.workingDirectory", "this is not an absolute path")
 
 
+def check_given(config: SessionConfig) -> None:
+    """Raise `InvalidParams` for settings that no session can have."""
+    check_listed(config, config.name)
+    check_folder(config.working_directory)
+
+
+def check_supported(config: SessionConfig) -> None:
+    """Raise `NotSupported` for settings that ask for what this version does not do."""
+    refused = refusal(config)
+    if refused is not None:
+        raise NotSupported(refused)
+
+
 class Overtaken(StoreFailed):
-    """What was decided, or read for it, is of before another process's writing."""
+    """Another process has written to the log since it was read for what was to be done."""
 
 
 def overtaken(session_id: str) -> Overtaken:
