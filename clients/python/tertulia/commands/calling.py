@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tertulia.client import Client
-from tertulia.commands.common import client_for, print_json
+from tertulia.commands.common import client_for, print_json, resumed_as_it_is
 from tertulia.errors import SessionNotFound, TertuliaError
 from tertulia_protocol.decoding import json_decoder
 
@@ -33,7 +33,7 @@ def _asked(client: Client, method: str, params: dict[str, Any]) -> Any:
     except SessionNotFound:
         if not isinstance(session_id := params.get("sessionId"), str):
             raise
-        client.resume_session(session_id, disable_resume=True, continue_pending_work=False)
+        resumed_as_it_is(client, session_id)
         return client.request(method, params, timeout=None)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from tertulia import calls
 from tertulia.client import Client
 from tertulia.commands.common import (
+    as_it_came,
     client_for,
     done_for_each,
     local_time,
@@ -38,7 +39,7 @@ def prune(options: argparse.Namespace) -> int:
     """`tertulia prune --older-than AGE`."""
     call = calls.prune(options.older_than, not options.yes, options.named, options.keep)
     with client_for(options) as client:
-        result = client.request(call.method, call.params)
+        result = as_it_came(client, call)
         if options.json:
             return print_json(result)
         found = call.read(result)

@@ -17,6 +17,7 @@ from tertulia import launch, limits
 from tertulia.calls import Call
 from tertulia.client import Client
 from tertulia.errors import ConnectionLost, NobodyListens, RpcError, TertuliaError
+from tertulia.params import SILENT
 from tertulia.session import Session
 from tertulia.terminal import Style, colours_wanted, printable
 from tertulia.wording import for_programs, said
@@ -91,13 +92,18 @@ def attached(options: argparse.Namespace) -> Iterator[tuple[Client, Session]]:
 
 def resumed_as_it_is(client: Client, session_id: str) -> Session:
     """The session, with no event of a resume, and no turn of a message that waits."""
-    return client.resume_session(session_id, disable_resume=True, continue_pending_work=False)
+    return client.resume_session(session_id, **SILENT, continue_pending_work=False)
+
+
+def as_it_came(client: Client, call: Call[Any]) -> Any:
+    """The result of a call as the daemon gave it, which is what `--json` prints."""
+    return client.request(call.method, call.params, call.timeout)
 
 
 def answer_of(options: argparse.Namespace, call: Call[Any]) -> int:
     """Ask for one thing and print its answer."""
     with client_for(options) as client:
-        result = client.request(call.method, call.params)
+        result = as_it_came(client, call)
     if options.json:
         return print_json(result)
     print(call.read(result))

@@ -11,6 +11,7 @@ import msgspec
 from tertulia import calls, limits
 from tertulia.client import Client
 from tertulia.commands.common import (
+    as_it_came,
     client_for,
     local_time,
     one_line,
@@ -50,7 +51,7 @@ def _listed(client: Client, options: argparse.Namespace) -> dict[str, Any]:
     while True:
         left = None if options.limit is None else options.limit - len(rows)
         call = calls.sessions(options.filter, options.order, left, cursor)
-        result = client.request(call.method, call.params)
+        result = as_it_came(client, call)
         rows += result["sessions"]
         cursor = result.get("cursor")
         if cursor is None or len(rows) == options.limit:
@@ -96,8 +97,7 @@ def _found(client: Client, text: str, places: int) -> dict[str, Any]:
     cursor = None
     while True:
         page = min(places, limits.FOUND_AT_MOST)
-        call = calls.search(text, page, cursor)
-        result = client.request(call.method, call.params)
+        result = as_it_came(client, calls.search(text, page, cursor))
         hits += result["hits"]
         cursor = result.get("cursor")
         places -= page
@@ -165,7 +165,7 @@ def models(options: argparse.Namespace) -> int:
     """`tertulia models`."""
     with client_for(options) as client, Progress("asking the providers"):
         if options.json:
-            result = client.request("models.list")
+            result = as_it_came(client, calls.models())
         else:
             found = client.models()
     warn_of_no_config(options.home)

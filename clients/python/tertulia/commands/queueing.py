@@ -7,6 +7,7 @@ import argparse
 from tertulia import calls, queue_calls
 from tertulia.client import Client
 from tertulia.commands.common import (
+    as_it_came,
     attached,
     needs_provider,
     one_line,
@@ -25,7 +26,7 @@ def queue(options: argparse.Namespace) -> int:
     with attached(options) as (client, session):
         _edit(client, session, options)
         call = queue_calls.waiting(session.id)
-        result = client.request(call.method, call.params)
+        result = as_it_came(client, call)
     if options.json:
         return print_json({"sessionId": session.id, **result})
     _print(call.read(result), session.id)

@@ -7,7 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from tertulia import calls
-from tertulia.commands.common import attached, local_time, one_line, print_json, style_for
+from tertulia.commands.common import (
+    as_it_came,
+    attached,
+    local_time,
+    one_line,
+    print_json,
+    style_for,
+)
 from tertulia.records import Event
 from tertulia.session import Session
 from tertulia.terminal import Style, printable
@@ -20,8 +27,7 @@ def show(options: argparse.Namespace) -> int:
     """`tertulia show SESSION`."""
     with attached(options) as (client, session):
         if options.json:
-            call = calls.messages(session.id)
-            result = client.request(call.method, call.params)
+            result = as_it_came(client, calls.messages(session.id))
             return print_json({"sessionId": session.id, **result})
         events = session.messages()
     _print_history(events, style_for(options))
