@@ -60,7 +60,7 @@ _NO_KEYS_HERE = (
 )
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=limits.OPTION_S)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 

@@ -35,6 +35,7 @@ CLOSE_S = 1.0  # a connection that is over, until its stream is; then it is left
 STRANGER_FAREWELL_S = 1.0  # to read why it is closed, or that too many clients are there
 STRANGER_BYTES = 64 * KIB  # one message before the token, and what may wait to be read; skip, close
 CONNECTIONS = 4096  # per daemon; a further one is told so and closed
+CONNECTIONS_WAITING = 1024  # at a unix socket, until they are accepted; the kernel has others wait
 CONNECTIONS_RETRY_MS = 1000  # a client comes and goes by its user's pace
 
 # Sessions.
@@ -97,9 +98,16 @@ SESSION_TARGETS = 16  # models of an endpoint that sessions brought which are ke
 MODEL_ANSWER_CHARS = 16 * MIB  # of one streamed answer, its tool calls included; bad response
 MODEL_TOOL_CALLS = 1024  # of one answer, streamed or not; bad response
 MODEL_LINE_BYTES = 16 * MIB  # one event of a model's stream; bad response
+MODEL_REQUEST_AT_ONCE_BYTES = 1 * MIB  # a larger request is written piece by piece
 MODEL_ERROR_BODY_BYTES = 64 * KIB  # what is read of an error's body
+MODEL_ERROR_CHARS = 600  # what is shown of what it says; the rest is left out
+MODEL_NAMES_TOLD = 12  # in the refusal of an unknown one; the rest is counted
 MODELS_LIST_TIMEOUT_S = 3.0
 EMBEDDED_START_TIMEOUT_S = 60.0
+EMBEDDED_DEATH_S = 2.0  # an answer that was cut waits so long to learn that the process died
+EMBEDDED_OUTPUT_TOKENS = 256  # of an answer, where the request does not say; then it is cut
+EMBEDDED_STDERR_BYTES = 4 * KIB  # what is kept of the process's complaints, for the error's text
+EMBEDDED_COMPLAINT_CHARS = 300  # of the last of them, in that text
 
 # Store.
 COMMIT_BATCH = 128  # changes of one transaction
@@ -145,4 +153,5 @@ DRAIN_GRACE_S = 3.0  # turns that run get so long to end by themselves after SIG
 SHUTDOWN_GRACE_S = 5.0  # after that: the ends of turns, and writers, get so long
 EXIT_AFTER_SHUTDOWN_S = 15.0  # after runtime.shutdown, when nobody ends the process
 GREETING_S = 0.5  # for a first client, before what an earlier process left is taken up without one
+OPTION_S = 7 * 86_400  # of a time that an option or the configuration gives; refuse
 PARENT_POLL_S = 1.0  # where the platform cannot tell of a parent's death

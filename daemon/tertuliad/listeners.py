@@ -225,7 +225,7 @@ def _bind(unbound: socket.socket, path: Path) -> None:
 
 async def _listen_unix(bound: socket.socket) -> anyio.abc.Listener[anyio.abc.SocketStream]:
     """Listen on a bound unix socket."""
-    bound.listen(1024)
+    bound.listen(limits.CONNECTIONS_WAITING)
     listener: anyio.abc.SocketListener = await anyio.abc.SocketListener.from_socket(bound)
     return listener
 

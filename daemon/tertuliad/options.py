@@ -80,7 +80,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1
-    if not 0 <= seconds <= 7 * 86_400:
+    if not 0 <= seconds <= limits.OPTION_S:
         raise ValueError("it has to be between 0 and a week, in seconds")
     return seconds
 

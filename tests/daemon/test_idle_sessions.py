@@ -158,6 +158,9 @@ def test_the_time_is_an_option_and_a_key_of_the_file(tmp_path: Path) -> None:
     assert load(tmp_path, environ={}).session_idle_s == 600
     (tmp_path / "config.toml").write_text("session_idle_timeout = 90")
     assert load(tmp_path, environ={}).session_idle_s == 90
-    (tmp_path / "config.toml").write_text("session_idle_timeout = -1")
-    with pytest.raises(ConfigError, match="session_idle_timeout"):
-        load(tmp_path, environ={})
+    for off in (-1, limits.OPTION_S + 1):
+        (tmp_path / "config.toml").write_text(f"session_idle_timeout = {off}")
+        with pytest.raises(ConfigError, match="session_idle_timeout"):
+            load(tmp_path, environ={})
+        with pytest.raises(SystemExit):
+            parse(["--session-idle-timeout", str(off)])

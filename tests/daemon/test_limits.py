@@ -539,6 +539,7 @@ ELSEWHERE = {
     "_is_not",
     "SESSION_IDLE_S": D + "test_idle_sessions.py::test_an_idle_session_leaves_memory_and_comes_back"
     "_as_it_was",
+    "OPTION_S": D + "test_idle_sessions.py::test_the_time_is_an_option_and_a_key_of_the_file",
     "SESSION_LOOK_S": D + "test_idle_sessions.py::test_an_idle_session_leaves_memory_and_comes_back"
     "_as_it_was",
     "LIGHT_BYTES": E
@@ -587,6 +588,7 @@ ELSEWHERE = {
     "_response",
     "MODEL_TOOL_CALLS": D + "providers/test_openai_chat.py::test_too_many_tool_calls_are_a_bad"
     "_response",
+    "MODEL_ERROR_CHARS": D + "providers/test_openai_errors.py::test_a_long_text_is_cut_to_one_line",
     "MODEL_LINE_BYTES": D + "providers/test_openai_chat.py::test_a_line_without_end_is_a_bad"
     "_response",
     "STORE_BUSY_TIMEOUT_S": D + "test_store.py::test_a_lock_that_is_held_for_too_long_is_told_to"
@@ -644,8 +646,15 @@ REASONS = {
     "READ_CHUNK_BYTES": "a size of reads: any cut of the bytes gives the same frames",
     "STRANGER_FAREWELL_S": "for a peer that does not take its refusal, and nobody waits for it",
     "CONNECT_TIMEOUT_S": "aiohttp's own; no address of a test machine is sure to stay silent",
-    "MODELS_LIST_TIMEOUT_S": "a wait of seconds, bound when its module is imported",
+    "MODELS_LIST_TIMEOUT_S": "a wait of seconds; calls have one for silence as well",
     "MODEL_ERROR_BODY_BYTES": "what is beyond it is not read, and nothing of it would be shown",
+    "MODEL_REQUEST_AT_ONCE_BYTES": "a size of writes, and the server reads the same bytes",
+    "MODEL_NAMES_TOLD": "a length of what is told, and nothing is refused for it",
+    "EMBEDDED_OUTPUT_TOKENS": "a default for the demo's model, which the caller may change",
+    "EMBEDDED_DEATH_S": "the process's death is heard of at once, unless it lives",
+    "EMBEDDED_STDERR_BYTES": "a length of what is told, and nothing is refused for it",
+    "EMBEDDED_COMPLAINT_CHARS": "the same",
+    "CONNECTIONS_WAITING": "the kernel's own",
     "EMBEDDED_START_TIMEOUT_S": "a minute; no engine that neither starts nor ends can be had",
     "KEEP_LOCAL_S": "aiohttp's own; one that is closed meanwhile is replaced, which has a test",
     "KEEP_REMOTE_S": "the same, of connections to other machines",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tertulia_protocol.errors import ModelUnavailable
 from tertulia_protocol.provider_config import SessionProviders, refusal
+from tertuliad import limits
 from tertuliad.config import (
     EMBEDDED_NAME,
     LOCAL_NAMES,
@@ -29,7 +30,6 @@ from tertuliad.providers.session_models import session_target
 if TYPE_CHECKING:
     from tertulia_protocol.models import ModelInfo
 
-NAMES_SHOWN = 12  # of the models in a refusal
 _HOW_TO_ADD = (
     "Give session.create a provider (baseUrl and apiKey), put a [providers.NAME] table into"
     " config.toml, or set a variable such as OPENAI_API_KEY. The file and the variables are read"
@@ -171,6 +171,10 @@ class Catalog:
             ]
         if self._embedded is not None:
             names.append(self._embedded.model_id)
-        shown = ", ".join(names[:NAMES_SHOWN]) or "none"
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        shown = ", ".join(names[: limits.MODEL_NAMES_TOLD]) or "none"
+        more = (
+            f" and {len(names) - limits.MODEL_NAMES_TOLD} more"
+            if len(names) > limits.MODEL_NAMES_TOLD
+            else ""
+        )
         return f"Configured: {shown}{more}. {_HOW_TO_ADD}"

@@ -22,15 +22,12 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from tertuliad.limits import EMBEDDED_START_TIMEOUT_S
+from tertuliad import limits
 from tertuliad.providers import embedded_probe
 from tertuliad.providers.base import Delta, Done, ModelRequest, ProviderFailed, Target
 from tertuliad.providers.embedded_process import EngineProcess, spawn
 from tertuliad.providers.http import Http
 from tertuliad.providers.openai_chat import OpenAIChat
-
-DEFAULT_OUTPUT_TOKENS = 256  # an answer's cap where the request has none
-EXIT_NOTICE_S = 2.0  # a cut answer waits so long to learn that the child died
 
 _BUNDLED_NAME = "smollm2-135m-instruct"
 _BUNDLED_DISPLAY = "SmolLM2 135M Instruct (embedded, demo grade)"
@@ -129,7 +126,7 @@ class EmbeddedModel:
             request,
             model=self._wire_name,
             tools=[],
-            max_output_tokens=request.max_output_tokens or DEFAULT_OUTPUT_TOKENS,
+            max_output_tokens=request.max_output_tokens or limits.EMBEDDED_OUTPUT_TOKENS,
             reasoning_effort=None,
             headers={},
         )
@@ -156,7 +153,7 @@ class EmbeddedModel:
         except OSError as error:
             return f"The embedded model could not be started: {error.strerror or error}."
         if not self._closed:  # meanwhile
-            with anyio.move_on_after(EMBEDDED_START_TIMEOUT_S):
+            with anyio.move_on_after(limits.EMBEDDED_START_TIMEOUT_S):
                 await process.settled.wait()
         if process.port is None or self._closed:
             await process.end()
@@ -209,7 +206,7 @@ async def _explained(
     """`failure`, or the child's death where that is the cause."""
     if failure.kind not in ("connection", "interrupted", "bad_response"):
         return failure
-    with anyio.move_on_after(EXIT_NOTICE_S):
+    with anyio.move_on_after(limits.EMBEDDED_DEATH_S):
         await process.gone.wait()
     if not process.gone.is_set():
         return failure

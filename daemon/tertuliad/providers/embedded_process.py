@@ -22,9 +22,6 @@ import msgspec
 from tertulia_protocol.decoding import json_decoder
 from tertuliad import limits
 
-STDERR_TAIL_BYTES = 4096  # what is kept of the child's complaints, for the error's text
-COMPLAINT_CHARS = 300
-
 _ENVIRONMENT = (
     r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|PYTHON(PATH|HOME)|VIRTUAL_ENV|OMP_\w+"
 )
@@ -72,7 +69,7 @@ class EngineProcess(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         assert isinstance(data, bytes), "the pipes are binary"
         if fd == 2:
-            self._complaints = (self._complaints + data)[-STDERR_TAIL_BYTES:]
+            self._complaints = (self._complaints + data)[-limits.EMBEDDED_STDERR_BYTES :]
         elif not self.settled.is_set():
             self._output += data
             if b"\n" in self._output:
@@ -124,7 +121,7 @@ class EngineProcess(asyncio.SubprocessProtocol):
     def _complaint(self) -> str:
         """The last line of its stderr, as a sentence to append."""
         lines = self._complaints.decode(errors="replace").strip().splitlines()
-        return f" Its last words: {lines[-1][-COMPLAINT_CHARS:]}" if lines else ""
+        return f" Its last words: {lines[-1][-limits.EMBEDDED_COMPLAINT_CHARS :]}" if lines else ""
 
 
 async def spawn(arguments: list[str]) -> EngineProcess:

@@ -26,8 +26,6 @@ from tertuliad.providers.base import FailureKind, ProviderFailed
 if TYPE_CHECKING:
     import aiohttp
 
-STREAMED_BODY_BYTES = limits.MIB  # a larger request body is written piece by piece
-
 
 class Answer:
     """A response under way, to be left as a context manager: leaving it before its end closes the
@@ -201,7 +199,7 @@ async def _ask(
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    return io.BytesIO(body) if body and len(body) >= STREAMED_BODY_BYTES else body
+    return io.BytesIO(body) if body and len(body) >= limits.MODEL_REQUEST_AT_ONCE_BYTES else body
 
 
 def _proxy_of(url: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 import msgspec
 
 from tertuliad import limits
-from tertuliad.limits import MODEL_LINE_BYTES
 from tertuliad.providers.base import Delta, Done, ProviderFailed, ToolCall, Usage
 from tertuliad.providers.openai_errors import reported
 from tertuliad.providers.openai_wire import AnswerMessage, Choice, Chunk, ToolCallPart, decode_chunk
@@ -110,7 +109,7 @@ class StreamedAnswer:
         self.complete = False
         self._where = where
         self._secrets = secrets
-        self._events = SseReader(MODEL_LINE_BYTES)
+        self._events = SseReader(limits.MODEL_LINE_BYTES)
         self._tools = ToolCalls(where)
         self._usage = Usage()
         self._id: str | None = None
@@ -243,5 +242,5 @@ def _decoded(body: bytes, where: str) -> Chunk:
 def _oversized(where: str) -> ProviderFailed:
     return ProviderFailed(
         "bad_response",
-        f"{where} sent one piece of its answer larger than {MODEL_LINE_BYTES} bytes.",
+        f"{where} sent one piece of its answer larger than {limits.MODEL_LINE_BYTES} bytes.",
     )

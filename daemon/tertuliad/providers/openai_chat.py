@@ -21,7 +21,6 @@ import msgspec
 
 from tertulia_protocol.provider_config import parted, public_url
 from tertuliad import limits
-from tertuliad.limits import MODEL_ERROR_BODY_BYTES, MODEL_LINE_BYTES, MODELS_LIST_TIMEOUT_S
 from tertuliad.providers.base import HEARD, Delta, Done, ModelRequest, ProviderFailed
 from tertuliad.providers.http import Answer, Http
 from tertuliad.providers.openai_answer import StreamedAnswer, whole_answer
@@ -99,10 +98,10 @@ class OpenAIChat:
 
     async def models(self) -> list[ListedModel]:
         """What GET /models lists, within `MODELS_LIST_TIMEOUT_S`. Raises `ProviderFailed`."""
-        with anyio.move_on_after(MODELS_LIST_TIMEOUT_S):
+        with anyio.move_on_after(limits.MODELS_LIST_TIMEOUT_S):
             headers = self._merged({"accept": "application/json"}, {})
             with await self._http.ask("GET", self._models_url, headers=headers) as answer:
-                body, _ = await answer.read_all(MODEL_LINE_BYTES)
+                body, _ = await answer.read_all(limits.MODEL_LINE_BYTES)
             if answer.status != 200:
                 raise self._refusal(answer, body, self._secrets)
             try:
@@ -114,7 +113,8 @@ class OpenAIChat:
                 ) from None
         raise ProviderFailed(
             "timeout",
-            f"{public_url(self._models_url)} did not answer within {MODELS_LIST_TIMEOUT_S:g} s.",
+            f"{public_url(self._models_url)} did not answer within"
+            f" {limits.MODELS_LIST_TIMEOUT_S:g} s.",
         )
 
     async def _asked(self, request: ModelRequest) -> Answer:
@@ -136,7 +136,7 @@ class OpenAIChat:
             if 200 <= answer.status < 300:
                 return answer
             with answer:
-                said, _ = await answer.read_all(MODEL_ERROR_BODY_BYTES)
+                said, _ = await answer.read_all(limits.MODEL_ERROR_BODY_BYTES)
             if usage and request.stream and b"stream_options" in said:
                 self._ask_usage = False
             elif not join and _has_to_join(answer.status, said, request):
@@ -145,10 +145,10 @@ class OpenAIChat:
                 raise self._refusal(answer, said, self._secrets_of(request))
 
     async def _whole(self, answer: Answer, request: ModelRequest) -> tuple[Delta | None, Done]:
-        body, complete = await answer.read_all(MODEL_LINE_BYTES)
+        body, complete = await answer.read_all(limits.MODEL_LINE_BYTES)
         if not complete:
             raise ProviderFailed(
-                "bad_response", f"{self._where} sent more than {MODEL_LINE_BYTES} bytes."
+                "bad_response", f"{self._where} sent more than {limits.MODEL_LINE_BYTES} bytes."
             )
         return whole_answer(body, self._where, self._secrets_of(request))
 

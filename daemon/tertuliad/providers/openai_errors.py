@@ -20,7 +20,6 @@ import msgspec
 from tertuliad import limits
 from tertuliad.providers.base import SHORTER, FailureKind, ProviderFailed
 
-DETAIL_CHARS = 600
 SECRET_MIN_CHARS = 4  # shorter ones would blot out ordinary words
 
 # Compiled when they are first needed, as `re` does: all of them together would take 5 ms.
@@ -142,7 +141,7 @@ def _plain(text: str) -> str:
         import html  # 2 ms at the start, for what is rare
 
         text = f"a web page titled {html.unescape(title[1])!r}" if title else "a web page"
-    return " ".join(text.split())[:DETAIL_CHARS]
+    return " ".join(text.split())[: limits.MODEL_ERROR_CHARS]
 
 
 def _failure(

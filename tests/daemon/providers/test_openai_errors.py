@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tertuliad import limits
 from tertuliad.providers.base import FailureKind
 from tertuliad.providers.openai_errors import (
-    DETAIL_CHARS,
     refused,
     reported,
     seconds_of,
@@ -94,7 +93,7 @@ def test_of_a_web_page_only_the_title_is_shown() -> None:
 def test_a_long_text_is_cut_to_one_line() -> None:
     text = refused("W", 400, b"line\n" * 10_000).message
     assert "\n" not in text
-    assert len(text) < DETAIL_CHARS + 100
+    assert len(text) < limits.MODEL_ERROR_CHARS + 100
 
 
 def test_secrets_are_cleared_from_text_and_code() -> None:
