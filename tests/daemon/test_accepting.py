@@ -27,8 +27,8 @@ async def send(client: FramesClient, prompt: str, **more: Any) -> str:
 
 async def prompts(client: FramesClient) -> list[str]:
     """What users have said, of messages whose turn has come."""
-    stored = await client.request("session.getMessages", {"sessionId": S})
-    return [e["data"]["content"] for e in stored["events"] if e["type"] == "user.message"]
+    stored = await client.history(S)
+    return [e["data"]["content"] for e in stored if e["type"] == "user.message"]
 
 
 async def end(client: FramesClient) -> int:

@@ -47,8 +47,8 @@ async def lived_in(client: FramesClient, room: Room, session_id: str) -> None:
 
 async def check_fresh(client: FramesClient, room: Room, session_id: str) -> None:
     """Nothing of `lived_in` is there in a session that was made with no settings."""
-    stored = await client.request("session.getMessages", {"sessionId": session_id})
-    assert [event["type"] for event in stored["events"]] == ["session.start"]
+    stored = await client.history(session_id)
+    assert [event["type"] for event in stored] == ["session.start"]
     found = await client.request("session.getMetadata", {"sessionId": session_id})
     row = found["session"]
     for name in ("name", "metadata", "clientName", "model", "pending", "archived", "named"):
@@ -90,8 +90,8 @@ async def test_an_id_that_is_used_again_starts_afresh(tmp_path: Path, method: st
         assert late <= {"abort", "session.idle"}, "it followed the old one"
     async with pair(tmp_path) as (client, room):
         await client.request("session.resume", {"sessionId": "s"})
-        stored = await client.request("session.getMessages", {"sessionId": "s"})
-        said = [e["data"]["content"] for e in stored["events"] if e["type"] == "user.message"]
+        stored = await client.history("s")
+        said = [e["data"]["content"] for e in stored if e["type"] == "user.message"]
         assert said == ["new"]
 
 

@@ -314,12 +314,12 @@ async def test_who_reads_nothing_catches_up_without_gap_or_repeat(
             assert answer["data"]["content"].startswith(f"answer {number + 1} to")
             assert all(c.outbox_bytes < 12_000 for c in room.connections)
         watcher.read_on()
-        log = await speaker.request("session.getMessages", {"sessionId": "a"})
-        last = log["events"][-1]["id"]
+        log = await speaker.history("a")
+        last = log[-1]["id"]
         await watcher.next(lambda m: m.get("params", {}).get("event", {}).get("id") == last)
         await watcher.next_event("session.idle", "a")
         stored = [event for event in watcher.events("a") if not event.get("ephemeral")]
-        assert [event["id"] for event in stored] == [event["id"] for event in log["events"]]
+        assert [event["id"] for event in stored] == [event["id"] for event in log]
         assert watcher.events("a")[-1]["type"] == "session.idle"
         live = await watcher.turn("a", "and live again")
         assert live["data"]["content"] == "answer 13 to and live again"
@@ -372,8 +372,8 @@ async def test_who_asks_for_more_than_may_wait_and_reads_it_has_all_of_it(
     async with pair(tmp_path) as (client, _):
         await client.create("a")
         await client.request("session.log", {"sessionId": "a", "message": "x" * 50_000})
-        log = await client.request("session.getMessages", {"sessionId": "a"})
-        assert len(log["events"][-1]["data"]["message"]) == 50_000
+        log = await client.history("a")
+        assert len(log[-1]["data"]["message"]) == 50_000
         assert (await client.request("ping"))["message"] == "pong"
 
 

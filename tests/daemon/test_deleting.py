@@ -146,8 +146,8 @@ async def test_a_session_that_is_made_while_one_of_its_id_is_deleted_is_another_
         assert "result" in await other.answer("create")
         await other.say("a", "of the second")
         await other.next_event("session.idle", "a")
-        log = await other.request("session.getMessages", {"sessionId": "a"})
-        said = [each["data"].get("content") for each in log["events"]]
+        log = await other.history("a")
+        said = [each["data"].get("content") for each in log]
         assert "of the second" in said
         assert "of the first" not in said
 
@@ -283,8 +283,8 @@ async def test_what_is_sent_to_a_session_as_it_is_deleted_is_not_said_to_the_nex
         held.may_go.set()
         assert (await client.answer("send"))["error"]["data"]["kind"] == "session_not_found"
         assert "result" in await other.answer("create")
-        log = await other.request("session.getMessages", {"sessionId": "a"})
-        assert [each["type"] for each in log["events"]] == ["session.start"]
+        log = await other.history("a")
+        assert [each["type"] for each in log] == ["session.start"]
 
 
 async def test_what_waits_in_a_session_as_it_is_deleted_is_not_said_to_the_next_one(
@@ -303,8 +303,8 @@ async def test_what_waits_in_a_session_as_it_is_deleted_is_not_said_to_the_next_
             ids = [await client.ask(method, params) for method, params in asked]
             answers = [await client.answer(each) for each in ids]
             assert "result" in answers[-1]
-            log = await client.request("session.getMessages", {"sessionId": "a"})
-            assert [each["type"] for each in log["events"]] == ["session.start"]
+            log = await client.history("a")
+            assert [each["type"] for each in log] == ["session.start"]
         assert not room.world.running
 
 

@@ -33,13 +33,6 @@ async def read(client: FramesClient, **params: Any) -> Any:
     return await client.request("session.eventLog.read", {"sessionId": S, **params})
 
 
-async def stored(client: FramesClient) -> list[Message]:
-    events: list[Message] = (await client.request("session.getMessages", {"sessionId": S}))[
-        "events"
-    ]
-    return events
-
-
 async def tail(client: FramesClient) -> Any:
     return await client.request("session.eventLog.tail", {"sessionId": S})
 
@@ -76,7 +69,7 @@ async def test_pages_of_any_size_are_the_whole_log_in_its_order(tmp_path: Path, 
     async with opened(tmp_path) as (client, _):
         for prompt in ("one", "two", "three"):
             await client.turn(S, prompt)
-        wanted = await stored(client)
+        wanted = await client.history(S)
         found: list[Message] = []
         page: Any = {"hasMore": True}
         while page["hasMore"]:
@@ -101,7 +94,7 @@ async def test_pages_of_few_bytes_are_the_whole_log_too(
     async with opened(tmp_path) as (client, _):
         for prompt in ("one", "two"):
             await client.turn(S, prompt)
-        wanted = await stored(client)
+        wanted = await client.history(S)
         pages = [await read(client, direction=direction)]
         while pages[-1]["hasMore"]:
             pages.append(await read(client, cursor=pages[-1]["cursor"]))
@@ -119,7 +112,7 @@ async def test_backward_pages_begin_at_the_end_and_are_each_the_oldest_first(
     async with opened(tmp_path) as (client, _):
         for prompt in ("one", "two"):
             await client.turn(S, prompt)
-        wanted = await stored(client)
+        wanted = await client.history(S)
         page = await read(client, max=3, direction="backward")
         assert page["events"] == wanted[-3:]
         found = page["events"]
@@ -148,7 +141,7 @@ async def test_a_cursor_that_leads_nowhere_is_said_to_be_so_and_reading_begins_a
         await note(client, "a")
         page = await read(client, cursor=cursor)
         assert page["cursorStatus"] == "expired"
-        assert page["events"] == await stored(client)
+        assert page["events"] == await client.history(S)
         assert (await read(client, cursor=page["cursor"]))["cursorStatus"] == "ok"
 
 
@@ -157,7 +150,7 @@ async def test_a_cursor_beyond_the_end_is_expired(tmp_path: Path) -> None:
         end = await tail(client)
         beyond = end["cursor"].replace(f"f{end['seq']}", f"f{end['seq'] + 1}")
         page = await read(client, cursor=beyond)
-        assert (page["cursorStatus"], page["events"]) == ("expired", await stored(client))
+        assert (page["cursorStatus"], page["events"]) == ("expired", await client.history(S))
 
 
 async def test_a_cursor_of_another_session_is_not_taken_for_a_place_here(tmp_path: Path) -> None:
@@ -190,7 +183,7 @@ async def test_a_cursor_of_a_session_that_was_made_again_is_expired(tmp_path: Pa
 async def test_types_are_filtered_and_nobody_reads_the_daemons_own_facts(tmp_path: Path) -> None:
     async with opened(tmp_path) as (client, _):
         await client.turn(S, "one")
-        wanted = await stored(client)
+        wanted = await client.history(S)
         own = [*facts.INTERNAL.values()]
         assert (await read(client, types=own))["events"] == []
         assert (await read(client, types="*", agentScope="primary"))["events"] == wanted
@@ -261,7 +254,7 @@ async def test_a_read_that_waits_passes_over_what_was_not_asked_for(tmp_path: Pa
 async def test_a_read_does_not_wait_where_something_is_there(tmp_path: Path) -> None:
     async with opened(tmp_path) as (client, _):
         page = await read(client, waitMs=LONG_MS)
-        assert page["events"] == await stored(client)
+        assert page["events"] == await client.history(S)
         beginning = (await read(client, direction="backward"))["cursor"]
         backward = await read(client, cursor=beginning, waitMs=LONG_MS)
         assert backward["events"] == []
@@ -352,7 +345,7 @@ class Script:
                     reader = await self._do(step, size, writer, reader, room)
                 if number == len(lives) - 1:
                     await self._read_all(reader)
-                    self.log = ids(await stored(writer))
+                    self.log = ids(await writer.history(S))
                 await self._take_live(writer)
 
     async def _attach(self, client: FramesClient) -> None:

@@ -39,8 +39,8 @@ async def left_memory(room: Room, count: int = 0) -> None:
 
 async def kept(client: FramesClient) -> list[tuple[str, Any]]:
     """(type, data) of the stored events, without what differs between any two sessions."""
-    stored = await client.request("session.getMessages", {"sessionId": "s"})
-    return [(e["type"], e["data"].get("content")) for e in stored["events"]]
+    stored = await client.history("s")
+    return [(e["type"], e["data"].get("content")) for e in stored]
 
 
 async def test_an_idle_session_leaves_memory_and_comes_back_as_it_was(tmp_path: Path) -> None:

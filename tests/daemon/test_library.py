@@ -47,23 +47,18 @@ async def spoken(client: FramesClient, session_id: str, *prompts: str) -> None:
         await client.turn(session_id, prompt)
 
 
-async def stored(client: FramesClient, session_id: str) -> list[dict[str, Any]]:
-    answer = await client.request("session.getMessages", {"sessionId": session_id})
-    return list(answer["events"])
-
-
 async def said(client: FramesClient, session_id: str) -> list[str]:
     """What the users have said, as far as it is stored."""
     return [
         event["data"]["content"]
-        for event in await stored(client, session_id)
+        for event in await client.history(session_id)
         if event["type"] == "user.message"
     ]
 
 
 async def message_id(client: FramesClient, session_id: str, number: int) -> str:
     """The id of the event of a user's message, counted from 0."""
-    found = [e for e in await stored(client, session_id) if e["type"] == "user.message"]
+    found = [e for e in await client.history(session_id) if e["type"] == "user.message"]
     return str(found[number]["id"])
 
 
@@ -172,7 +167,7 @@ async def test_a_fork_of_a_running_turn_is_idle(both: tuple[FramesClient, Room])
     await resumed(client, "b")
     await client.turn("b", "two")
     assert await said(client, "b") == ["one", "two"]
-    assert turns_in(await stored(client, "b")) == ["start", "end", "start", "end"]
+    assert turns_in(await client.history("b")) == ["start", "end", "start", "end"]
     call.finish("late")
     await client.next_event("session.idle", "a")
     assert await said(client, "a") == ["one", "waits"]
@@ -190,15 +185,15 @@ async def test_a_turn_that_is_cut_by_a_fork_or_a_rewind_ends_there(
 ) -> None:
     client, _ = both
     await spoken(client, "a", "one")
-    (point,) = [e["id"] for e in await stored(client, "a") if e["type"] == left_out]
+    (point,) = [e["id"] for e in await client.history("a") if e["type"] == left_out]
     params = {"sessionId": "a", "toEventId": point, "newSessionId": "b"}
     await client.request("sessions.fork", params)
     await resumed(client, "b")
     await client.request("session.history.truncate", {"sessionId": "a", "eventId": point})
     for session in "ab":
-        assert turns_in(await stored(client, session)) == ["start", "end"]
+        assert turns_in(await client.history(session)) == ["start", "end"]
         await client.turn(session, "two")
-        assert turns_in(await stored(client, session)) == ["start", "end"] * 2
+        assert turns_in(await client.history(session)) == ["start", "end"] * 2
 
 
 async def test_a_fork_before_the_end_that_a_rewind_has_written_ends_that_turn(
@@ -206,16 +201,16 @@ async def test_a_fork_before_the_end_that_a_rewind_has_written_ends_that_turn(
 ) -> None:
     client, _ = both
     await spoken(client, "a", "one")
-    (point,) = [e["id"] for e in await stored(client, "a") if e["type"] == "assistant.message"]
+    (point,) = [e["id"] for e in await client.history("a") if e["type"] == "assistant.message"]
     await client.request("session.history.truncate", {"sessionId": "a", "eventId": point})
-    end = (await stored(client, "a"))[-1]
+    end = (await client.history("a"))[-1]
     assert end["type"] == "assistant.turn_end"
     params = {"sessionId": "a", "toEventId": end["id"], "newSessionId": "b"}
     await client.request("sessions.fork", params)
     await resumed(client, "b")
-    assert turns_in(await stored(client, "b")) == ["start", "end"]
+    assert turns_in(await client.history("b")) == ["start", "end"]
     await client.turn("b", "two")
-    assert turns_in(await stored(client, "b")) == ["start", "end"] * 2
+    assert turns_in(await client.history("b")) == ["start", "end"] * 2
 
 
 @pytest.mark.parametrize("method", ["sessions.fork", "session.history.truncate"])
@@ -247,7 +242,7 @@ async def test_before_the_event_that_tells_of_a_rewind_is_what_the_rewind_has_ke
 async def test_what_cannot_be_forked_is_told(both: tuple[FramesClient, Room]) -> None:
     client, _ = both
     await spoken(client, "a", "one")
-    first = (await stored(client, "a"))[0]["id"]
+    first = (await client.history("a"))[0]["id"]
     for params, error, words in (
         ({"sessionId": "a", "toEventId": "nope"}, InvalidParams, "event nope not found"),
         ({"sessionId": "a", "toEventId": first}, InvalidParams, "first event"),
@@ -270,7 +265,7 @@ async def test_what_was_rewound_is_gone_and_the_rest_stays(
     client, room = both
     await spoken(client, "a", "one", "two", "three")
     event_id = await message_id(client, "a", 1)
-    before = await stored(client, "a")
+    before = await client.history("a")
     gone = [e["id"] for e in before].index(event_id)
     answer = await client.request(
         "session.history.truncate", {"sessionId": "a", "eventId": event_id}
@@ -279,11 +274,11 @@ async def test_what_was_rewound_is_gone_and_the_rest_stays(
     told = await client.next_event("session.snapshot_rewind", "a")
     assert told["data"] == {"upToEventId": event_id, **answer}
     assert told["ephemeral"] is True
-    assert await stored(client, "a") == before[:gone]
+    assert await client.history("a") == before[:gone]
     assert await found(client, "three") == set()
     await client.turn("a", "four")
     assert model_read(room) == ["one", "answer 1 to one", "four"]
-    after = await stored(client, "a")
+    after = await client.history("a")
     assert after[:gone] == before[:gone]
     assert after[gone]["parentId"] == before[gone - 1]["id"]
     assert await found(client, "four") == {"a"}
@@ -299,7 +294,7 @@ async def test_a_log_that_was_rewound_when_a_snapshot_was_due_goes_on_where_it_w
         await client.request("session.history.truncate", {"sessionId": "a", "eventId": event_id})
         room.sessions.let_go()
         await client.turn("a", "four")
-        events = await stored(client, "a")
+        events = await client.history("a")
         assert [e["parentId"] for e in events] == [None, *(e["id"] for e in events[:-1])]
         assert model_read(room) == ["one", "answer 1 to one", "four"]
     assert examine(tmp_path).faults == []
@@ -916,7 +911,7 @@ async def test_a_closed_session_stays_stored(both: tuple[FramesClient, Room]) ->
     with anyio.fail_after(20):
         await call.ended.wait()
     with pytest.raises(SessionNotFound):
-        await stored(client, "a")
+        await client.history("a")
     await resumed(client, "a")
     assert await said(client, "a") == ["one"]
     assert await client.request("sessions.save", {"sessionId": "a"}) == {}
@@ -968,12 +963,12 @@ async def test_a_session_carried_elsewhere_is_the_same(tmp_path: Path) -> None:
         update = {"sessionId": "a", "metadata": {"k": 1}}
         await client.request("session.metadata.update", update)
         document = await exported(client, "a")
-        events = await stored(client, "a")
+        events = await client.history("a")
     async with pair(tmp_path / "two") as (client, room):
         answer = await client.request("session.import", {"document": document})
         assert answer == {"sessionId": "a"}
         await resumed(client, "a")
-        assert await stored(client, "a") == events
+        assert await client.history("a") == events
         assert await exported(client, "a") == document
         row = (await client.request("session.getMetadata", {"sessionId": "a"}))["session"]
         assert (row["name"], row["metadata"]) == ("Mine", {"k": 1})
@@ -997,7 +992,7 @@ async def test_a_turn_that_ran_when_it_was_written_down_is_interrupted(
     room.model.hold = False
     await resumed(client, "b")
     await client.turn("b", "two")
-    kinds = [event["type"] for event in await stored(client, "b")]
+    kinds = [event["type"] for event in await client.history("b")]
     assert kinds.count("assistant.turn_start") == kinds.count("assistant.turn_end") == 2
     assert "session.error" in kinds
 

@@ -102,8 +102,8 @@ async def test_a_session_of_ten_thousand_turns_comes_back_by_the_end_of_its_log(
         await client.turn("long", "and one more")
         said = [m for m in room.model.calls[-1].request.messages if m.role == "user"]
         assert len(said) == TURNS + 1
-        stored = await client.request("session.getMessages", {"sessionId": "long"})
-        asked = [e for e in stored["events"] if e["type"] == "user.message"]
+        stored = await client.history("long")
+        asked = [e for e in stored if e["type"] == "user.message"]
         assert len(asked) == TURNS + 1
 
 
@@ -160,8 +160,8 @@ async def users(client: FramesClient, session_id: str) -> list[tuple[int, str]]:
 async def in_order(client: FramesClient, session_id: str, begun: int) -> None:
     """Wait until a session that shows so many turns of its log goes on behind them."""
     await client.turn(session_id, "and one more")
-    stored = await client.request("session.getMessages", {"sessionId": session_id})
-    events = stored["events"]
+    stored = await client.history(session_id)
+    events = stored
     assert len([e for e in events if e["type"] == "user.message"]) == begun + 1
     assert [e["parentId"] for e in events[1:]] == [e["id"] for e in events[:-1]]
 
@@ -399,8 +399,8 @@ async def test_a_text_comes_back_as_it_was_said_and_answered(tmp_path: Path, tex
         await client.request("session.import", {"document": document, "sessionId": "copy"})
         await client.request("session.resume", {"sessionId": "copy"})
         for session in ("s", "copy"):
-            stored = await client.request("session.getMessages", {"sessionId": session})
-            assert list(texts_of(stored["events"])) == [text, answer]
+            stored = await client.history(session)
+            assert list(texts_of(stored)) == [text, answer]
         await client.turn("s", "again")
         said = [message.content for message in room.model.calls[-1].request.messages]
         assert said[-3:] == [text, answer, "again"]
@@ -414,8 +414,8 @@ async def test_half_a_surrogate_pair_is_replaced_once_and_for_all(tmp_path: Path
         assert room.model.calls[-1].request.messages[-1].content == mended
     async with pair(tmp_path) as (client, room):
         await client.request("session.resume", {"sessionId": "s"})
-        stored = await client.request("session.getMessages", {"sessionId": "s"})
-        assert list(texts_of(stored["events"])) == [mended, f"answer 1 to {mended}"]
+        stored = await client.history("s")
+        assert list(texts_of(stored)) == [mended, f"answer 1 to {mended}"]
 
 
 async def test_a_log_of_tens_of_megabytes_comes_back_whole(tmp_path: Path) -> None:
@@ -433,8 +433,8 @@ async def test_a_log_of_tens_of_megabytes_comes_back_whole(tmp_path: Path) -> No
         await client.next_event("session.idle", "s")
     async with pair(tmp_path) as (client, room):
         await client.request("session.resume", {"sessionId": "s"})
-        stored = await client.request("session.getMessages", {"sessionId": "s"})
-        assert list(texts_of(stored["events"])) == [said, answer]
+        stored = await client.history("s")
+        assert list(texts_of(stored)) == [said, answer]
         room.model.context_window = 10**9
         await client.turn("s", "and then?")
         contents = [message.content for message in room.model.calls[-1].request.messages]

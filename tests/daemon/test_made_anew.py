@@ -64,10 +64,6 @@ async def look(room: Room) -> None:
         await room.engine.others.look()
 
 
-def types(client: FramesClient) -> list[str]:
-    return [event["type"] for event in client.events(S)]
-
-
 def told_of(client: FramesClient, kind: str) -> int:
     """How often the client was told this of the session."""
     notes = [note for note in client.messages if note.get("method") == "session.lifecycle"]
@@ -75,8 +71,7 @@ def told_of(client: FramesClient, kind: str) -> int:
 
 
 async def log_of(client: FramesClient) -> list[str]:
-    events = (await client.request("session.getMessages", AT))["events"]
-    return [event["type"] for event in events]
+    return [event["type"] for event in await client.history(S)]
 
 
 READS: dict[str, dict[str, Any]] = {
@@ -202,14 +197,14 @@ async def test_a_turn_of_the_first_session_is_not_heard_in_the_next(
         else:
             document = (await maker.request("session.export", {"sessionId": "x"}))["document"]
             await maker.request("session.import", {**AT, "document": document})
-        assert types(here)[-1] == "session.idle"
+        assert here.types(S)[-1] == "session.idle"
         with anyio.fail_after(PATIENCE_S):
             await call.ended.wait()
         await maker.request("session.resume", {**AT, "disableResume": True})
         room.model.hold = False
         await maker.turn(S, "new")
         assert "old words" not in str(maker.events(S))
-        assert types(here)[-1] == "session.idle"
+        assert here.types(S)[-1] == "session.idle"
 
 
 @pytest.mark.parametrize("how", ["created", "resumed", "resumed silently"])
@@ -232,7 +227,7 @@ async def test_the_next_session_is_made_and_taken_up_while_a_turn_of_the_first_r
         await user.turn(S, "new")
         said = [e["data"]["content"] for e in user.events(S) if e["type"] == "user.message"]
         assert said == ["new"]
-        assert types(here)[-1] == "session.idle"
+        assert here.types(S)[-1] == "session.idle"
         with pytest.raises(SessionNotFound):
             await here.request("session.getMessages", AT)
 

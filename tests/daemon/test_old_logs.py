@@ -64,8 +64,8 @@ async def test_every_event_of_an_old_log_is_kept_and_passed_on(
 ) -> None:
     async with pair(tmp_path) as (client, _):
         await opened(client, document)
-        stored = await client.request("session.getMessages", {"sessionId": "golden"})
-        assert stored["events"] == shown(document)
+        stored = await client.history("golden")
+        assert stored == shown(document)
         read = await client.request("session.eventLog.read", {"sessionId": "golden", "max": 1000})
         assert read["events"] == shown(document)
         again = await client.request("session.export", {"sessionId": "golden"})
@@ -106,5 +106,5 @@ async def test_an_old_log_outlives_the_process_that_took_it_in(
     async with pair(tmp_path) as (client, _):
         resume = {"sessionId": "golden", "disableResume": True}
         await client.request("session.resume", resume)
-        stored = await client.request("session.getMessages", {"sessionId": "golden"})
-        assert stored["events"][: len(shown(document))] == shown(document)
+        stored = await client.history("golden")
+        assert stored[: len(shown(document))] == shown(document)

@@ -40,8 +40,8 @@ async def opened(client: FramesClient, kind: str, **params: Any) -> tuple[str, s
 
 
 async def types(client: FramesClient, session_id: str) -> list[str]:
-    answer = await client.request("session.getMessages", {"sessionId": session_id})
-    return [event["type"] for event in answer["events"]]
+    answer = await client.history(session_id)
+    return [event["type"] for event in answer]
 
 
 async def row(client: FramesClient, session_id: str) -> Any:

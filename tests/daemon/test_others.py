@@ -51,25 +51,14 @@ async def look(room: Room) -> None:
         await room.engine.others.look()
 
 
-def types(client: FramesClient, session_id: str = S) -> list[str]:
-    return [event["type"] for event in client.events(session_id)]
-
-
 async def told(client: FramesClient, *expected: str) -> None:
     """Wait until the client's last events are these."""
-    await client.until(lambda: types(client)[-len(expected) :] == list(expected))
+    await client.until(lambda: client.types(S)[-len(expected) :] == list(expected))
 
 
 async def idle(client: FramesClient, times: int) -> None:
     """Wait until the client was told so often that the session is idle."""
-    await client.until(lambda: types(client).count("session.idle") >= times)
-
-
-async def stored(client: FramesClient) -> list[Message]:
-    events: list[Message] = (await client.request("session.getMessages", {"sessionId": S}))[
-        "events"
-    ]
-    return events
+    await client.until(lambda: client.types(S).count("session.idle") >= times)
 
 
 def counted(room: Room) -> list[dict[str, int]]:
@@ -101,7 +90,7 @@ async def test_a_turn_of_another_daemon_is_heard_in_order_and_once(tmp_path: Pat
         await idle(here, 2)
         answers = [e["data"]["content"] for e in here.events(S) if e["type"] == TURN_ENDS[0]]
         assert answers == ["hi", "answer 2 to and here"]
-        assert types(here).count("session.idle") == 2
+        assert here.types(S).count("session.idle") == 2
 
 
 async def test_what_was_heard_is_not_told_again_by_the_next_turn_here(tmp_path: Path) -> None:
@@ -116,9 +105,11 @@ async def test_what_was_heard_is_not_told_again_by_the_next_turn_here(tmp_path: 
             daemons.reverse()
         for client in (here, there):
             seen = [event for event in client.events(S) if not event.get("ephemeral")]
-            log = await stored(client)
+            log = await client.history(S)
             assert seen == log[-len(seen) :]
-            assert types(client).count("user.message") == types(client).count("session.idle") == 4
+            assert (
+                client.types(S).count("user.message") == client.types(S).count("session.idle") == 4
+            )
 
 
 async def test_a_long_poll_ends_with_what_another_daemon_wrote(tmp_path: Path) -> None:
@@ -144,7 +135,7 @@ async def test_who_only_watches_hears_too(tmp_path: Path) -> None:
         await look(room)
         await idle(watches, 2)
         turn = [*TURN_STARTS, *TURN_ENDS]
-        assert types(watches) == turn * 2, "what is behind the place where it began"
+        assert watches.types(S) == turn * 2, "what is behind the place where it began"
 
 
 async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
@@ -157,7 +148,7 @@ async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
         await look(room)
         await here.next_event("session.info")
         await here.turn(S, "hello")
-        assert types(here).count("session.idle") == 1
+        assert here.types(S).count("session.idle") == 1
 
 
 async def test_what_is_asked_is_answered_as_others_have_left_it_heard_or_not(
@@ -253,7 +244,7 @@ async def test_a_rewind_that_is_overtaken_tries_again(
     async with two(tmp_path) as (here, room, there, _):
         await here.turn(S, "one")
         await here.turn(S, "two")
-        events = (await here.request("session.getMessages", {"sessionId": S}))["events"]
+        events = await here.history(S)
         second = [e["id"] for e in events if e["type"] == "user.message"][1]
         left = [times]
         read = room.engine.store.row
@@ -282,7 +273,7 @@ async def test_a_rewind_that_is_overtaken_tries_again(
         answer = await here.request("session.history.truncate", wanted)
         assert answer["eventsRemoved"] > times
         assert left == [0]
-        events = (await here.request("session.getMessages", {"sessionId": S}))["events"]
+        events = await here.history(S)
         assert [e["data"]["content"] for e in events if e["type"] == "user.message"] == ["one"]
 
 
@@ -339,7 +330,7 @@ async def test_a_daemon_that_is_alone_reads_nothing_for_it(
         for number in range(8):
             await client.turn(S, f"turn {number}")
             await client.create(f"b{number}")
-            await stored(client)
+            await client.history(S)
             await look(room)
         await client.request("sessions.search", {"text": "turn"})
         await client.request("session.delete", {"sessionId": "b0"})
@@ -417,7 +408,7 @@ async def test_only_what_is_durable_is_heard(tmp_path: Path) -> None:
             with anyio.fail_after(PATIENCE_S):
                 await reached.wait()
             await here.request("session.list", {})
-            assert types(here)[-1] not in TURN_ENDS
+            assert here.types(S)[-1] not in TURN_ENDS
             synced.pop()()
         await told(here, *TURN_STARTS, *TURN_ENDS)
 
@@ -499,7 +490,7 @@ async def test_a_turn_whose_session_another_daemon_deletes_is_over_for_who_watch
             await here.ask("session.send", {"sessionId": S, "prompt": "three", "wait": True}),
         ]
         call = await room.model.next_call()
-        await here.until(lambda: types(here)[-1:] == ["pending_messages.modified"])
+        await here.until(lambda: here.types(S)[-1:] == ["pending_messages.modified"])
         await there.request("session.delete", {"sessionId": S})
         await look(room)
         for asked in waits[:2]:
@@ -522,7 +513,7 @@ async def test_a_turn_that_ends_after_its_session_was_deleted_elsewhere_is_over_
             await here.ask("session.sendAndWait", {"sessionId": S, "prompt": "two"}),
         ]
         call = await room.model.next_call()
-        await here.until(lambda: types(here)[-1:] == ["pending_messages.modified"])
+        await here.until(lambda: here.types(S)[-1:] == ["pending_messages.modified"])
         await there.request("session.delete", {"sessionId": S})
         call.finish("too late")
         for asked in waits:
@@ -530,7 +521,7 @@ async def test_a_turn_that_ends_after_its_session_was_deleted_elsewhere_is_over_
         await told(here, "session.idle")
         await look(room)
         await lifecycle(here, "session.deleted")
-        assert types(here).count("session.idle") == 1
+        assert here.types(S).count("session.idle") == 1
 
 
 async def test_a_turn_elsewhere_whose_session_is_deleted_there_is_over_for_who_watches(
@@ -627,7 +618,7 @@ async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
         await here.create(S, model="m")
         await look(room)
         await here.turn(S, "new")
-        said = [e["data"]["content"] for e in await stored(here) if e["type"] == "user.message"]
+        said = [e["data"]["content"] for e in await here.history(S) if e["type"] == "user.message"]
         assert said == ["new"]
         await look(room)
         assert (await here.request("session.name.get", {"sessionId": S}))["name"] is None
@@ -924,7 +915,7 @@ async def test_what_is_said_in_the_next_session_of_an_id_is_not_told_to_the_mode
         for number in range(4):
             await here.turn("a", f"message {number}")
         room.sessions.let_go()
-        asked, idles = len(room.model.calls), types(here, "a").count("session.idle")
+        asked, idles = len(room.model.calls), here.types("a").count("session.idle")
         read = room.store.read
 
         def late(session_id: str, wanted: Range) -> Future[Any]:
@@ -943,7 +934,7 @@ async def test_what_is_said_in_the_next_session_of_an_id_is_not_told_to_the_mode
 
         monkeypatch.setattr(room.store, "read", late)
         await here.say("a", "another")
-        await here.until(lambda: types(here, "a").count("session.idle") > idles)
+        await here.until(lambda: here.types("a").count("session.idle") > idles)
         assert not room.world.running
         assert len(room.model.calls) == asked
 
@@ -959,7 +950,7 @@ async def test_what_is_sent_to_a_session_that_others_have_made_anew_is_refused(
         await there.create("a")
         with pytest.raises(SessionNotFound):
             await here.say("a", "for the first")
-        log = await there.request("session.getMessages", {"sessionId": "a"})
-        assert [event["type"] for event in log["events"]] == ["session.start"]
+        log = await there.history("a")
+        assert [event["type"] for event in log] == ["session.start"]
         await here.request("session.resume", {"sessionId": "a"})
         await here.turn("a", "for the second")

@@ -216,9 +216,9 @@ async def test_an_owner_that_wakes_too_late_is_refused_and_tells_those_who_watch
         await early.next_event("session.idle", "s")
         error = next(e for e in early.events("s") if e["type"] == "session.error")
         assert error["data"]["errorType"] == "turn_lost"
-        stored = (await late.request("session.getMessages", {"sessionId": "s"}))["events"]
+        stored = await late.history("s")
         assert "too late" not in str(stored)
-        assert stored == (await early.request("session.getMessages", {"sessionId": "s"}))["events"]
+        assert stored == await early.history("s")
         seen = [event["id"] for event in early.events("s") if not event.get("ephemeral")]
         assert seen == [event["id"] for event in stored][-len(seen) :], "a gap or a repeat"
 
@@ -257,7 +257,7 @@ async def test_who_watches_the_late_owner_is_told_though_the_other_still_runs_a_
         sleeper.model.hold = False
         await early.turn("s", "now it is free")
         seen = [event["id"] for event in early.events("s") if not event.get("ephemeral")]
-        stored = (await late.request("session.getMessages", {"sessionId": "s"}))["events"]
+        stored = await late.history("s")
         assert seen == [event["id"] for event in stored][-len(seen) :], "a gap or a repeat"
 
 
@@ -278,7 +278,7 @@ async def test_a_daemon_that_has_not_seen_the_others_writing_refuses_nothing_bec
         await one.next_event("session.idle", "s")
 
         await two.turn("s", "again")
-        stored = (await two.request("session.getMessages", {"sessionId": "s"}))["events"]
+        stored = await two.history("s")
         last = [event["id"] for event in stored if event["type"] == "user.message"][-1]
         cut = {"sessionId": "s", "eventId": last}
         assert (await one.request("session.history.truncate", cut))["eventsRemoved"] > 0

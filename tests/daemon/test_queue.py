@@ -220,8 +220,8 @@ async def test_a_cleared_queue_leaves_the_running_turn_alone(tmp_path: Path) -> 
         assert await here.queue("clear") is None
         assert await here.queue("clear") is None
         assert await here.rest_of_turns() == []
-        stored = await here.client.request("session.getMessages", {"sessionId": S})
-        said = [e["data"]["content"] for e in stored["events"] if e["type"] == "user.message"]
+        stored = await here.client.history(S)
+        said = [e["data"]["content"] for e in stored if e["type"] == "user.message"]
         assert said == ["running"]
 
 
@@ -412,7 +412,7 @@ async def test_a_session_that_is_shut_down_says_what_it_took(tmp_path: Path) -> 
         assert metric["usage"]["outputTokens"] == 3
         used = await here.client.request("session.usage.getMetrics", {"sessionId": S})
         assert last["totalApiDurationMs"] == used["totalApiDurationMs"]
-        events = (await here.client.request("session.getMessages", {"sessionId": S}))["events"]
+        events = await here.client.history(S)
         assert events[-1]["type"] == "session.shutdown"
 
         await here.client.say(S, "again")

@@ -22,10 +22,6 @@ TIMES = 20
 """How often the ends of a race are tried, each with other rounds of the event loop between them."""
 
 
-def types(client: FramesClient, session: str = "s") -> list[str]:
-    return [event["type"] for event in client.events(session)]
-
-
 async def attached(room: Room, session: str = "s") -> FramesClient:
     client = room.connect()
     await client.request("session.resume", {"sessionId": session, "disableResume": True})
@@ -64,12 +60,12 @@ async def test_first_messages_of_two_clients_each_have_a_turn_in_one_order(
             assert kind(answer) is None
         ping = [await each.request("ping") for each in (client, other)]
         assert len(ping) == 2
-        log = await client.request("session.getMessages", {"sessionId": "s"})
-        said = [e["data"]["content"] for e in log["events"] if e["type"].endswith(".message")]
+        log = await client.history("s")
+        said = [e["data"]["content"] for e in log if e["type"].endswith(".message")]
         assert sorted(said[::2]) == ["one", "two"]
         assert said[1::2] == [f"answer {n} to {said[n * 2 - 2]}" for n in (1, 2)]
         for each in (client, other):
-            turns = [t for t in types(each) if t.startswith("assistant.turn_")]
+            turns = [t for t in each.types("s") if t.startswith("assistant.turn_")]
             assert turns == ["assistant.turn_start", "assistant.turn_end"] * 2
 
 
@@ -89,7 +85,7 @@ async def test_of_two_clients_that_create_one_id_one_is_refused(
         await winner.turn("s", "hello")
         loser = other if winner is client else client
         await loser.request("ping")
-        assert types(loser) == [], "who was refused does not follow"
+        assert loser.types("s") == [], "who was refused does not follow"
 
 
 @pytest.mark.parametrize("rounds", range(0, TIMES, 2))
@@ -129,7 +125,7 @@ async def test_a_session_that_is_forked_and_rewound_has_a_child_of_one_of_both_l
         for words in ("one", "two"):
             await client.turn("s", words)
         other = await attached(room)
-        before = (await client.request("session.getMessages", {"sessionId": "s"}))["events"]
+        before = await client.history("s")
         at = [event["id"] for event in before if event["type"] == "user.message"][1]
         for answer in await at_once(
             (other, "sessions.fork", {"sessionId": "s", "newSessionId": "child"}),
@@ -138,8 +134,8 @@ async def test_a_session_that_is_forked_and_rewound_has_a_child_of_one_of_both_l
         ):
             assert kind(answer) is None
         await client.request("session.resume", {"sessionId": "child", "disableResume": True})
-        after = (await client.request("session.getMessages", {"sessionId": "s"}))["events"]
-        child = (await client.request("session.getMessages", {"sessionId": "child"}))["events"]
+        after = await client.history("s")
+        child = await client.history("child")
         assert after == before[: len(after)]
         assert child in (before, after)
         told = (await client.turn("child", "on"))["data"]["content"]
@@ -257,7 +253,7 @@ async def test_an_abort_is_answered_while_the_model_is_still_looked_for(
             await looked.wait()
         assert (await client.request("session.abort", {"sessionId": "s"}))["success"] is True
         await client.next_event("session.idle", "s")
-        assert types(client).count("session.idle") == 1
+        assert client.types("s").count("session.idle") == 1
 
 
 async def test_an_abort_is_answered_while_the_daemon_drains(tmp_path: Path) -> None:
@@ -274,5 +270,5 @@ async def test_an_abort_is_answered_while_the_daemon_drains(tmp_path: Path) -> N
         with anyio.fail_after(PATIENCE_S):
             await call.ended.wait()
         await client.next_event("session.idle", "s")
-        assert types(client).count("session.idle") == 1
+        assert client.types("s").count("session.idle") == 1
         assert len(room.model.calls) == 1, "a turn began while the daemon stops"

@@ -143,8 +143,8 @@ async def test_a_turn_is_not_taken_for_that_of_the_next_session_of_its_id(
             await call.ended.wait()
         theirs.finish("the new answer")
         await there.next_event("session.idle", "a")
-        log = await there.request("session.getMessages", {"sessionId": "a"})
-    said = [event["data"].get("content") for event in log["events"]]
+        log = await there.history("a")
+    said = [event["data"].get("content") for event in log]
     assert said.count("the new answer") == 1
 
 
@@ -179,6 +179,6 @@ async def test_an_owner_that_wakes_while_its_turn_is_ended_elsewhere_costs_no_ot
         with anyio.fail_after(limits.SHUTDOWN_GRACE_S):
             await client.next_event("assistant.message", "a")
         await client.next_event("session.idle", "a")
-        log = await client.request("session.getMessages", {"sessionId": "a"})
-        kinds = [event["type"] for event in log["events"]]
+        log = await client.history("a")
+        kinds = [event["type"] for event in log]
         assert kinds.count("session.error") == kinds.count("assistant.message") == 1

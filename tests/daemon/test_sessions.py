@@ -19,18 +19,9 @@ from tertuliad.sessions.decide import turns
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
+from tests.support.wire import types
 
 pytestmark = pytest.mark.anyio
-
-
-def types(events: list[dict[str, Any]]) -> list[str]:
-    return [event["type"] for event in events]
-
-
-async def messages(client: FramesClient, session_id: str) -> list[dict[str, Any]]:
-    result = await client.request("session.getMessages", {"sessionId": session_id})
-    events: list[dict[str, Any]] = result["events"]
-    return events
 
 
 async def resume(client: FramesClient, session_id: str, **more: Any) -> Any:
@@ -57,7 +48,7 @@ async def test_turns_of_many_sessions_run_at_the_same_time(tmp_path: Path) -> No
         for call in reversed(calls):
             call.finish("done")
         ended = "session.idle"
-        await client.until(lambda: all(types(client.events(n))[-1] == ended for n in names))
+        await client.until(lambda: all(client.types(n)[-1] == ended for n in names))
 
 
 async def test_each_session_has_its_own_history(tmp_path: Path) -> None:
@@ -68,7 +59,7 @@ async def test_each_session_has_its_own_history(tmp_path: Path) -> None:
             await client.turn(name, f"message {number}")
         last = await client.turn("b", "again")
         assert last["data"]["content"] == "answer 2 to again"
-        assert unbroken(await messages(client, "a"))
+        assert unbroken(await client.history("a"))
 
 
 async def test_everybody_who_follows_sees_the_same_order(tmp_path: Path) -> None:
@@ -96,8 +87,8 @@ async def test_messages_that_wait_are_answered_in_order(tmp_path: Path) -> None:
             assert call.request.messages[-1].content == f"message {number}"
             call.finish(f"answer {number}")
         await client.next_event("session.idle")
-        assert types(client.events("a")).count("session.idle") == 1
-        assert unbroken(await messages(client, "a"))
+        assert client.types("a").count("session.idle") == 1
+        assert unbroken(await client.history("a"))
 
 
 async def test_a_request_that_waits_is_answered_when_the_session_is_idle(tmp_path: Path) -> None:
@@ -153,7 +144,7 @@ async def test_a_message_that_is_too_long_can_be_taken_back_as_its_failure_says(
             for way in ("`tertulia rewind`", "session.history.rewind"):
                 assert way in error["data"]["message"]
             await client.next_event("session.idle")
-        _, long, _ = (e for e in await messages(client, "a") if e["type"] == "user.message")
+        _, long, _ = (e for e in await client.history("a") if e["type"] == "user.message")
         back = {"sessionId": "a", "eventId": long["id"], "mode": "conversation"}
         done = await client.request("session.history.rewind", back)
         assert done["outcome"] == "success"
@@ -214,7 +205,7 @@ async def test_an_abort_closes_the_call_and_the_queue_goes_on(tmp_path: Path) ->
         (await room.model.next_call()).finish("to two")
         assert (await client.next_event("assistant.message"))["data"]["content"] == "to two"
         await client.next_event("session.idle")
-        log = types(await messages(client, "a"))
+        log = types(await client.history("a"))
         assert log.count("assistant.turn_start") == log.count("assistant.turn_end") == 2
 
 
@@ -280,7 +271,7 @@ async def test_a_full_disk_ends_the_turn_for_who_watches_and_who_waits(
         assert (told["errorType"], told["message"]) == ("turn_lost", turns.UNSTORED)
         await client.next_event("session.idle")
         assert (await client.turn("a", "again"))["data"]["content"] == "answer 2 to again"
-        log = await messages(client, "a")
+        log = await client.history("a")
         assert types(log).count("assistant.turn_start") == types(log).count("assistant.turn_end")
         assert unbroken(log)
 
@@ -311,7 +302,7 @@ async def test_one_refused_commit_at_the_end_interrupts_the_turn(
         refusal = (await client.answer("w"))["error"]
         assert refusal["message"] == "The turn's end could not be stored: The disk is full."
         await client.next_event("session.idle")
-        assert types(await messages(client, "a"))[-2:] == ["assistant.turn_end", "session.error"]
+        assert types(await client.history("a"))[-2:] == ["assistant.turn_end", "session.error"]
 
 
 # Names
@@ -385,7 +376,7 @@ async def test_a_session_goes_on_in_the_next_process(tmp_path: Path) -> None:
             "a", model="m", systemMessage={"mode": "replace", "content": "Be kind."}
         )
         await client.turn("a", "one")
-        before = await messages(client, "a")
+        before = await client.history("a")
     async with pair(tmp_path) as (client, room):
         await resume(client, "a")
         assert (await client.turn("a", "two"))["data"]["content"] == "answer 2 to two"
@@ -397,7 +388,7 @@ async def test_a_session_goes_on_in_the_next_process(tmp_path: Path) -> None:
             "answer 1 to one",
             "two",
         ]
-        log = await messages(client, "a")
+        log = await client.history("a")
         assert log[: len(before)] == before
         assert unbroken(log)
 
@@ -410,7 +401,7 @@ async def test_a_turn_that_was_cut_by_a_crash_says_so(tmp_path: Path) -> None:
         await room.model.next_call()
     async with pair(tmp_path) as (client, _):
         await resume(client, "a")
-        log = await messages(client, "a")
+        log = await client.history("a")
         assert types(log) == [
             "session.start",
             "user.message",
@@ -421,7 +412,7 @@ async def test_a_turn_that_was_cut_by_a_crash_says_so(tmp_path: Path) -> None:
         ]
         assert log[4]["data"]["errorType"] == "turn_lost"
         await client.turn("a", "again")
-        assert unbroken(await messages(client, "a"))
+        assert unbroken(await client.history("a"))
 
 
 async def test_a_message_that_waited_at_a_crash_has_its_turn(tmp_path: Path) -> None:
@@ -473,7 +464,7 @@ async def test_a_turn_that_runs_in_another_daemon_is_left_alone(tmp_path: Path) 
             "answer 2 to from here",  # written by the other daemon, and read from the log
             "answer 3 to and here",
         ]
-        assert unbroken(await messages(client, "a"))
+        assert unbroken(await client.history("a"))
 
 
 async def test_two_daemons_write_one_log(tmp_path: Path) -> None:
@@ -486,7 +477,7 @@ async def test_two_daemons_write_one_log(tmp_path: Path) -> None:
             note = {"sessionId": "a", "message": str(number)}
             asked.append((client, await client.ask("session.log", note)))
         answered = [(await client.answer(request_id))["result"] for client, request_id in asked]
-        log = await messages(one, "a")
+        log = await one.history("a")
         notes = [event["id"] for event in log if event["type"] == "session.info"]
         assert sorted(notes) == sorted(answer["eventId"] for answer in answered)
         assert unbroken(log)
@@ -507,7 +498,7 @@ async def test_a_key_is_nowhere_but_in_memory(
             {"sessionId": "a", "prompt": "x", "requestHeaders": {"X-Key": "hd-verysecret"}},
         )
         await client.next_event("session.idle")
-        await messages(client, "a")
+        await client.history("a")
         assert room.model.calls[0].request.headers == {"X-Key": "hd-verysecret"}
         assert "a" not in room.world.request_headers
         assert "verysecret" not in str(client.messages)
@@ -547,7 +538,7 @@ async def test_who_attaches_in_the_middle_of_an_answer_gets_the_whole_and_then_p
         await client.say("a", "second")
         call = await room.model.next_call()
         call.finish("all of it")
-        await late.until(lambda: types(late.events("a")).count("session.idle") == 2)
+        await late.until(lambda: late.types("a").count("session.idle") == 2)
         pieces = [e["data"]["deltaContent"] for e in late.events("a") if "delta" in e["type"]]
         whole = [e["data"]["content"] for e in late.events("a") if e["type"] == "assistant.message"]
         assert (pieces, whole) == (["all of it"], ["one and the rest", "all of it"])

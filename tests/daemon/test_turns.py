@@ -30,17 +30,13 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RETRY_FIRST_WAIT_S", 0.001)
 
 
-def types(client: FramesClient, session: str = "s") -> list[str]:
-    return [event["type"] for event in client.events(session)]
-
-
 def of(client: FramesClient, kind: str, session: str = "s") -> list[Message]:
     return [event for event in client.events(session) if event["type"] == kind]
 
 
 def check_one_end(client: FramesClient, session: str = "s") -> None:
     """`session.idle` came once, and last."""
-    order = types(client, session)
+    order = client.types(session)
     assert order.count("session.idle") == 1, order
     assert order[-1] == "session.idle", order
     assert order.count("assistant.turn_end") == order.count("assistant.turn_start")
@@ -116,7 +112,7 @@ async def test_a_model_that_answers_at_the_second_try_has_answered(tmp_path: Pat
         (await room.model.next_call()).finish("here it is")
         await client.next_event("session.idle", "s")
         check_one_end(client)
-        order = types(client)
+        order = client.types("s")
         assert order.index("model.call_failure") < order.index("assistant.turn_retry")
         assert "session.error" not in order
         [retry] = of(client, "assistant.turn_retry")
@@ -124,8 +120,8 @@ async def test_a_model_that_answers_at_the_second_try_has_answered(tmp_path: Pat
         assert retry["data"]["turnId"] == of(client, "assistant.turn_start")[0]["data"]["turnId"]
         assert "too many" in retry["data"]["reason"]
         assert [e["data"]["content"] for e in of(client, "assistant.message")] == ["here it is"]
-        stored = await client.request("session.getMessages", {"sessionId": "s"})
-        assert "assistant.turn_retry" not in [event["type"] for event in stored["events"]]
+        stored = await client.history("s")
+        assert "assistant.turn_retry" not in [event["type"] for event in stored]
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -339,7 +335,7 @@ async def test_an_abort_that_overtakes_the_commit_of_its_message(tmp_path: Path)
         assert (await client.answer(stop))["result"]["success"] is True
         await client.next_event("session.idle", "s")
         check_one_end(client)
-        assert types(client).index("user.message") < types(client).index("abort")
+        assert client.types("s").index("user.message") < client.types("s").index("abort")
         await goes_on(client, room)
 
 
@@ -390,8 +386,8 @@ async def test_an_abort_where_nothing_runs_changes_nothing(tmp_path: Path) -> No
     async with pair(tmp_path) as (client, _):
         await client.create("s")
         await client.request("session.abort", {"sessionId": "s"})
-        assert "session.idle" not in types(client)
-        assert "abort" not in types(client)
+        assert "session.idle" not in client.types("s")
+        assert "abort" not in client.types("s")
 
 
 async def test_an_abort_is_answered_though_the_inbox_is_full(
@@ -477,8 +473,8 @@ async def test_a_refused_message_leaves_no_trace(
         await client.create("s")
         with pytest.raises(Overloaded):
             await client.say("s", "hello")
-        stored = await client.request("session.getMessages", {"sessionId": "s"})
-        assert [event["type"] for event in stored["events"]] == ["session.start"]
+        stored = await client.history("s")
+        assert [event["type"] for event in stored] == ["session.start"]
         monkeypatch.undo()
         await client.turn("s", "hello")
 
@@ -501,7 +497,7 @@ async def test_a_daemon_that_is_stopping_lets_the_turn_end_and_keeps_what_waits(
     async with pair(tmp_path) as (client, room):
         await client.request("session.resume", {"sessionId": "s"})
         await client.next_event("session.idle", "s")
-        stored = (await client.request("session.getMessages", {"sessionId": "s"}))["events"]
+        stored = await client.history("s")
         asked = [e["data"]["content"] for e in stored if e["type"] == "user.message"]
         assert asked == ["first", "second"]
         seen = [event["id"] for event in client.events("s") if not event.get("ephemeral")]

@@ -35,8 +35,8 @@ async def record(client: FramesClient, **context: Any) -> Any:
 
 async def changes(client: FramesClient) -> list[Any]:
     """What is stored of changes of the folder."""
-    answer = await client.request("session.getMessages", {"sessionId": S})
-    return [e["data"] for e in answer["events"] if e["type"] == "session.context_changed"]
+    answer = await client.history(S)
+    return [e["data"] for e in answer if e["type"] == "session.context_changed"]
 
 
 async def in_folder(client: FramesClient, folder: Path) -> list[str]:

@@ -113,6 +113,10 @@ class FramesClient:
             and message["params"]["sessionId"] == session_id
         ]
 
+    def types(self, session_id: str) -> list[str]:
+        """The types of those events."""
+        return [event["type"] for event in self.events(session_id)]
+
     def forget(self) -> None:
         """Keep nothing of what has come, so that a long test does not look through it again."""
         self.messages.clear()
@@ -178,6 +182,12 @@ class FramesClient:
         message = await self.next_event("assistant.message", session_id)
         await self.next_event("session.idle", session_id)
         return message
+
+    async def history(self, session_id: str) -> list[Message]:
+        """The session's stored events."""
+        answer = await self.request("session.getMessages", {"sessionId": session_id})
+        events: list[Message] = answer["events"]
+        return events
 
     async def send_eof(self) -> None:
         """Close the sending half."""
