@@ -19,10 +19,10 @@ import pytest
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad.store import kernel_sync
-from tertuliad.store.base import Append, Record, Row
 from tertuliad.store.kernel_sync import Done, KernelSync, offered
 from tertuliad.store.schema import FILE_NAME
 from tertuliad.store.sqlite import SqliteStore
+from tests.support.store_alone import done, event
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +108,7 @@ async def test_a_disk_that_fails_is_told_to_who_waits_and_the_next_one_is_served
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelSync
 ) -> None:
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
-    await created(store, "first")  # by the thread, which opens the file
+    await done(store.create(event("first", 1)))  # by the thread, which opens the file
     faults = [OSError(errno.EIO, "the disk is broken")]
     sync = KernelSync.sync
 
@@ -118,24 +118,13 @@ async def test_a_disk_that_fails_is_told_to_who_waits_and_the_next_one_is_served
 
     monkeypatch.setattr(KernelSync, "sync", failing)
     with pytest.raises(StoreFailed, match="the disk is broken"):
-        await created(store, "second")
+        await done(store.create(event("second", 1)))
     log = tmp_path / f"{FILE_NAME}-wal"
     before = log.stat().st_size
-    await created(store, "third")
+    await done(store.create(event("third", 1)))
     assert log.stat().st_size < before, "the log, which may have a hole, was begun anew"
-    await created(store, "fourth")
+    await done(store.create(event("fourth", 1)))
     store.close()
-
-
-def change(session_id: str, head: int) -> Append:
-    """One more event, which is the session's `head`."""
-    row = Row(id=session_id, created_ms=1, modified_ms=1, head=head)
-    return Append(head - 1, row, (Record(head, "type", b"{}"),))
-
-
-async def created(store: SqliteStore, session_id: str) -> None:
-    with anyio.fail_after(20):
-        await asyncio.wrap_future(store.create(change(session_id, 1)))
 
 
 @pytest.mark.parametrize("numbers", [{}, {"x86_64": (9999,) * 4, "aarch64": (9999,) * 4}])
@@ -146,7 +135,7 @@ async def test_without_it_a_thread_makes_changes_durable(
     assert offered(asyncio.get_running_loop()) is None
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
     for number in range(5):
-        await created(store, f"s{number}")
+        await done(store.create(event(f"s{number}", 1)))
     assert "store-writer" in {thread.name for thread in threading.enumerate()}
     store.close()
 
@@ -201,7 +190,7 @@ async def test_what_the_kernel_syncs_is_answered_after_a_sync_of_the_write_ahead
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelSync
 ) -> None:
     store, disk = SqliteStore(tmp_path, asyncio.get_running_loop()), Disk(tmp_path)
-    await created(store, "first")  # by the thread, which opens the file
+    await done(store.create(event("first", 1)))  # by the thread, which opens the file
     sync = KernelSync.sync
 
     def holding(self: KernelSync, file: int, done: Done) -> None:
@@ -209,9 +198,9 @@ async def test_what_the_kernel_syncs_is_answered_after_a_sync_of_the_write_ahead
         sync(self, file, lambda error: disk.hold(partial(done, error)))
 
     monkeypatch.setattr(KernelSync, "sync", holding)
-    await disk.answers_only_after_its_sync(store.create(change("second", 1)))
-    await disk.answers_only_after_its_sync(store.append(change("second", 2)))
-    await disk.answers_only_after_its_sync(store.append(change("first", 2)))
+    await disk.answers_only_after_its_sync(store.create(event("second", 1)))
+    await disk.answers_only_after_its_sync(store.append(event("second", 2)))
+    await disk.answers_only_after_its_sync(store.append(event("first", 2)))
     assert disk.synced == [(True, 2), (True, 3), (True, 4)]
     store.close()
 
@@ -222,9 +211,9 @@ async def test_what_the_thread_syncs_is_answered_after_a_sync_of_the_write_ahead
     monkeypatch.setattr(kernel_sync, "_NUMBERS", {})
     store, disk = SqliteStore(tmp_path, asyncio.get_running_loop()), Disk(tmp_path)
     monkeypatch.setattr(os, "fdatasync", disk.sync, raising=False)
-    await disk.answers_only_after_its_sync(store.create(change("first", 1)))  # the thread's whole
-    await disk.answers_only_after_its_sync(store.create(change("second", 1)))
-    await disk.answers_only_after_its_sync(store.append(change("second", 2)))
+    await disk.answers_only_after_its_sync(store.create(event("first", 1)))  # the thread's whole
+    await disk.answers_only_after_its_sync(store.create(event("second", 1)))
+    await disk.answers_only_after_its_sync(store.append(event("second", 2)))
     assert disk.synced == [(True, 1), (True, 2), (True, 3)]
     store.close()
 
@@ -234,7 +223,7 @@ async def test_a_disk_that_fails_under_the_thread_is_told_to_who_waits(
 ) -> None:
     monkeypatch.setattr(kernel_sync, "_NUMBERS", {})
     store = SqliteStore(tmp_path, asyncio.get_running_loop())
-    await created(store, "first")
+    await done(store.create(event("first", 1)))
 
     def failing(_: int) -> None:
         raise OSError(errno.EIO, "the disk is broken")
@@ -242,6 +231,6 @@ async def test_a_disk_that_fails_under_the_thread_is_told_to_who_waits(
     with monkeypatch.context() as broken:
         broken.setattr(os, "fdatasync", failing, raising=False)
         with pytest.raises(StoreFailed, match="the disk is broken"), anyio.fail_after(20):
-            await asyncio.wrap_future(store.append(change("first", 2)))
-    await created(store, "second")
+            await asyncio.wrap_future(store.append(event("first", 2)))
+    await done(store.create(event("second", 1)))
     store.close()
