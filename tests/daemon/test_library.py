@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,6 @@ from tests.support.in_process_model import PATIENCE_S, Call, last_words
 from tests.support.pair import Room, pair
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[tuple[FramesClient, Room]]:
-    async with pair(tmp_path / "home") as parts:
-        yield parts
 
 
 async def spoken(client: FramesClient, session_id: str, *prompts: str) -> None:

@@ -14,22 +14,16 @@ import anyio
 import pytest
 
 from tertulia_protocol.errors import SessionNotFound, StoreFailed
-from tertuliad import limits
 from tertuliad.replies import Reply, settled
 from tertuliad.store.base import Known, News, Row
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import PATIENCE_S, Call
 from tests.support.pair import Room, pair
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("looks_far_apart")]
 
 S = "a-session"
 AT = {"sessionId": S}
-
-
-@pytest.fixture(autouse=True)
-def looks_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "OTHERS_LOOK_S", 1e6)
 
 
 @asynccontextmanager
@@ -57,11 +51,6 @@ async def running(here: FramesClient, room: Room) -> Call:
     call.say("old words")
     await here.next_event("assistant.message_start", S)
     return call
-
-
-async def look(room: Room) -> None:
-    with anyio.fail_after(PATIENCE_S):
-        await room.engine.others.look()
 
 
 def told_of(client: FramesClient, kind: str) -> int:
@@ -149,7 +138,7 @@ async def test_the_next_session_is_not_taken_for_the_first_that_is_gone(
         room.model.hold = True
         await user.say(S, "new")
         call = await room.model.next_call()
-        await look(room)
+        await room.look()
         call.finish("the answer")
         await user.next_event("session.idle", S)
         assert "the answer" in [e["data"].get("content") for e in user.events(S)]
@@ -177,7 +166,7 @@ async def test_a_session_that_is_made_while_its_id_is_looked_for_is_kept(
             return found
 
         monkeypatch.setattr(room.store, "ahead", between)
-        await look(room)
+        await room.look()
         monkeypatch.undo()
         await client.turn(S, "still there?")
         assert told_of(client, "session.deleted") == 1

@@ -3,8 +3,6 @@ against a whole daemon."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +20,9 @@ from tertuliad.replies import Reply
 from tertuliad.sessions.refusals import exists
 from tests.support.frames_client import FramesClient
 from tests.support.in_process_model import last_words
-from tests.support.pair import Room, pair
+from tests.support.pair import Room
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[tuple[FramesClient, Room]]:
-    async with pair(tmp_path / "home") as parts:
-        yield parts
 
 
 async def opened(client: FramesClient, kind: str, **params: Any) -> tuple[str, str | None]:

@@ -25,16 +25,11 @@ from tests.support.frames_client import FramesClient, Message
 from tests.support.in_process_model import PATIENCE_S
 from tests.support.pair import Room, pair
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("looks_far_apart")]
 
 S = "a-session"
 TURN_STARTS = ["user.message", "assistant.turn_start"]
 TURN_ENDS = ["assistant.message", "assistant.turn_end", "session.idle"]
-
-
-@pytest.fixture(autouse=True)
-def looks_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "OTHERS_LOOK_S", 1e6)
 
 
 @asynccontextmanager
@@ -44,11 +39,6 @@ async def two(home: Path) -> AsyncIterator[tuple[FramesClient, Room, FramesClien
         await here.create(S, model="m")
         await there.request("session.resume", {"sessionId": S, "disableResume": True})
         yield here, room, there, other
-
-
-async def look(room: Room) -> None:
-    with anyio.fail_after(PATIENCE_S):
-        await room.engine.others.look()
 
 
 async def told(client: FramesClient, *expected: str) -> None:
@@ -79,13 +69,13 @@ async def test_a_turn_of_another_daemon_is_heard_in_order_and_once(tmp_path: Pat
         other.model.hold = True
         await there.say(S, "hello")
         call = await other.model.next_call()
-        await look(room)
+        await room.look()
         await told(here, *TURN_STARTS)
         call.finish("hi")
         await there.next_event("session.idle")
-        await look(room)
+        await room.look()
         await told(here, *TURN_ENDS)
-        await look(room)
+        await room.look()
         await here.say(S, "and here")
         await idle(here, 2)
         answers = [e["data"]["content"] for e in here.events(S) if e["type"] == TURN_ENDS[0]]
@@ -100,7 +90,7 @@ async def test_what_was_heard_is_not_told_again_by_the_next_turn_here(tmp_path: 
             (asks, _), (hears, listener) = daemons
             await asks.say(S, f"turn {turn}")
             await idle(asks, turn + 1)
-            await look(listener)
+            await listener.look()
             await idle(hears, turn + 1)
             daemons.reverse()
         for client in (here, there):
@@ -118,7 +108,7 @@ async def test_a_long_poll_ends_with_what_another_daemon_wrote(tmp_path: Path) -
         wanted = {"sessionId": S, "cursor": cursor, "waitMs": limits.READ_WAIT_MS}
         asked = await here.ask("session.eventLog.read", wanted)
         noted = await there.request("session.log", {"sessionId": S, "message": "there"})
-        await look(room)
+        await room.look()
         page = (await here.answer(asked))["result"]
         assert [event["id"] for event in page["events"]] == [noted["eventId"]]
 
@@ -129,10 +119,10 @@ async def test_who_only_watches_hears_too(tmp_path: Path) -> None:
         await writes.create(S, model="m")
         await watches.request("session.resume", {"sessionId": S, "disableResume": True})
         await writes.turn(S, "one")
-        await look(room)
+        await room.look()
         await told(watches, *TURN_STARTS, *TURN_ENDS)
         await writes.turn(S, "two")
-        await look(room)
+        await room.look()
         await idle(watches, 2)
         turn = [*TURN_STARTS, *TURN_ENDS]
         assert watches.types(S) == turn * 2, "what is behind the place where it began"
@@ -145,7 +135,7 @@ async def test_nobody_is_told_that_a_session_is_idle_where_no_turn_has_ended(
     async with two(tmp_path) as (here, room, there, _):
         await there.request("session.name.set", {"sessionId": S, "name": "called there"})
         await there.request("session.log", {"sessionId": S, "message": "noted there"})
-        await look(room)
+        await room.look()
         await here.next_event("session.info")
         await here.turn(S, "hello")
         assert here.types(S).count("session.idle") == 1
@@ -192,7 +182,7 @@ async def test_a_session_whose_turn_runs_elsewhere_is_read_and_watched_and_not_c
             assert refused.value.retry_ms is not None
         call.finish("done")
         await here.next_event("session.idle", S)
-        await look(other)
+        await other.look()
         await told(there, *TURN_ENDS)
 
 
@@ -290,7 +280,7 @@ async def test_what_others_changed_is_known_and_told_in_the_list(tmp_path: Path)
     async with two(tmp_path) as (here, room, there, _):
         await here.request("session.name.get", {"sessionId": S})
         await there.request("session.name.set", {"sessionId": S, "name": "called there"})
-        await look(room)
+        await room.look()
         await here.wait_for(
             lambda message: (
                 message.get("method") == "session.lifecycle"
@@ -309,11 +299,11 @@ async def test_a_turn_whose_daemon_is_gone_ends_for_who_watches(tmp_path: Path) 
             other.model.hold = True
             await there.say(S, "hello")
             await other.model.next_call()
-            await look(room)
+            await room.look()
             await told(here, *TURN_STARTS)
             await there.create("something-else")
-            await look(room)
-        await look(room)
+            await room.look()
+        await room.look()
         ends = ["assistant.turn_end", "session.error", "assistant.idle", "session.idle"]
         await told(here, *TURN_STARTS, *ends)
         assert (await here.turn(S, "again"))["data"]["content"] == "answer 2 to again"
@@ -325,24 +315,24 @@ async def test_a_daemon_that_is_alone_reads_nothing_for_it(
     monkeypatch.setattr(limits, "WAL_CHANGES", 2)  # checkpoints are made all the time
     async with pair(tmp_path) as (client, room):
         await client.create(S, model="m")
-        await look(room)  # the first one, which knows of nothing
+        await room.look()  # the first one, which knows of nothing
         asked = counted(room)
         for number in range(8):
             await client.turn(S, f"turn {number}")
             await client.create(f"b{number}")
             await client.history(S)
-            await look(room)
+            await room.look()
         await client.request("sessions.search", {"text": "turn"})
         await client.request("session.delete", {"sessionId": "b0"})
-        await look(room)
+        await room.look()
         assert asked == []
         async with pair(tmp_path) as (other, _):
-            await look(room)
+            await room.look()
             assert asked == [], "another daemon that writes nothing"
             await other.create("of-the-other")
-            await look(room)
+            await room.look()
             assert len(asked) == 1
-            await look(room)
+            await room.look()
             assert len(asked) == 1
 
 
@@ -355,7 +345,7 @@ async def test_sessions_are_asked_for_in_pieces(
             await here.create(f"b{number}")
         asked = counted(room)
         await there.turn(S, "hello")
-        await look(room)
+        await room.look()
         await told(here, *TURN_STARTS, *TURN_ENDS)
         assert [len(heads) for heads in asked] == [2, 2, 1]
 
@@ -365,7 +355,7 @@ async def test_what_is_under_way_here_is_not_taken_for_news(
 ) -> None:
     """It is committed, and not published yet, when the rows are read."""
     async with two(tmp_path) as (here, room, there, _):
-        await look(room)
+        await room.look()
         append, committed, answer = room.store.append, anyio.Event(), Reply()
         outcomes: list[Any] = []
 
@@ -380,17 +370,17 @@ async def test_what_is_under_way_here_is_not_taken_for_news(
         with anyio.fail_after(PATIENCE_S):
             await committed.wait()
         await there.create("something-else")
-        await look(room)
+        await room.look()
         answer.follow(outcomes.pop())
         noted = (await here.answer(asked))["result"]["eventId"]
-        await look(room)
+        await room.look()
         await here.request("session.name.get", {"sessionId": S})
         assert [event["id"] for event in here.events(S)].count(noted) == 1
 
 
 async def test_only_what_is_durable_is_heard(tmp_path: Path) -> None:
     async with two(tmp_path) as (here, room, there, _):
-        await look(room)
+        await room.look()
         await there.turn(S, "hello")
         synced: list[Callable[[], None]] = []
         real = room.store._writer._synced
@@ -404,7 +394,7 @@ async def test_only_what_is_durable_is_heard(tmp_path: Path) -> None:
         reached = anyio.Event()
         room.store._writer._synced = held  # type: ignore[method-assign]
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(look, room)
+            tasks.start_soon(room.look)
             with anyio.fail_after(PATIENCE_S):
                 await reached.wait()
             await here.request("session.list", {})
@@ -450,7 +440,7 @@ async def test_a_store_that_fails_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with two(tmp_path) as (here, room, there, _):
-        await look(room)
+        await room.look()
         real = room.store.ahead
         left = 3
 
@@ -492,7 +482,7 @@ async def test_a_turn_whose_session_another_daemon_deletes_is_over_for_who_watch
         call = await room.model.next_call()
         await here.until(lambda: here.types(S)[-1:] == ["pending_messages.modified"])
         await there.request("session.delete", {"sessionId": S})
-        await look(room)
+        await room.look()
         for asked in waits[:2]:
             assert (await here.answer(asked))["error"]["data"]["kind"] == "session_not_found"
         await here.answer(waits[2])
@@ -519,7 +509,7 @@ async def test_a_turn_that_ends_after_its_session_was_deleted_elsewhere_is_over_
         for asked in waits:
             assert (await here.answer(asked))["error"]["data"]["kind"] == "session_not_found"
         await told(here, "session.idle")
-        await look(room)
+        await room.look()
         await lifecycle(here, "session.deleted")
         assert here.types(S).count("session.idle") == 1
 
@@ -531,14 +521,14 @@ async def test_a_turn_elsewhere_whose_session_is_deleted_there_is_over_for_who_w
         other.model.hold = True
         await there.say(S, "hello")
         await other.model.next_call()
-        await look(room)
+        await room.look()
         await told(here, *TURN_STARTS)
         cursor = (await here.request("session.eventLog.tail", {"sessionId": S}))["cursor"]
         wanted = {"sessionId": S, "cursor": cursor, "waitMs": limits.READ_WAIT_MS}
         asked = await here.ask("session.eventLog.read", wanted)
         await here.request("session.eventLog.read", wanted | {"waitMs": 0})  # then that one waits
         await there.request("session.delete", {"sessionId": S})
-        await look(room)
+        await room.look()
         await told(here, *TURN_STARTS, "session.idle")
         await lifecycle(here, "session.deleted")
         assert (await here.answer(asked))["error"]["data"]["kind"] == "session_not_found"
@@ -559,10 +549,10 @@ async def test_who_followed_what_another_daemon_deleted_does_not_follow_the_next
     async with two(tmp_path) as (here, room, there, _):
         await spoken_in_and_deleted(here, there)
         await there.create(S, model="m")
-        await look(room)
+        await room.look()
         await lifecycle(here, "session.deleted")
         await there.turn(S, "new")
-        await look(room)
+        await room.look()
         await here.request("session.list", {})
         said = [e["data"]["content"] for e in here.events(S) if e["type"] == "user.message"]
         assert said == ["old 0", "old 1", "old 2"]
@@ -616,11 +606,11 @@ async def test_who_makes_a_session_anew_before_its_end_was_heard_of_keeps_it(
     async with two(tmp_path) as (here, room, there, _):
         await spoken_in_and_deleted(here, there)
         await here.create(S, model="m")
-        await look(room)
+        await room.look()
         await here.turn(S, "new")
         said = [e["data"]["content"] for e in await here.history(S) if e["type"] == "user.message"]
         assert said == ["new"]
-        await look(room)
+        await room.look()
         assert (await here.request("session.name.get", {"sessionId": S}))["name"] is None
 
 
@@ -655,17 +645,17 @@ async def test_who_asks_here_by_key_for_a_message_that_another_daemon_has_has_it
             await there.request("session.send", message)
         call = await other.model.next_call()
         asked = [await here.ask("session.sendAndWait", message) for message in (first, second)]
-        await look(room)
+        await room.look()
         await here.request("session.getMessages", {"sessionId": S})
         assert not [answer for answer in here.answers() if answer["id"] in asked]
         call.finish("to a")
         last = await other.model.next_call()
-        await look(room)
+        await room.look()
         ended = (await here.answer(asked[0]))["result"]
         assert ended["response"]["data"]["content"] == "to a"
         last.finish("to b")
         await idle(there, 1)
-        await look(room)
+        await room.look()
         ended = (await here.answer(asked[1]))["result"]
         assert ended["response"]["data"]["content"] == "to b"
         again = await here.request("session.sendAndWait", first)
@@ -687,7 +677,7 @@ async def test_who_waits_here_for_what_is_taken_out_elsewhere_is_answered(tmp_pa
     async with two(tmp_path) as (here, room, there, _):
         asked, asked_too = await waits_in_a_paused_queue(here)
         await there.request("session.queue.clear", {"sessionId": S})
-        await look(room)
+        await room.look()
         assert (await here.answer(asked))["result"]["aborted"] is True
         assert "messageId" in (await here.answer(asked_too))["result"]
 
@@ -697,7 +687,7 @@ async def test_who_waits_here_for_what_is_answered_elsewhere_has_the_answer(tmp_
         asked, asked_too = await waits_in_a_paused_queue(here)
         await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
         await idle(there, 1)
-        await look(room)
+        await room.look()
         response = (await here.answer(asked))["result"]["response"]
         assert response["data"]["content"] == "answer 1 to waits"
         assert "messageId" in (await here.answer(asked_too))["result"]
@@ -721,7 +711,7 @@ async def test_who_waits_here_for_what_cannot_be_read_is_told_so_and_may_ask_aga
 
         with monkeypatch.context() as patch:
             patch.setattr(room.store, "read", fails)
-            await look(room)
+            await room.look()
             assert (await here.answer(asked))["error"]["data"]["kind"] == "store_failed"
         again = await here.request("session.sendAndWait", message)
         assert again["response"]["data"]["content"] == "answer 1 to x"
@@ -734,7 +724,7 @@ async def test_a_session_that_somebody_waits_for_is_told_as_others_have_left_it(
         asked, _ = await waits_in_a_paused_queue(here)
         await there.request("session.name.set", {"sessionId": S, "name": "theirs"})
         await there.request("session.queue.removeMostRecent", {"sessionId": S})
-        await look(room)
+        await room.look()
         assert (await here.request("session.name.get", {"sessionId": S}))["name"] == "theirs"
         left = await here.request("session.queue.pendingItems", {"sessionId": S})
         assert [item["displayText"] for item in left["items"]] == ["waits"]
@@ -752,17 +742,17 @@ async def test_who_waits_here_while_the_turn_runs_elsewhere_waits_for_its_end(
         await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
         first = await other.model.next_call()
         for _ in range(3):
-            await look(room)
+            await room.look()
         await here.request("session.getMessages", {"sessionId": S})
         assert not [answer for answer in here.answers() if answer["id"] in (asked, asked_too)]
         first.finish("to the first")
         second = await other.model.next_call()
-        await look(room)
+        await room.look()
         assert (await here.answer(asked))["result"]["response"]["data"]["content"] == "to the first"
         assert not [answer for answer in here.answers() if answer["id"] == asked_too]
         second.finish("to the second")
         await idle(there, 1)
-        await look(room)
+        await room.look()
         assert "messageId" in (await here.answer(asked_too))["result"]
 
 
@@ -775,12 +765,12 @@ async def test_who_asks_here_by_the_key_of_a_message_that_runs_elsewhere_waits_f
         accepted = await there.request("session.send", sent)
         call = await other.model.next_call()
         asked = await here.ask("session.send", {**sent, "wait": True})
-        await look(room)
+        await room.look()
         await here.request("session.getMessages", {"sessionId": S})
         assert not [answer for answer in here.answers() if answer["id"] == asked]
         call.finish("done")
         await idle(there, 1)
-        await look(room)
+        await room.look()
         assert (await here.answer(asked))["result"] == accepted
 
 
@@ -809,11 +799,11 @@ async def test_who_waits_here_learns_that_the_turn_was_lost_elsewhere(tmp_path: 
             other.model.hold = True
             await there.request("session.queue.setDrainPaused", {"sessionId": S, "paused": False})
             await other.model.next_call()
-            await look(room)
+            await room.look()
             await told(here, *TURN_STARTS)
             await there.create("something-else")
-            await look(room)
-        await look(room)
+            await room.look()
+        await room.look()
         error = (await here.answer(asked))["error"]
         assert error["data"]["kind"] == "turn_failed"
         assert "messageId" in (await here.answer(asked_too))["result"]
@@ -829,7 +819,7 @@ async def test_who_waits_and_follows_no_more_is_answered(tmp_path: Path, end: st
             await idle(there, 1)
         else:
             await there.request("session.delete", {"sessionId": S})
-        await look(room)
+        await room.look()
         for answer in (await here.answer(asked), await here.answer(asked_too)):
             assert ("result" in answer) == (end == "answered"), answer
 
@@ -876,7 +866,7 @@ async def test_however_many_are_answered_while_a_turn_runs_elsewhere_the_session
         assert (await here.answer(named))["error"]["data"]["kind"] == "turn_busy"
         call.finish("done")
         await idle(there, 1)
-        await look(room)
+        await room.look()
         for each in asked:
             assert (await here.answer(each))["result"] == accepted
         assert await here.request("session.name.get", {"sessionId": S}) == {"name": None}

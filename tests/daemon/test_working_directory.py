@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from tests.support.pair import Room, pair
 pytestmark = pytest.mark.anyio
 
 S = "a-session"
-
-
-@pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[tuple[FramesClient, Room]]:
-    async with pair(tmp_path / "home") as parts:
-        yield parts
 
 
 async def move(client: FramesClient, folder: Path | str) -> Any:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import anyio
-
 from tests.machine.book import Book, Message, Refused
 from tests.machine.engine import ANY, learn_ids, pick
 from tests.machine.ground import (
@@ -24,7 +22,7 @@ from tests.machine.ground import (
 )
 from tests.machine.paper import Paper
 from tests.machine.view import Client, View
-from tests.support.in_process_model import PATIENCE_S, Call
+from tests.support.in_process_model import Call
 
 DAEMONS = 3
 
@@ -109,8 +107,7 @@ class House:
         """One of the daemons looks what the others have written: it ends turns that nobody runs,
         and its client gets what was stored since it follows."""
         client = self.clients[place]
-        with anyio.fail_after(PATIENCE_S):
-            await self.daemons[place].room.engine.others.look()
+        await self.daemons[place].room.look()
         for session, view in client.views.items():
             if view.paper is not None:
                 if not self.elsewhere(place, view.paper):

@@ -31,7 +31,7 @@ from tertuliad.replies import Reply
 from tertuliad.rpc import Handler
 from tertuliad.sessions.retry import TurnLimits
 from tests.support.frames_client import FramesClient
-from tests.support.in_process_model import InProcessModel
+from tests.support.in_process_model import PATIENCE_S, InProcessModel
 
 ONE_TRY = TurnLimits(retries=0)
 PIPE_CHUNKS = 4
@@ -151,6 +151,11 @@ class Room:
             self.connections.discard(connection)
             self.hub.detach_all(connection)
             ended.set()
+
+    async def look(self) -> None:
+        """Look now for what other daemons have written."""
+        with anyio.fail_after(PATIENCE_S):
+            await self.engine.others.look()
 
     async def gone(self, client: FramesClient) -> None:
         """Wait until the daemon has let the client's connection go."""
