@@ -192,7 +192,7 @@ class Daemon:
     def _need_for_request(self) -> Engine:
         """No engine is begun in order to end."""
         if self._engine is None and self._draining:
-            raise Draining("The daemon is stopping, and runs nothing.")
+            raise Draining.of("begins nothing")
         return self._need()
 
     def _built(self) -> Engine:

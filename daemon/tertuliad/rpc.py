@@ -43,7 +43,6 @@ for _name in ("pylsp_jsonrpc", "pylsp_jsonrpc.endpoint"):
 
 CANCEL_METHOD = "$/cancelRequest"
 _encoder = msgspec.json.Encoder()
-_STOPPING = "The daemon is stopping and takes no more requests: connect again when another runs."
 
 Handler = Callable[[Any, Any], Any]
 """(caller, params) to a result struct, a `Reply`, or for a method in a task an awaitable."""
@@ -205,7 +204,7 @@ class Gate:
                 f"Unhandled method {request.method}: rpc.discover lists those that there are."
             )
         if self._caller.draining and request.method not in ENDING:
-            return errors.Draining(_STOPPING)
+            return errors.Draining.of("takes no more requests")
         room = limits.REQUESTS_IN_FLIGHT + limits.URGENT_COMMANDS * (request.method in ENDING)
         if len(self._in_flight) >= room:
             return errors.Overloaded(

@@ -126,6 +126,11 @@ class Draining(_CodedError):
     kind = "draining"
     default_code = DRAINING
 
+    @classmethod
+    def of(cls, refused: str) -> Draining:
+        """The error of a daemon that is stopping; `refused` says what it does not do any more."""
+        return cls(f"The daemon is stopping and {refused}: connect again when another one runs.")
+
 
 class NotSupported(_CodedError):
     """A known field or method that this version does not do; the message names it."""

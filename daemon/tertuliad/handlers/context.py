@@ -113,7 +113,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             except Exception as error:  # noqa: BLE001 - the gate maps it
                 final.fail(error)
             except BaseException:
-                final.fail(Draining("The daemon is stopping."))
+                final.fail(Draining.of("opens no more sessions"))
                 raise
 
         self.spawn(run)

@@ -165,7 +165,7 @@ def _put(
         except Exception as error:  # noqa: BLE001 - the gate maps it
             final.fail(error)
         except BaseException:
-            final.fail(Draining("The daemon is stopping, and the message was not accepted."))
+            final.fail(Draining.of("has not accepted the message"))
             raise
         finally:
             arrival.leave()

@@ -41,7 +41,7 @@ def _rewound(ctx: Context, caller: Caller, session_id: str, event_id: str) -> Re
             except Exception as error:  # noqa: BLE001 - the gate maps it
                 found.fail(error)
             finally:
-                found.fail(Draining("The daemon is stopping, and nothing was left out."))
+                found.fail(Draining.of("has left nothing out"))
 
         ctx.spawn(run)
         return found

@@ -34,9 +34,7 @@ def admitted(decision: Decision, decide: Decide, state: SessionState, world: Wor
     messages that wait go on waiting, and others are refused. Marks the session as running."""
     if world.draining():
         if state.turn is None:
-            raise Draining(
-                "The daemon is stopping and starts no more turns: connect again when another runs."
-            )
+            raise Draining.of("starts no more turns")
         return decide(msgspec.structs.replace(state, pending=[]))
     waits_for_answer = decision.result is not None and state.turn is None
     if waits_for_answer and len(world.running) >= limits.TURNS_AT_ONCE:

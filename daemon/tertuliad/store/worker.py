@@ -20,7 +20,7 @@ from tertuliad.replies import Reply
 T = TypeVar("T")
 
 
-CLOSED = "The store is closed: the daemon is stopping."
+CLOSED = "The store is closed, as the daemon is stopping: connect again when another one runs."
 
 
 class _Asked(Reply):
