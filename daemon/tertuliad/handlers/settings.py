@@ -18,7 +18,9 @@ def switch_model(ctx: Context, caller: Caller, params: methods.SessionModelSwitc
     model = params.model_id
     check_name(model, "$.modelId")
     if not model.strip():
-        raise faults.invalid("$.modelId", "the model's name is empty")
+        raise faults.invalid(
+            "$.modelId", "the model's name is empty; models.list shows those that there are"
+        )
     result = methods.SessionModelSwitchToResult(
         model_id=model, status="applied", model_state=methods.ModelState(model_id=model)
     )
@@ -64,7 +66,7 @@ def set_auto_name(
 ) -> Reply:
     summary = params.summary
     if not summary.strip():
-        raise faults.invalid("$.summary", "the summary is empty")
+        raise faults.invalid("$.summary", "the summary is empty: give a title to make the name of")
     check_visible(summary, "$.summary")
 
     def applied(was: bool) -> methods_library.SessionNameSetAutoResult:

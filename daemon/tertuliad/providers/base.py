@@ -32,6 +32,8 @@ SHORTER = (
     " model with a larger window; a program goes back with session.history.rewind."
 )
 """What helps where the history is too long: what was said stays in it."""
+ANOTHER_TRY = "Send the message again, or choose another model."
+"""What helps where an answer was none, through no fault of who asked."""
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tertuliad import limits
-from tertuliad.providers.base import Delta, Done, ProviderFailed, ToolCall, Usage
+from tertuliad.providers.base import ANOTHER_TRY, Delta, Done, ProviderFailed, ToolCall, Usage
 from tertuliad.providers.openai_errors import reported
 from tertuliad.providers.openai_wire import AnswerMessage, Choice, Chunk, ToolCallPart, decode_chunk
 from tertuliad.providers.sse import EventTooLarge, SseReader
@@ -76,7 +76,7 @@ class ToolCalls:
                 raise ProviderFailed(
                     "bad_response",
                     f"{self._where} does not end its answer: more than {limits.MODEL_TOOL_CALLS}"
-                    " tool calls have come. Send the message again, or choose another model.",
+                    f" tool calls have come. {ANOTHER_TRY}",
                 )
             call = self._calls[choice, key] = _Call()
         self._latest = call
@@ -202,7 +202,7 @@ def whole_answer(body: bytes, where: str, secrets: Iterable[str] = ()) -> tuple[
         raise reported(where, answer.error, secrets=secrets)
     choices = [(n, c, c.message) for n, c in enumerate(answer.choices or ()) if c.message]
     if not choices:
-        raise ProviderFailed("bad_response", f"{where} answered without a message.")
+        raise ProviderFailed("bad_response", f"{where} answered without a message. {ANOTHER_TRY}")
     tools = ToolCalls(where)
     for n, _, message in choices:
         for m, piece in enumerate(message.tool_calls or ()):
@@ -242,5 +242,6 @@ def _decoded(body: bytes, where: str) -> Chunk:
 def _oversized(where: str) -> ProviderFailed:
     return ProviderFailed(
         "bad_response",
-        f"{where} sent one piece of its answer larger than {limits.MODEL_LINE_BYTES} bytes.",
+        f"{where} sent one piece of its answer larger than {limits.MODEL_LINE_BYTES} bytes."
+        f" {ANOTHER_TRY}",
     )

@@ -21,7 +21,7 @@ import msgspec
 
 from tertulia_protocol.provider_config import parted, public_url
 from tertuliad import limits
-from tertuliad.providers.base import HEARD, Delta, Done, ModelRequest, ProviderFailed
+from tertuliad.providers.base import ANOTHER_TRY, HEARD, Delta, Done, ModelRequest, ProviderFailed
 from tertuliad.providers.http import Answer, Http
 from tertuliad.providers.openai_answer import StreamedAnswer, whole_answer
 from tertuliad.providers.openai_errors import refused, wants_alternation
@@ -148,7 +148,8 @@ class OpenAIChat:
         body, complete = await answer.read_all(limits.MODEL_LINE_BYTES)
         if not complete:
             raise ProviderFailed(
-                "bad_response", f"{self._where} sent more than {limits.MODEL_LINE_BYTES} bytes."
+                "bad_response",
+                f"{self._where} sent more than {limits.MODEL_LINE_BYTES} bytes. {ANOTHER_TRY}",
             )
         return whole_answer(body, self._where, self._secrets_of(request))
 

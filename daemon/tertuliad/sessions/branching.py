@@ -45,7 +45,9 @@ async def place_before(store: Store, session_id: str, event_id: str, path: str) 
             " its events",
         )
     if seq <= 1:
-        raise faults.invalid(path, "this is the session's first event, which stays")
+        raise faults.invalid(
+            path, "this is the session's first event, which stays: name a later one"
+        )
     bound = Range(before=seq, backward=True, limit=1)
     last = await settled(store.read(session_id, bound))
     return last[0].seq if last else seq - 1

@@ -52,7 +52,9 @@ def first_append(document: Document, session_id: str) -> Append:
     """What stores the document's session under this id. Raises `InvalidParams`."""
     if document.version != VERSION:
         raise faults.invalid(
-            "$.document.version", f"version {document.version} is unknown; this one reads {VERSION}"
+            "$.document.version",
+            f"version {document.version} is unknown, and {VERSION} is read here: import the"
+            " document with the release of Tertulia that wrote it, or a newer one",
         )
     records = _records(document)
     state = SessionState(id=session_id, created_ms=_created_ms(document))

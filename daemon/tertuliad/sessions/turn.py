@@ -20,7 +20,7 @@ import msgspec
 from tertulia_protocol.config import SessionConfig, given_providers
 from tertulia_protocol.errors import RpcError
 from tertuliad import open_files
-from tertuliad.providers.base import Done, Message, ProviderFailed, Target
+from tertuliad.providers.base import ANOTHER_TRY, Done, Message, ProviderFailed, Target
 from tertuliad.sessions.credentials import Kept
 from tertuliad.sessions.decide.answering import Outcome
 from tertuliad.sessions.model_request import as_the_caller_knows, request_of
@@ -172,7 +172,7 @@ class Turn:
                 self.answered = True
                 self._events.delta(piece.text, piece.reasoning)
         if done is None:
-            raise ProviderFailed("bad_response", "The model's answer has no end.")
+            raise ProviderFailed("bad_response", f"The model's answer has no end. {ANOTHER_TRY}")
         return Outcome(
             done=done,
             target=target,
