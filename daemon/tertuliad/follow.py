@@ -78,7 +78,8 @@ class Follower:
         self.outlet = outlet
         self.session_id = session_id
         self.seq = seq
-        """What came before it was attached is read with getMessages."""
+        """The last stored event that it has; those of before it was attached are read with
+        getMessages."""
         self.pace = Pace.LIVE
         self.missed = missed
         """It has missed a piece of the answer that comes."""
@@ -145,7 +146,8 @@ class _Room:
         self.kept_back: _KeptBack | None = None
 
     def drop_idle(self) -> None:
-        """It is not true any more, or told otherwise."""
+        """A `session.idle` that was missed, or is kept back, is not true any more, or told
+        otherwise."""
         for follower in self.followers:
             follower.idle = None
         if self.kept_back is not None:

@@ -124,7 +124,7 @@ class Others:
         return whole
 
     async def look_at(self, session_id: str) -> None:
-        """The same for one session, before another is made of its id, or taken up: what is here may
+        """As `look`, for one id, before a session of it is made or taken up: what is known here may
         be of one that is gone. Raises `StoreFailed`."""
         known = self._known(session_id)
         if known is not None:

@@ -70,8 +70,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """Find out whether a session that is minded here is still there, and let go of it if not."""
 
     def keep_providers(self, session_id: str, config: SessionConfig) -> None:
-        """Keep in memory what the settings of a session, which has just taken them, say of
-        endpoints and keys; nothing said changes nothing."""
+        """Keep in memory the endpoints and keys among the settings that a session has just taken.
+        Where there are none, what was kept before stays."""
         if given := SessionProviders(config.provider, config.providers):
             created_ms = self.sessions.just_told(session_id).created_ms
             self.world.credentials.keep(session_id, created_ms, given)
@@ -90,8 +90,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         return mapped(self.sessions.delete(session_id, known), forget)
 
     def forget_others(self, session_id: str, created_ms: int) -> None:
-        """Let go of what is kept for an earlier session of an id than the one that was made then,
-        or 0: for any. Another daemon has deleted it, and that was not heard of yet."""
+        """Let go of what is kept here for an earlier session of this id than the one made at
+        `created_ms`, or with 0 for any. Another daemon has deleted it, and that was not heard of
+        yet."""
         followed = self.hub.known(session_id)
         kept_ms = self.world.credentials.created_ms(session_id)
         is_other = followed is not None and followed.created_ms != created_ms
@@ -99,8 +100,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             self.deleted(session_id)
 
     def after_a_look(self, session_id: str, make: Callable[[], Reply]) -> Reply:
-        """What `make` gives, which makes or takes up a session: where something of that id is under
-        way here, that is looked at first."""
+        """What `make` gives, which makes or takes up a session. Where something of that id is under
+        way here, the store is looked into first: it may be of a session that is gone."""
         if not self.sessions.works(session_id):
             return make()
         final = Reply()
@@ -154,8 +155,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def need_attached(self, caller: Caller, session_id: str) -> int:
-        """When the session that the caller created or resumed was made: another one may have its id
-        by now. Raises `SessionNotFound` where it did neither."""
+        """When the session was made that the caller is attached to: another one may have its id by
+        now. Raises `SessionNotFound` where it neither created nor resumed one."""
         followed = self.hub.known(session_id)
         if followed is None or not self.hub.follows(caller, session_id):
             raise SessionNotFound.of(session_id)

@@ -57,8 +57,8 @@ async def fork(
     store: Store, source: str, new_id: str, *, before: str | None, name: str | None
 ) -> tuple[Row, Row]:
     """Store a session that shares the log of `source`, up to the event `before`, if that is given.
-    Gives the rows of both. Where the place was left out of the log while that was read, it is read
-    anew. Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
+    Gives the rows of both. Where a rewind takes the place out of the log meanwhile, it is looked
+    for again. Raises `SessionNotFound`, `SessionExists` and `InvalidParams`."""
     for _ in range(limits.COMMIT_TRIES):
         try:
             return await _forked(store, source, new_id, before, name)
@@ -70,7 +70,7 @@ async def fork(
 async def _forked(
     store: Store, source: str, new_id: str, before: str | None, name: str | None
 ) -> tuple[Row, Row]:
-    """The same, once: raises `HeadMoved` too."""
+    """One try of `fork`. Raises `HeadMoved` as well."""
     row = await settled(store.row(source))
     if row is None:
         raise SessionNotFound.of(source)
@@ -101,9 +101,9 @@ async def _forked(
 def _first_of(
     state: SessionState, source: str, upto: int, name: str | None, turn_id: str | None
 ) -> Append:
-    """The fork's own first records, behind what it shares, and where that is long its own snapshot:
-    the source's will be of a later time. The turn that is open there, if one is, goes on in the
-    source alone."""
+    """What the fork's own log begins with, behind what it shares with its source. Where that is
+    long, the fork has a snapshot of its own: the source's will be of a later event. A turn that is
+    open there goes on in the source alone."""
     drafts = [Draft(facts.Forked(source, upto))]
     if turn_id is not None:
         drafts.append(Draft(events.AssistantTurnEnd(turn_id=turn_id)))

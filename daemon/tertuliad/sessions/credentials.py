@@ -19,7 +19,8 @@ class Kept:
         self._targets: dict[str | None, Target] = {}
 
     def providers(self, models: list[ProviderModelConfig] | None) -> SessionProviders:
-        """With the models that the session's settings declare for them: those are stored."""
+        """What was given, with the models that the session's settings declare for it: those are
+        stored."""
         return SessionProviders(self.given.provider, self.given.providers, models)
 
     def target(self, model: str | None) -> Target | None:
@@ -63,7 +64,7 @@ class Credentials:
         self._kept[session_id] = created_ms, self._latest
 
     def copy(self, kept: Kept | None, child: str, created_ms: int) -> None:
-        """What its source has holds for `child` too."""
+        """What the source of a fork has holds for the fork, `child`, too."""
         if kept is not None:
             self._kept[child] = created_ms, kept
 
@@ -89,7 +90,7 @@ class RequestHeaders:
         return {} if kept is None else kept.get(message_id or "", {})
 
     def keep(self, session_id: str, message_id: str, headers: dict[str, str]) -> None:
-        """None are nothing to keep."""
+        """Keep them, if there are any."""
         if headers:
             self._kept.setdefault(session_id, {})[message_id] = headers
 

@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 
 class Loaded(msgspec.Struct, frozen=True, gc=False):
-    """`row` is as it is stored, with the process that a turn left open belongs to; `snapshot_seq`
-    the seq that the stored snapshot is of, 0 without one."""
+    """`row` is as it is stored: its owner is the process that an open turn belongs to.
+    `snapshot_seq` is the seq of the stored snapshot, 0 without one."""
 
     state: SessionState
     row: Row

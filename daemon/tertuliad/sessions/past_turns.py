@@ -36,8 +36,8 @@ def end_of(
     store: Store, runs: Callable[[str | None], bool], session_id: str, message_id: str
 ) -> Reply:
     """Completed with the `TurnEnd`: `aborted` where the log has no such message, because it was
-    taken out of the queue or rewound. Fails with `TurnBusy` where that is still open, since a
-    process that `runs` is the row's owner."""
+    taken out of the queue or rewound. Fails with `TurnBusy` where the turn is not over yet and the
+    process that owns it still `runs`."""
 
     def answer(row: Row | None, records: list[Record]) -> TurnEnd:
         turn = _turn(records, message_id)

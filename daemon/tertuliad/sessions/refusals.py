@@ -44,15 +44,15 @@ def check_name(name: str | None, path: str = "$.name") -> None:
 
 
 def check_visible(text: str, path: str) -> None:
-    """The same for what may be long."""
+    """As `check_name`, for a text that may be long."""
     fault = _fault_of(text, len(text))
     if fault:
         raise faults.invalid(path, f"this {fault}")
 
 
 def check_listed(config: SessionConfig, name: str | None, at: str | None = None) -> None:
-    """The same for all that each row of a list repeats. `at`: where they all stand, if they are no
-    params of their own."""
+    """As `check_name`, for all settings that each row of a list repeats. `at` is where they all
+    stand, if they are not params of their own."""
     for member, text, most in (
         ("name", name, limits.NAME_CHARS),
         ("clientName", config.client_name, limits.NAME_CHARS),

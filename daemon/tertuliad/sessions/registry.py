@@ -149,7 +149,7 @@ class Sessions:
         return None if session is None else session.known
 
     def just_told(self, session_id: str) -> Known:
-        """The same, for who has just been answered by the session: it may be deleted meanwhile."""
+        """As `known`, also of a session that is being deleted: for whoever it has just answered."""
         session = self._live.get(session_id)
         return Known(0) if session is None else session.known
 
@@ -234,8 +234,9 @@ class Sessions:
         return session
 
     def _let_go_old(self, session_id: str) -> None:
-        """What another daemon may have written to. Where that cannot be told now, the one that is
-        asked may be old; the others are looked at when they are."""
+        """Let go of the sessions that another daemon may have written to. Where it cannot be told
+        now whether one has, that is the session that is asked; the others come when they are
+        asked."""
         number = self._world.store.commits_elsewhere()
         if number is None:
             asked = self._live.get(session_id)
@@ -251,8 +252,9 @@ class Sessions:
                 del self._live[session.id]
 
     def _asked(self, session_id: str, ask: Callable[[Session], Reply]) -> Reply:
-        """What a session answers, which is brought back if need be; where it is being deleted, what
-        it answers then, if it stays: the next one of its id was not asked."""
+        """What a session answers, which is brought back if need be. While it is being deleted it is
+        asked later, if it stays; if it goes, this fails: the next session of its id was not
+        meant."""
         session = self._brought_back(session_id)
         if session.deletion is not None:
 
@@ -274,8 +276,9 @@ class Sessions:
         return session
 
     def _slot(self, session_id: str) -> Session | None:
-        """One that is there. What is being deleted keeps its place: another slot would read the log
-        that is about to go, and stay behind it."""
+        """The session, if it is in memory and neither gone nor being deleted. One that is being
+        deleted keeps its slot all the same: another one would read the log that is about to go, and
+        outlive it."""
         session = self._live.get(session_id)
         if session is not None and session.gone:
             if session.deletion is None:

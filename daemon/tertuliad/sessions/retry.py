@@ -30,7 +30,7 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 class Tried(msgspec.Struct, frozen=True):
     """How far a turn has come when a call fails: tries before this one, the time since the first
-    began, and whether something of the answer was given on."""
+    began, and whether something of the answer was passed on."""
 
     retries: int
     elapsed_s: float

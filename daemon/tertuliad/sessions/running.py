@@ -65,12 +65,12 @@ class TurnHere:
 
     @property
     def id(self) -> str | None:
-        """None: there is none."""
+        """Of the turn that runs here; None: none does."""
         return None if self._turn is None else self._turn.id
 
     @property
     def answers(self) -> bool:
-        """Whether something of the answer was given on."""
+        """Whether something of its answer was passed on."""
         return self._turn is not None and self._turn.answered
 
     def start(

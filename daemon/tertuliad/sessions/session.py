@@ -120,7 +120,8 @@ class Session:
 
     @property
     def _turn_id(self) -> str | None:
-        """Of the turn that runs here, also where the state was forgotten, or is open in the log."""
+        """The id of the turn that runs here, also where the state was forgotten; else of the one
+        that is open in the log."""
         turn = None if self._state is None else self._state.turn
         return self._turn.id or (None if turn is None else turn.id)
 
@@ -330,7 +331,7 @@ class Session:
         return False
 
     def _found(self, command: Command, done: Future[object]) -> None:
-        """What a command has to know first is known: nothing has come between."""
+        """What a command had to know first is known: it is decided now, before any other."""
         self._busy = False
         error = done.exception()
         if error is not None:
@@ -418,7 +419,8 @@ class Session:
         self._work()
 
     def _take_in(self, done: Future[Loaded | None]) -> None:
-        """Nothing that is asked for while this is told goes further than the inbox."""
+        """Go on with what was loaded. What those who are told of it ask for meanwhile waits in the
+        inbox."""
         try:
             error = done.exception()
             if error is not None:
@@ -558,7 +560,8 @@ class Session:
         self._turn.start(state, post, self._tell, self._end_failed)
 
     def _end_failed(self, turn_id: str, error: BaseException) -> None:
-        """The turn's end was not done: it is interrupted then. However it is decided, it comes."""
+        """The turn's end could not be decided or stored: the turn is interrupted instead, so that
+        it ends in any case."""
         if self.gone or isinstance(error, TurnBusy | SessionNotFound):
             return  # another daemon has taken the session over, and those who watch were told
         log.error("session %s: the end of a turn failed", self.id, exc_info=error)
@@ -574,7 +577,8 @@ class Session:
         self._work()
 
     def _interrupted(self, done: Future[object]) -> None:
-        """Not even that: those who watch learn it, the log says it after a restart."""
+        """Where not even the interruption can be stored, those who watch are told; the log says it
+        after a restart."""
         error = done.exception()
         if error is not None:
             self._telling.stuck(self._state or self._nowhere(), str(error))

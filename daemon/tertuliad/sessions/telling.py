@@ -37,7 +37,7 @@ _PIECES = {
         events.AssistantReasoningDelta,
     )
 }
-"""Of an answer that is told whole later."""
+"""The types of events that have pieces of an answer, which is told whole later."""
 _ERROR = events.BY_DATA[events.SessionError].type
 _IDLE = events.BY_DATA[events.SessionIdle].type
 _BEGIN = events.BY_DATA[events.AssistantTurnStart].type
@@ -97,8 +97,8 @@ class Telling:
         self._world.lifecycle("session.created" if is_new else "session.updated", row)
 
     def lost(self, state: SessionState) -> None:
-        """Another process has ended the turn. The log says how, and who follows reads that, and has
-        this besides."""
+        """Another process has ended the turn. Who follows reads in the log how, and is told here
+        why."""
         error = events.SessionError(error_type=LOST, message=TAKEN_OVER)
         self.live(state, error, events.SessionIdle())
         self.waits.fail(StoreFailed(TAKEN_OVER))

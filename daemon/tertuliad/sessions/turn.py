@@ -69,7 +69,7 @@ class Turn:
         """Of the try that is under way, or of the wait for the next."""
         self._stopped = False
         self.answered = False
-        """Something of the answer was given on."""
+        """Something of the answer was passed on."""
 
     def stop(self) -> None:
         """Close the call to the model; nothing is posted any more."""

@@ -38,7 +38,7 @@ class _Watch(msgspec.Struct):
 
 
 class _Waiting(Reply):
-    """Whoever asked may leave, and is told so."""
+    """A reply that whoever asked may give up: it fails as cancelled then."""
 
     def __init__(self, waits: Waits) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Waits:
         return watch.reply
 
     def leave(self, reply: Reply) -> None:
-        """Whoever waits for it does so no more."""
+        """Whoever waited for `reply` has given it up."""
         self._idle = tuple(each for each in self._idle if each is not reply)
         self._quiet = tuple(each for each in self._quiet if each is not reply)
         self._turns = tuple(each for each in self._turns if each.reply is not reply)
@@ -103,9 +103,10 @@ class Waits:
             reply.give(None)
 
     def missed(self, known: Mapping[str, str | None]) -> set[str]:
-        """The log was folded anew. `known` are the messages that wait, and the one that has its
-        turn, with its turn's id. Gives those that are waited for and are none of them, as another
-        process has handled them: they are for `settle`."""
+        """Which of the messages that somebody waits for are not `known` any more, now that the log
+        was folded anew: another process has handled them, and `settle` tells what became of them.
+        `known` are the messages that wait for their turn, and the one that has it, with its turn's
+        id."""
         missed = set()
         for watch in self._turns:
             if watch.message_id in known:

@@ -41,8 +41,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     draining: Callable[[], bool] = lambda: False
     """Whether the daemon is stopping: no turn begins any more."""
     leave_waiting: bool = False
-    """What an earlier process left waiting waits for a client, also behind a turn of its that is
-    ended here: this daemon may end before the answer does."""
+    """Messages that an earlier process left waiting go on waiting until a client comes, even where
+    a turn that it left open is ended here: this daemon may end before their answers do."""
 
     def has_keys(self, state: SessionState) -> bool:
         """Whether a waiting message's turn can begin unasked: the keys that a client gave to an

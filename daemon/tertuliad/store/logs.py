@@ -204,7 +204,8 @@ def remove(db: sqlite3.Connection, segments: list[int]) -> list[int]:
 
 
 def _remove_some(db: sqlite3.Connection, segment: int, room: int) -> int:
-    """Remove what `room` bytes reach to; what is left of them, if all of the segment is gone."""
+    """Remove of a segment as much as `room` bytes allow; gives how many of them are left: some,
+    only if all of the segment is gone."""
     first, last = event_id(segment, 0), event_id(segment, MAX_SEQ)
     upto, room = search.reach(db, (first, last), room)
     if upto is not None:

@@ -64,9 +64,9 @@ def insert(db: sqlite3.Connection, row: Row, segment: int) -> None:
 def update(
     db: sqlite3.Connection, row: Row, expected_head: int, before: Row | None = None
 ) -> int | None:
-    """The session's segment; None: its head is another one, or it is gone, and one that was made
-    later may have its id. Of a row that is known as it was `before`, at that head, only what
-    changes is written: a None is costly to bind."""
+    """Write a row; gives the session's segment. None: its head is not the expected one, or the
+    session is gone, though a later one may have its id. Where the stored row is known, as `before`,
+    only what changes is written: a None is costly to bind."""
     found = db.execute(_AT_HEAD, (row.id, expected_head, row.created_ms)).fetchone()
     if found is None:
         return None
@@ -103,7 +103,8 @@ def with_segment(db: sqlite3.Connection, session_id: str) -> tuple[Row, int] | N
 
 
 def segment(db: sqlite3.Connection, session_id: str, created_ms: int = 0) -> int | None:
-    """That its log ends in; None: there is no such session, or it was made at another time."""
+    """The segment that the session's log ends in; None: there is no such session, or it was made at
+    another time."""
     found = db.execute(
         "SELECT segment FROM sessions WHERE id = ?1 AND ?2 IN (0, created_ms)",
         (session_id, created_ms),

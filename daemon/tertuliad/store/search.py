@@ -115,8 +115,8 @@ def _index_next(db: sqlite3.Connection, segment: int, room: int) -> int:
 
 
 def reach(db: sqlite3.Connection, span: tuple[int, int], room: int) -> tuple[int | None, int]:
-    """The event that fills `room` bytes, of those from the first row id to the last, or the last of
-    them; None: there are none. What is left of the bytes: nothing, if there may be more events."""
+    """How far `room` bytes reach in a span of row ids: (the last event that they reach, None where
+    there is none; how many of the bytes are left: none, if there may be more events)."""
     upto = None
     for row_id, cost in db.execute(_COSTS, span):
         upto, room = row_id, room - cost

@@ -67,7 +67,7 @@ class SqliteStore:
             call_later=loop.call_later,
         )
         self._step: tuple[int, Future[bool]] | None = None
-        """Of the index: who asked for the last, and its answer."""
+        """Who asked for the last step of indexing, and the answer to it."""
         self._checkpoints = Checkpoints(
             self._writer.log,
             beside=self._reader.submit,

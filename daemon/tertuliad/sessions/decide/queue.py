@@ -31,7 +31,7 @@ def _stored(state: SessionState, pending: Pending, result: Any) -> Decision:
 
 
 def _grown(state: SessionState, pending: Pending, result: Any) -> Decision:
-    """The same, where more waits than before."""
+    """As `_stored`, where more waits than before. Raises `Overloaded` where that is too much."""
     sending.check_room(state, pending)
     return _stored(state, pending, result)
 
