@@ -134,7 +134,7 @@ def _attach(ctx: Context, caller: Caller, session_id: str, config: SessionConfig
     ctx.keep_providers(session_id, config)
     if caller.is_over:
         return  # it was let go of already: nobody would end the attachment
-    ctx.hub.attach(caller, session_id, told, mid_answer=ctx.sessions.answers(session_id))
+    ctx.hub.attach(caller, session_id, told, mid_answer=ctx.sessions.mid_answer(session_id))
     ctx.opened()
 
 

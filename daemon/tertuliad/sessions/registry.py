@@ -138,10 +138,10 @@ class Sessions:
         asked = self._asked(session_id, lambda session: session.turn_of(message_id))
         return then(asked, ended)
 
-    def answers(self, session_id: str) -> bool:
+    def mid_answer(self, session_id: str) -> bool:
         """Whether pieces of an answer were told in the turn that runs here."""
         session = self._live.get(session_id)
-        return session is not None and session.answers
+        return session is not None and session.mid_answer
 
     def known(self, session_id: str) -> Known | None:
         """What was published or read of a session; None: it is not in memory, or being deleted."""

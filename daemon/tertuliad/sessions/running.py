@@ -69,7 +69,7 @@ class TurnHere:
         return None if self._turn is None else self._turn.id
 
     @property
-    def answers(self) -> bool:
+    def mid_answer(self) -> bool:
         """Whether something of its answer was passed on."""
         return self._turn is not None and self._turn.answered
 

@@ -163,9 +163,9 @@ class Session:
         return Known(self._telling.seq, self.created_ms)
 
     @property
-    def answers(self) -> bool:
+    def mid_answer(self) -> bool:
         """Whether pieces of an answer were told in the turn that runs here."""
-        return self._turn.answers
+        return self._turn.mid_answer
 
     def when_idle(self) -> Reply:
         """Completed when no turn runs and no message is pending."""
