@@ -139,7 +139,7 @@ class AsyncLink:
     async def _settled(self, method: str, answer: Future[Any], timeout: float | None) -> Any:
         self._to_write.set()
         with anyio.move_on_after(timeout):
-            await _settled(answer)
+            await _until_done(answer)
         if not answer.done():
             raise Timeout(f"No answer to {method} within {timeout:g} s", "it was sent")
         return answer.result()
@@ -199,7 +199,7 @@ class AsyncLink:
         await self._ended.wait()
 
 
-async def _settled(answer: Future[Any]) -> None:
+async def _until_done(answer: Future[Any]) -> None:
     over = anyio.Event()
     answer.add_done_callback(lambda _: over.set())
     await over.wait()
