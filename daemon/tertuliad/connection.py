@@ -214,6 +214,17 @@ class Connection:
                 await self._quiet.wait()
             await self.flushed()
 
+    async def answered(self) -> None:
+        """The daemon stops: what was asked is answered, as far as that comes soon."""
+        self.ending = True
+        if self.on_end is not None:
+            self.on_end()
+        with anyio.move_on_after(limits.LAST_ANSWERS_S):
+            if self._gate.in_flight:
+                self._gate.on_quiet = self._quiet.set
+                await self._quiet.wait()
+        self._gate.refuse_rest()
+
     async def flushed(self) -> None:
         """Wait until the outbox is written, or the stream is broken."""
         while self._outbox_bytes and not self._closing:

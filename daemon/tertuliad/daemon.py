@@ -299,6 +299,9 @@ class Daemon:
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
             if engine is not None:
                 await engine.interrupt().settled()
+            async with anyio.create_task_group() as tasks:
+                for connection in list(self._connections):
+                    tasks.start_soon(connection.answered)
             for connection in list(self._connections):
                 await connection.flushed()
         for connection in list(self._connections):

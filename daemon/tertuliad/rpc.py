@@ -43,6 +43,7 @@ for _name in ("pylsp_jsonrpc", "pylsp_jsonrpc.endpoint"):
 
 CANCEL_METHOD = "$/cancelRequest"
 _encoder = msgspec.json.Encoder()
+_STOPPED = "The daemon stopped before this was answered: whether it was done, the next one knows."
 
 Handler = Callable[[Any, Any], Any]
 """(caller, params) to a result struct, a `Reply`, or for a method in a task an awaitable."""
@@ -151,6 +152,14 @@ class Gate:
     def refuse(self, error: errors.RpcError) -> None:
         """Tell the peer an error that answers nothing it asked."""
         self._refuse(None, *wire_error(error))
+
+    def refuse_rest(self) -> None:
+        """The daemon stops: what is not answered yet is answered now, and what may still come of
+        it goes to nobody."""
+        code, message, data = wire_error(errors.Draining(_STOPPED))
+        for request_id in list(self._in_flight):
+            error = {"code": code, "message": message, "data": data}
+            self._answer({"jsonrpc": "2.0", "id": request_id, "error": error})
 
     def close(self) -> None:
         """The connection ended: nothing more is answered, and nobody waits for it."""

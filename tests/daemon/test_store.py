@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from tertulia_protocol.errors import StoreFailed
 from tertuliad import limits
+from tertuliad.askers import asking
 from tertuliad.store import file, logs, rows, search, sqlite
 from tertuliad.store.base import (
     MARKS,
@@ -1451,3 +1452,88 @@ def test_a_mark_that_cannot_be_made_is_a_failure_of_the_store(home: Path) -> Non
     home.write_text("in the way")
     with pytest.raises(StoreFailed, match="data folder"):
         Owners(home / "run").claim()
+
+
+@pytest.fixture
+def creating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long log is stored two events at a time."""
+    monkeypatch.setattr(limits, "CREATED_BYTES", 2 * limits.KIB, raising=False)
+
+
+async def test_a_long_log_is_stored_in_pieces_and_what_others_store_comes_between(
+    open_store: OpenSqlite, creating: None
+) -> None:
+    store = open_store()
+    await filled(store, "a", 1)
+    order: list[str] = []
+    long = store.create(Append(0, row("long", 50), said(1, 50)))
+    long.add_done_callback(lambda _: order.append("long"))
+    with asking(2):
+        for head in (1, 2, 3):
+            await done(store.append(append("a", head)))
+            order.append("a")
+            assert await done(store.row("long")) is None, "part of it is shown"
+    await done(long)
+    assert order == ["a", "a", "a", "long"]
+    assert await seqs(store, "long") == [*range(1, 51)]
+    hits, _ = await done(store.search("word", 100, None))
+    assert len(hits) == 50
+
+
+async def test_what_is_left_of_a_long_log_whose_id_is_taken_meanwhile_is_removed(
+    open_store: OpenSqlite, home: Path, creating: None, removing: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    long = store.create(Append(0, row("a", 50), said(1, 50)))
+    with asking(2):
+        await filled(store, "a", 2)
+    with pytest.raises(AlreadyThere):
+        await done(long)
+    await until_removed(store, home, (1, 2, 0, 0))
+
+
+async def test_a_long_log_that_another_process_takes_for_given_up_is_stored_all_the_same(
+    open_store: OpenSqlite, home: Path, creating: None, removing: pytest.MonkeyPatch
+) -> None:
+    store, other = open_store(), open_store()
+    await filled(other, "b", 1)
+    long = store.create(Append(0, row("a", 50), said(1, 50)))
+    while not long.done():
+        await done(other._writer.submit(lambda db: logs.remove(db, logs.given_up(db)), heavy=True))
+        await anyio.sleep(0)
+    await done(long)
+    assert await seqs(store, "a") == [*range(1, 51)]
+    hits, _ = await done(store.search("word", 100, None))
+    assert len(hits) == 50
+    await until_removed(store, home, (2, 51, 0, 50))
+
+
+async def test_what_another_process_saw_as_given_up_stays_once_a_log_has_it(
+    open_store: OpenSqlite, creating: None
+) -> None:
+    store, other = open_store(), open_store()
+    await filled(other, "b", 1)
+    long = store.create(Append(0, row("a", 50), said(1, 50)))
+    seen: list[int] = []
+    while not long.done():
+        seen += await done(other._reader.submit(logs.given_up))
+        await anyio.sleep(0)
+    await done(long)
+    assert seen, "nobody looked in time"
+    await done(other._writer.submit(lambda db: logs.remove(db, sorted(set(seen))), heavy=True))
+    assert await seqs(store, "a") == [*range(1, 51)]
+
+
+async def test_of_a_long_message_so_much_is_indexed_at_once_as_others_can_wait_for(
+    open_store: OpenSqlite, home: Path, removing: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    words = " ".join(f"w{number}" for number in range(4 * 256 * 1024 // 6))
+    long = Append(0, row("a", 1), (spoken(1, f"heron {words} lake"),))
+    await done(store.create(long))
+    assert len((await done(store.search("heron", 5, None)))[0]) == 1
+    with contextlib.closing(sqlite3.connect(home / FILE_NAME)) as db:
+        assert sum(len(block) for (block,) in db.execute("SELECT block FROM said_data")) < 2_000_000
+    await done(store.delete(["a"]))
+    await until_removed(store, home, (0, 0, 0, 0))
+    assert words_in_index(home) == 0

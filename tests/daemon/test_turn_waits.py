@@ -250,3 +250,21 @@ async def test_a_client_that_lags_hears_that_its_session_was_shut_down_in_the_mi
     client.read_on()
     idle = await client.next_event("session.idle", "b")
     assert idle["data"] == {"aborted": True}
+
+
+async def test_who_waits_for_an_idle_session_is_answered_though_it_is_rewound_at_once(
+    both: tuple[FramesClient, Room],
+) -> None:
+    client, room = both
+    params = {"sessionId": "a", "prompt": "hello"}
+    first = await client.ask("session.send", params)
+    (await room.model.next_call()).finish("there")
+    await client.answer(first)
+    await client.next_event("session.idle")
+    points = await client.request("session.history.listRewindPoints", {"sessionId": "a"})
+    waits = await client.ask("session.send", {**params, "wait": True})
+    await client.ask("session.abort", {"sessionId": "a"})
+    back = {"sessionId": "a", "eventId": points["points"][0]["eventId"], "mode": "conversation"}
+    rewound = await client.ask("session.history.rewind", back)
+    assert (await client.answer(rewound))["result"]["outcome"] == "success"
+    assert "result" in await client.answer(waits)

@@ -317,3 +317,23 @@ def test_what_it_was_started_to_ignore_does_not_end_it(home: Path, number: signa
         daemon.process.send_signal(number)
         assert wire.call("ping")["message"] == "pong"
         assert daemon.terminate() == 0
+
+
+def test_what_was_asked_before_a_signal_is_answered(home: Path, model: ModelThread) -> None:
+    with tcp_daemon(home) as daemon:
+        wire = daemon.connect("a-token")
+        session = wire.create(model.provider())
+        wire.turn(session, "[[say:yes]]")
+        document = wire.call("session.export", sessionId=session)["document"]
+        tail = wire.call("session.eventLog.tail", sessionId=session)["cursor"]
+        waits = {"sessionId": session, "cursor": tail, "waitMs": 30_000}
+        asked = [wire.ask("session.eventLog.read", waits)]
+        for number in range(20):
+            copy = {"document": document, "sessionId": f"copy{number}"}
+            asked.append(wire.ask("session.import", copy))
+            fork = {"sessionId": session, "newSessionId": f"fork{number}"}
+            asked.append(wire.ask("sessions.fork", fork))
+        wire.answer(asked[1])
+        assert daemon.terminate() == 0
+        wire.until_end()
+        assert [len(wire.answers(each)) for each in asked] == [1] * len(asked)

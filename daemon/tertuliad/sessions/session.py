@@ -385,6 +385,8 @@ class Session:
             was_new, self._is_new = self._is_new, False
             self._telling.changed(row, is_new=was_new)
         if decision.keep_to is not None:
+            if not self._state.pending:
+                self._telling.waits.idle()  # no turn runs, and soon nobody knows any more
             self._state = None  # it holds what was left out: the next command folds anew
             return
         if self._state.turn is None:
@@ -548,6 +550,8 @@ class Session:
             command.reply.fail(error)
             if was_new:
                 self._fail_all(error)
+            elif self.waited_for and command.ends_turn is None:
+                self._enqueue(lambda _: Decision())  # whether it is idle, the log says
 
     def _fail_all(self, error: BaseException) -> None:
         while self._inbox:

@@ -62,6 +62,27 @@ def new_segment(
     return cursor.lastrowid
 
 
+def set_aside(db: sqlite3.Connection) -> int:
+    """A segment that counts as given up until it is taken back."""
+    segment = new_segment(db, 0)
+    db.execute("UPDATE segments SET head = ? WHERE id = ?", (GIVEN_UP, segment))
+    return segment
+
+
+def take_back(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) -> None:
+    """The segment, which has these records, is one of a log from now on."""
+    said = any(record.type in SAID_TYPES for record in records)
+    head = records[-1].seq if said else 0
+    db.execute("UPDATE segments SET head = ? WHERE id = ?", (head, segment))
+
+
+def count(db: sqlite3.Connection, segment: int) -> int:
+    """How many events of its own the segment has."""
+    span = (event_id(segment, 0), event_id(segment, MAX_SEQ))
+    (found,) = db.execute("SELECT count(*) FROM events WHERE id BETWEEN ? AND ?", span).fetchone()
+    return int(found)
+
+
 def insert(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) -> None:
     db.executemany(
         "INSERT INTO events (id, type, body) VALUES (?, ?, ?)",
@@ -192,10 +213,19 @@ def given_up(db: sqlite3.Connection) -> list[int]:
     return [segment for (segment,) in found]
 
 
+def is_given_up(db: sqlite3.Connection, segment: int) -> bool:
+    """Whether it is there, and no log leads through it."""
+    found = db.execute("SELECT head FROM segments WHERE id = ?", (segment,)).fetchone()
+    return found is not None and found[0] == GIVEN_UP
+
+
 def remove(db: sqlite3.Connection, segments: list[int]) -> list[int]:
-    """Remove segments that were given up, as much as one transaction takes; those that are left."""
+    """Remove segments that were given up, as much as one transaction takes; those that are left.
+    One that was taken back meanwhile stays: it is a session's by now."""
     room = limits.REMOVED_BYTES
     for number, segment in enumerate(segments):
+        if not is_given_up(db, segment):
+            continue
         room = _remove_some(db, segment, room) if room > 0 else 0
         if room <= 0:
             return segments[number:]

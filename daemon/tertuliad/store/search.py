@@ -27,7 +27,7 @@ TEXT = (
 does not stop the index of all others."""
 
 _WORDS = (
-    f"SELECT events.id, {TEXT} AS text FROM events"  # noqa: S608 - constants
+    f"SELECT events.id, substr({TEXT}, 1, {limits.INDEXED_CHARS}) AS text FROM events"  # noqa: S608
     f" WHERE id BETWEEN ? AND ? AND events.type IN ({_KINDS}) AND {TEXT} IS NOT NULL"
 )
 

@@ -61,8 +61,13 @@ class SqliteStore:
         self._writer = Writer(self._file, loop, self._written)
         self._reader = Reader("store-reader", self._file, loop)
         self._searcher = Reader("store-searcher", self._file, loop)
+        self._aside: set[int] = set()
+        """Segments of logs that come in pieces."""
         self._remover = Remover(
-            look=partial(self._reader.submit, logs.given_up),
+            look=lambda: mapped(
+                self._reader.submit(logs.given_up),
+                lambda found: [each for each in found if each not in self._aside],
+            ),
             submit=partial(self._writer.submit, heavy=True),
             call_later=loop.call_later,
         )
@@ -76,7 +81,51 @@ class SqliteStore:
         )
 
     def create(self, append: Append) -> Future[None]:
+        pieces = _pieces(append.records)
+        if len(pieces) > 1:
+            return self._created_by_pieces(append, pieces)
         return self._writer.submit(lambda db: _create(db, append), heavy=_is_large(append))
+
+    def _created_by_pieces(self, append: Append, pieces: list[tuple[Record, ...]]) -> Reply:
+        """Store what is long by small transactions, between which the others have theirs, in a
+        segment that counts as given up until the last of them: what is left of it if that does
+        not come is removed as any other."""
+        reply, who, left = Reply(), asker.get(), iter(pieces)
+        segment = 0
+
+        def submit(work: Callable[[sqlite3.Connection], T], go_on: Callable[[T], None]) -> None:
+            def done(made: Future[T]) -> None:
+                error = made.exception()
+                if error is None:
+                    go_on(made.result())
+                    return
+                self._aside.discard(segment)
+                self._remover.take([segment] if segment else [])
+                reply.fail(error)
+
+            with asking(who):
+                change = self._writer.submit(work, heavy=True)
+            change.add_done_callback(done)
+
+        def begun(made: int) -> None:
+            nonlocal segment
+            segment = made
+            self._aside.add(segment)
+            fill()
+
+        def whole(_: None) -> None:
+            self._aside.discard(segment)
+            reply.give(None)
+
+        def fill() -> None:
+            piece = next(left, None)
+            if piece is None:
+                submit(lambda db: _take_in(db, append, segment), whole)
+            else:
+                submit(lambda db: _fill(db, segment, piece), lambda _: fill())
+
+        submit(lambda db: _set_aside(db, append.row.id), begun)
+        return reply
 
     def append(self, append: Append) -> Future[None]:
         if append.keep_to is not None:
@@ -205,6 +254,43 @@ def _create(db: sqlite3.Connection, append: Append) -> None:
     segment = logs.new_segment(db, 0)
     rows.insert(db, append.row, segment)
     _add(db, append, segment)
+
+
+def _pieces(records: tuple[Record, ...]) -> list[tuple[Record, ...]]:
+    """What one transaction takes of them, each event counted as 1 KiB or more."""
+    pieces: list[tuple[Record, ...]] = []
+    first = size = 0
+    for number, record in enumerate(records, 1):
+        size += max(len(record.body), limits.KIB)
+        if size >= limits.CREATED_BYTES:
+            pieces.append(records[first:number])
+            first, size = number, 0
+    return [*pieces, records[first:]] if first < len(records) else pieces
+
+
+def _set_aside(db: sqlite3.Connection, session_id: str) -> int:
+    """A segment for a log that comes in pieces."""
+    if rows.exists(db, session_id):
+        raise AlreadyThere(session_id)
+    return logs.set_aside(db)
+
+
+def _fill(db: sqlite3.Connection, segment: int, records: tuple[Record, ...]) -> None:
+    """Where another process has taken the segment for what it looks like, `_take_in` finds out."""
+    if logs.is_given_up(db, segment):
+        logs.insert(db, segment, records)
+
+
+def _take_in(db: sqlite3.Connection, append: Append, segment: int) -> None:
+    """The session's log is whole in its segment; where it is not, it is stored at once."""
+    if rows.exists(db, append.row.id):
+        raise AlreadyThere(append.row.id)
+    if logs.count(db, segment) == len(append.records) and logs.is_given_up(db, segment):
+        logs.take_back(db, segment, append.records)
+        rows.insert(db, append.row, segment)
+        _add(db, msgspec.structs.replace(append, records=()), segment)
+    else:
+        _create(db, append)
 
 
 def _append(db: sqlite3.Connection, append: Append) -> None:
