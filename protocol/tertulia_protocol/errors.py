@@ -29,6 +29,14 @@ STORE_FAILED = -32008
 SEQ_MOVED = -32009
 
 
+def _made(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+    """An error without its constructor, whose arguments are other ones than `args`."""
+    error = kind.__new__(kind, *args)
+    error.args = args  # an OSError's are its constructor's affair
+    error.__dict__.update(state)
+    return error
+
+
 class RpcError(Exception):
     """An error answer: JSON-RPC `code`, a message for people, and `data` for programs."""
 
@@ -39,6 +47,9 @@ class RpcError(Exception):
         self.code = code
         self.message = message
         self.data = data
+
+    def __reduce__(self: Exception) -> tuple[Any, ...]:
+        return _made, (type(self), self.args, self.__dict__)
 
     @property
     def retry_ms(self) -> int | None:

@@ -197,6 +197,10 @@ def test_prune_deletes_nothing_unless_it_is_told_to(served: Served) -> None:
     assert (would["reasons"], would["recent"]) == ({"named": "named"}, 0)
     young = loaded("prune", "--older-than", "1w", "--yes")
     assert (young["candidates"], young["recent"]) == ([], 3)
+    typo = run("prune", "--older-than", "0", "--keep", "kept", "--keep", "Kept", "--yes")
+    assert typo.returncode == 1
+    assert "--keep Kept: there is no such session, and nothing was deleted" in typo.stderr
+    assert len(ids()) == 3
     done = run("prune", "--older-than", "0", "--keep", "kept", "--yes")
     assert done.stdout == "deleted old\n"
     assert "Deleted 1 session, " in done.stderr
@@ -365,6 +369,7 @@ def test_an_event_that_is_not_there_is_told_in_one_line(served: Served) -> None:
     ("arguments", "said"),
     [
         (["list", "--filter", "nonsense"], "not KEY=VALUE"),
+        (["list", "--filter", "cwd=/a", "--filter", "cwd=/b"], "cwd is given twice"),
         (["list", "--filter", "color=red"], "there is no key 'color'"),
         (["list", "--filter", "named=perhaps"], "true or false"),
         (["list", "--order", "size"], "invalid choice"),

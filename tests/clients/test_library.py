@@ -207,6 +207,17 @@ def test_a_document_is_refused_with_the_place_of_its_fault(client: Client) -> No
     assert ids_of(client) == ["s"]
 
 
+def test_a_text_where_ids_or_words_are_expected_is_refused(client: Client) -> None:
+    session = client.create_session("n")
+    with pytest.raises(TypeError, match="several ids"):
+        client.delete_sessions("n")
+    with pytest.raises(TypeError, match="several ids"):
+        client.prune(0, dry_run=False, exclude="n")
+    with pytest.raises(TypeError, match="a prompt is a str"):
+        session.send(b"hello")  # type: ignore[arg-type]
+    assert client.session_info("n") is not None
+
+
 def test_a_prune_says_first_what_would_go(client: Client) -> None:
     for session_id in ("a", "named", "kept"):
         talked(client, session_id, "hi")

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
 
-from tertulia.errors import SessionDeleted, TurnAborted, TurnFailed
+from tertulia.errors import (
+    DaemonFailed,
+    MessageRemoved,
+    Overloaded,
+    RpcError,
+    SessionDeleted,
+    SessionNotFound,
+    Timeout,
+    TurnAborted,
+    TurnFailed,
+)
 from tertulia.records import Event
 from tertulia.turn import Turn
 
@@ -173,6 +185,26 @@ def test_an_aborted_turn_says_why_and_keeps_what_was_said(
         turn.answer()
     assert type(raised.value) is error
     assert raised.value.text == "half an "
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TurnFailed("rate_limit", "Too many.", 429),
+        TurnAborted("half"),
+        SessionDeleted("half"),
+        MessageRemoved(),
+        Timeout("No answer", "it was sent"),
+        DaemonFailed("It ended.", returncode=3, stderr="tertuliad: why"),
+        RpcError(-32603, "internal", {"kind": "internal"}),
+        SessionNotFound.of("s"),
+        Overloaded("Full.", retry_ms=5),
+    ],
+)
+def test_an_error_of_a_worker_comes_out_as_it_is(error: Exception) -> None:
+    for same in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(same) is type(error)
+        assert (str(same), same.args, vars(same)) == (str(error), error.args, vars(error))
 
 
 def test_where_the_daemon_names_no_message_the_prompt_is_compared() -> None:

@@ -225,15 +225,22 @@ def prune(
         "olderThanDays": older_than_days,
         "dryRun": dry_run,
         "includeNamed": include_named,
-        "excludeSessionIds": list(exclude),
+        "excludeSessionIds": _ids(exclude),
     }
     return Call("sessions.pruneOld", given, lambda result: convert(result, Pruned))
+
+
+def _ids(given: Iterable[str]) -> list[str]:
+    """Raises TypeError for a text, whose letters would be taken for ids."""
+    if isinstance(given, str):
+        raise TypeError(f"several ids are expected, such as [{given!r}], and not one text")
+    return list(given)
 
 
 def bulk_delete(session_ids: Iterable[str]) -> Call[dict[str, int]]:
     return Call(
         "sessions.bulkDelete",
-        {"sessionIds": list(session_ids)},
+        {"sessionIds": _ids(session_ids)},
         member("freedBytes", dict[str, int]),
     )
 

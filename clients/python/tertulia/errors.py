@@ -7,6 +7,7 @@ requests, rebuilt from the wire by `rpc_error`. No error's text or repr holds a 
 
 from __future__ import annotations
 
+import copy
 from typing import ClassVar, TypeVar
 
 from tertulia_protocol.errors import (
@@ -64,15 +65,13 @@ E = TypeVar("E", bound=Exception)
 def again(error: E) -> E:
     """The same for one more who is told. An exception that was raised keeps the frames that it
     passed, with all that they hold, and more of them each time."""
-    kind = type(error)
-    fresh = kind.__new__(kind, *error.args)
-    fresh.args = error.args  # an OSError's are its constructor's affair
-    fresh.__dict__.update(error.__dict__)
-    return fresh
+    return copy.copy(error)
 
 
 class TertuliaError(Exception):
-    """The base of what this side raises."""
+    """The base of what this side raises. Can be pickled and copied."""
+
+    __reduce__ = RpcError.__reduce__
 
 
 class ConnectionLost(TertuliaError):

@@ -398,6 +398,8 @@ class _Chosen(argparse.Action):
         if key.startswith("metadata."):
             members = {**chosen.get("metadata", {}), key.removeprefix("metadata."): _plain(value)}
             chosen["metadata"] = members
+        elif key.replace("-", "_") in chosen:
+            raise argparse.ArgumentError(self, f"{key} is given twice")
         else:
             chosen[key.replace("-", "_")] = self._value(key, value)
         setattr(namespace, self.dest, chosen)

@@ -64,7 +64,10 @@ def resumed_session(session_id: str, given: dict[str, Any]) -> Params:
 
 
 def message(session_id: str, prompt: str, attachments: Any, more: dict[str, Any]) -> Params:
-    """The params of `session.send`. Raises TypeError for an option that there is not."""
+    """The params of `session.send`. Raises TypeError for an option that there is not, and for a
+    prompt that is no text."""
+    if not isinstance(prompt, str):
+        raise TypeError(f"a prompt is a str, and not {type(prompt).__name__}")
     files = list(attachments) if attachments is not None else None
     given = {"attachments": files, **only(more, SEND_OPTIONS, "A message")}
     return {"sessionId": session_id, "prompt": prompt, **wire_names(given)}

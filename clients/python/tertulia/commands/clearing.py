@@ -17,6 +17,7 @@ from tertulia.commands.common import (
     print_table,
     remark,
 )
+from tertulia.errors import TertuliaError
 from tertulia.records import Pruned
 
 
@@ -39,6 +40,7 @@ def prune(options: argparse.Namespace) -> int:
     """`tertulia prune --older-than AGE`."""
     call = calls.prune(options.older_than, not options.yes, options.named, options.keep)
     with client_for(options) as client:
+        _check_there(client, options.keep)
         result = as_it_came(client, call)
         if options.json:
             return print_json(result)
@@ -49,6 +51,16 @@ def prune(options: argparse.Namespace) -> int:
         print(f"deleted {session_id}")
     remark(_summary(found))
     return 0
+
+
+def _check_there(client: Client, kept: list[str]) -> None:
+    """Raise `TertuliaError` for a mistyped id: the session that was meant would go."""
+    for session_id in kept:
+        if client.session_info(session_id) is None:
+            raise TertuliaError(
+                f"--keep {session_id}: there is no such session, and nothing was deleted; see"
+                " `tertulia list`."
+            )
 
 
 def _print_going(client: Client, found: Pruned) -> None:
