@@ -56,6 +56,15 @@ from tertulia.wording import said
             "A turn runs in this session. Try again when it has ended.",
         ),
         (
+            TurnBusy(
+                "A turn of session s runs in another daemon on the same data folder; wait until it"
+                " ends, or talk to that daemon."
+            ),
+            "A turn of session s runs in another daemon on the same data folder; wait until it"
+            " ends, or start `tertulia serve` first: then all commands share one, and messages"
+            " wait in a queue.",
+        ),
+        (
             TurnBusy("It was to be idle; without ifIdle it waits. Wait for session.idle."),
             "It was to be idle; without --if-idle it waits. Try again when it has ended.",
         ),

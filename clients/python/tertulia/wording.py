@@ -29,6 +29,7 @@ _ADDRESS = re.compile(r"https?://")
 _HOW_TO_ADD = (
     "Name a provider in config.toml in the data folder, or set a variable such as OPENAI_API_KEY."
 )
+_SHARE = "start `tertulia serve` first: then all commands share one, and messages wait in a queue"
 _INSTEAD = {
     "models.list": "`tertulia models` shows what can be used.",
     "session.idle": "Wait for their answers.",
@@ -58,7 +59,7 @@ def said(error: TertuliaError | RpcError) -> str:
         instead = {**_INSTEAD, "session.create": _HOW_TO_ADD}
     elif isinstance(error, TurnBusy):
         instead = {**_INSTEAD, "session.idle": "Try again when it has ended."}
-        text = text.replace("ifIdle", "--if-idle")
+        text = text.replace("ifIdle", "--if-idle").replace("talk to that daemon", _SHARE)
     text = "\n".join(_without_methods(line, instead) for line in text.split("\n"))
     return text if _ADDRESS.match(text) else text[:1].upper() + text[1:]
 
