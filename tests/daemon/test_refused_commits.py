@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import anyio
@@ -57,6 +58,30 @@ async def test_the_session_stays_in_memory_and_the_turn_is_answered(running: Run
     call.finish("the answer")
     await client.next_event("session.idle", "a")
     assert "the answer" in [event["data"].get("content") for event in client.events("a")]
+
+
+async def test_who_waits_for_the_idle_session_is_answered_though_the_next_commit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (client, room):
+        room.model.hold = True
+        await client.create("a")
+        message = {"sessionId": "a", "prompt": "think", "wait": True}
+        waits = await client.ask("session.send", message)
+        await (await room.model.next_call()).taken()
+        append, given = room.store.append, list[Append]()
+
+        def only_the_abort(each: Append) -> Future[None]:
+            given.append(each)
+            full = StoreFailed("The session store is full.")
+            return append(each) if len(given) == 1 else Reply.failed(full)
+
+        monkeypatch.setattr(room.store, "append", only_the_abort)
+        await client.ask("session.abort", {"sessionId": "a"})
+        named = await client.ask("session.name.set", {"sessionId": "a", "name": "x"})
+        assert "error" in await client.answer(named)
+        assert len(given) == 2
+        assert "result" in await client.answer(waits)
 
 
 async def test_another_daemons_commit_does_not_end_it(running: Running, tmp_path: Path) -> None:
