@@ -293,17 +293,22 @@ class Daemon:
 
     async def _drain(self) -> None:
         self._draining = True
-        engine = self._engine
+        engine, cut = self._engine, False
         if engine is not None:
             await self._grace(engine)
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
             if engine is not None:
+                cut = not engine.turns_ended().done()
                 await engine.interrupt().settled()
             async with anyio.create_task_group() as tasks:
                 for connection in list(self._connections):
                     tasks.start_soon(connection.answered)
             for connection in list(self._connections):
                 await connection.flushed()
+            if cut and self._connections:
+                await anyio.sleep(limits.LAST_REFUSALS_S)
+                for connection in list(self._connections):
+                    await connection.flushed()
         for connection in list(self._connections):
             connection.abort()
         if engine is not None:

@@ -153,6 +153,7 @@ SWITCH_INTERVAL_S = 0.0005  # the loop's thread keeps the interpreter from the s
 WARM_PAUSE_S = 0.05  # after a session was opened, before what turns need is imported
 DRAIN_GRACE_S = 3.0  # turns that run get so long to end by themselves after SIGTERM
 LAST_ANSWERS_S = 0.5  # what was asked before a stop is answered by then, or refused
+LAST_REFUSALS_S = 0.25  # who sends again, told that its turn was cut off, is refused until then
 SHUTDOWN_GRACE_S = 5.0  # after that: the ends of turns, and writers, get so long
 EXIT_AFTER_SHUTDOWN_S = 15.0  # after runtime.shutdown, when nobody ends the process
 GREETING_S = 0.5  # for a first client, before what an earlier process left is taken up without one

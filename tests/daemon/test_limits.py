@@ -625,6 +625,14 @@ ELSEWHERE = {
     "WAL_CUT_BYTES": D
     + "test_checkpoints.py::test_what_is_far_too_long_is_cut_off_though_nothing_comes_after",
     "INDEXED_BYTES": D + "test_store.py::test_a_long_log_is_indexed_in_pieces_and_found_whole",
+    "INDEXED_CHARS": D
+    + "test_store.py::test_of_a_long_message_so_much_is_indexed_at_once_as_others"
+    "_can_wait_for",
+    "CREATED_BYTES": D + "test_store.py::test_a_long_log_is_stored_in_pieces_and_what_others_store"
+    "_comes_between",
+    "LAST_ANSWERS_S": E + "test_process_end.py::test_what_was_asked_before_a_signal_is_answered",
+    "LAST_REFUSALS_S": E + "test_process_end.py::test_who_sends_again_as_a_stop_ends_its_turn_is"
+    "_refused_and_not_cut_off",
     "INDEX_PAUSE_S": D + "test_library.py::test_the_index_is_written_behind_the_turns",
     "INDEX_LATE_S": D + "test_library.py::test_the_index_waits_for_quiet_but_not_for_ever",
     "DRAIN_GRACE_S": E + "test_process_end.py::test_a_turn_may_end_within_the_grace_and_what_waits"

@@ -319,6 +319,22 @@ def test_what_it_was_started_to_ignore_does_not_end_it(home: Path, number: signa
         assert daemon.terminate() == 0
 
 
+def test_who_sends_again_as_a_stop_ends_its_turn_is_refused_and_not_cut_off(
+    home: Path, model: ModelThread
+) -> None:
+    with tcp_daemon(home, "--drain-grace", "0") as daemon:
+        wire = daemon.connect("a-token")
+        session = wire.create(model.provider())
+        wire.call("session.send", sessionId=session, prompt="[[fake-hang]]")
+        wire.event(session, "assistant.turn_start")
+        os.kill(daemon.pid, signal.SIGTERM)
+        wire.event(session, "session.error")
+        for _ in range(20):  # each of them a moment later
+            again = wire.ask("session.send", {"sessionId": session, "prompt": "again"})
+            assert wire.answer(again)["error"]["data"]["kind"] == "draining"
+        assert daemon.wait() == 0
+
+
 def test_what_was_asked_before_a_signal_is_answered(home: Path, model: ModelThread) -> None:
     with tcp_daemon(home) as daemon:
         wire = daemon.connect("a-token")
