@@ -102,6 +102,7 @@ class Client(Library):
             if self._link is None:
                 self._link = self._open_link()
                 self._hang_up = weakref.finalize(self, self._link.abandon)
+                self._hang_up.atexit = False  # the process's end does the same, whatever interrupts
             return self._link
 
     def reconnect(self) -> None:
