@@ -205,25 +205,24 @@ class Connection:
 
     async def _finish(self) -> None:
         """The peer sends no more: what it asked is still answered, within a bound."""
-        self.ending = True
-        if self.on_end is not None:
-            self.on_end()
         with anyio.move_on_after(limits.SHUTDOWN_GRACE_S):
-            if self._gate.in_flight:
-                self._gate.on_quiet = self._quiet.set
-                await self._quiet.wait()
+            await self._all_answered()
             await self.flushed()
 
     async def answered(self) -> None:
         """The daemon stops: what was asked is answered, as far as that comes soon."""
+        with anyio.move_on_after(limits.LAST_ANSWERS_S):
+            await self._all_answered()
+        self._gate.refuse_rest()
+
+    async def _all_answered(self) -> None:
+        """Wait for what is in flight; what waits for news is answered as it is."""
         self.ending = True
         if self.on_end is not None:
             self.on_end()
-        with anyio.move_on_after(limits.LAST_ANSWERS_S):
-            if self._gate.in_flight:
-                self._gate.on_quiet = self._quiet.set
-                await self._quiet.wait()
-        self._gate.refuse_rest()
+        if self._gate.in_flight:
+            self._gate.on_quiet = self._quiet.set
+            await self._quiet.wait()
 
     async def flushed(self) -> None:
         """Wait until the outbox is written, or the stream is broken."""

@@ -34,7 +34,6 @@ from tertulia.terminal import Stopped, Style, colours_wanted
 from tertulia.typed import mended
 from tertulia.wording import said
 
-DELETED = "This session was deleted by another client."
 PROMPT = "> "
 NAMED_CHARS = 40
 """So much of a message names it."""
@@ -121,13 +120,11 @@ def _take_turn(lasting: LastingSession, prompt: str, style: Style) -> bool:
     """
     try:
         _speak_until_heard(lasting, prompt, style)
-    except SessionDeleted:
-        raise TertuliaError(DELETED) from None
+    except (SessionDeleted, SessionNotFound):
+        raise TertuliaError("This session was deleted by another client.") from None
     except TurnAborted as error:
         who = "" if isinstance(error, Stopped) else " by another client"
         print(style(f"(stopped{who})", "yellow"), file=sys.stderr)
-    except SessionNotFound:
-        raise TertuliaError(DELETED) from None
     except TurnFailed as error:
         named = f"{_named(prompt)}: " if error.error_type == LOST else ""
         print(style(named + said(error), "red"), file=sys.stderr)

@@ -115,11 +115,11 @@ class TurnFailed(TertuliaError):
 class TurnAborted(TertuliaError):
     """A turn was ended by `abort`. `text` is what the model had said until then."""
 
+    _TOLD: ClassVar[str] = "The turn was aborted."
+
     def __init__(self, text: str = "") -> None:
         super().__init__(self._TOLD)
         self.text = text
-
-    _TOLD: ClassVar[str] = "The turn was aborted."
 
 
 class SessionDeleted(TurnAborted):
