@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -406,14 +406,25 @@ def descriptors() -> set[tuple[int, str]]:
     return found
 
 
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+    """What is opened inside is closed at its end, and nobody was warned of it."""
+    gc.collect()
+    before = descriptors()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        yield
+        gc.collect()
+    assert descriptors() == before
+    assert [each.message for each in warned] == []
+
+
 @pytest.mark.parametrize("ending", ["", "killed", "over"])
 def test_a_client_that_is_dropped_leaves_nothing_in_its_process(
     home: Path, counted: Counted, ending: str
 ) -> None:
-    gc.collect()
-    before, running = descriptors(), set(process._RUNNING)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+    running = set(process._RUNNING)
+    with nothing_left():
         client = Client.spawn(home=home, command=counted.command)
         events = client.create_session().events()
         assert client._link is not None
@@ -427,19 +438,13 @@ def test_a_client_that_is_dropped_leaves_nothing_in_its_process(
         reader.join(BOUND_S)
         assert not reader.is_alive()
         del reader
-        gc.collect()
-    assert descriptors() == before
     assert running == process._RUNNING
     with pytest.raises(ChildProcessError):
         os.waitpid(counted.pids[0], os.WNOHANG)
-    assert [each.message for each in warned] == []
 
 
 def test_a_shared_daemons_client_that_is_dropped_leaves_nothing(served: Served) -> None:
-    gc.collect()
-    before = descriptors()
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+    with nothing_left():
         client = Client.connect(served.address)
         client.start()
         assert client._link is not None
@@ -449,9 +454,6 @@ def test_a_shared_daemons_client_that_is_dropped_leaves_nothing(served: Served) 
         reader.join(BOUND_S)
         assert not reader.is_alive()
         del reader
-        gc.collect()
-    assert descriptors() == before
-    assert [each.message for each in warned] == []
 
 
 def test_a_program_that_is_not_there_is_a_clear_error() -> None:
